@@ -20,41 +20,39 @@ struct fkv_host_stopwatch {
     double begun, sum; /* seconds */
 };
 
-int fkv_host_buffer_create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out,
-                           struct fkv_error *err);
-int fkv_host_buffer_adopt(struct fkv_backend *b, const void *host, size_t bytes,
-                          struct fkv_buffer **out, struct fkv_error *err);
-void fkv_host_buffer_release(struct fkv_backend *b, struct fkv_buffer *buffer);
-int fkv_host_write(struct fkv_backend *b, struct fkv_buffer *to, size_t offset, const void *from,
-                   size_t bytes, struct fkv_error *err);
-int fkv_host_read(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset, void *to,
-                  size_t bytes, struct fkv_error *err);
-int fkv_host_copy(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset,
-                  const struct fkv_buffer *from, size_t from_offset, size_t bytes,
-                  struct fkv_error *err);
-const void *fkv_host_address(const struct fkv_buffer *buffer);
-int fkv_host_copy_rows(struct fkv_backend *b, struct fkv_buffer *to, size_t to_offset,
-                       size_t to_stride, const struct fkv_buffer *from, size_t from_offset,
-                       size_t from_stride, int32_t rows, int32_t width, struct fkv_error *err);
-int fkv_host_synchronize(struct fkv_backend *b, struct fkv_error *err);
+fkv_op_probe fkv_host_probe; /* there is always a processor */
+fkv_op_synchronize fkv_host_synchronize;
+fkv_op_time_begin fkv_host_time_begin;
+fkv_op_time_end fkv_host_time_end;
+fkv_op_time_read fkv_host_time_read;
+fkv_op_buffer_create fkv_host_buffer_create;
+fkv_op_buffer_adopt fkv_host_buffer_adopt;
+fkv_op_buffer_release fkv_host_buffer_release;
+fkv_op_write fkv_host_write;
+fkv_op_read fkv_host_read;
+fkv_op_copy fkv_host_copy;
+fkv_op_copy_rows fkv_host_copy_rows;
+fkv_op_address fkv_host_address;
+fkv_op_host_create fkv_host_create;
+fkv_op_host_release fkv_host_release;
+fkv_op_fetch fkv_host_fetch;
+fkv_op_fetch_wait fkv_host_fetch_wait;
+fkv_op_step_create fkv_host_step_create;
+fkv_op_step_release fkv_host_step_release;
+fkv_op_step_begin fkv_host_step_mark; /* begins, and ends */
 
-int fkv_host_create(struct fkv_backend *b, size_t bytes, void **out, struct fkv_error *err);
-void fkv_host_release(struct fkv_backend *b, void *host);
-int fkv_host_fetch(struct fkv_backend *b, const struct fkv_buffer *from, size_t offset,
-                   size_t stride, int32_t rows, int32_t width, enum fkv_dtype dtype, void *to,
-                   uint64_t *ticket, struct fkv_error *err);
-int fkv_host_fetch_wait(struct fkv_backend *b, uint64_t ticket, struct fkv_error *err);
+/* All of them, for the table of such a backend. */
+#define FKV_HOST_OPERATIONS                                                                        \
+    .probe = fkv_host_probe, .synchronize = fkv_host_synchronize,                                  \
+    .time_begin = fkv_host_time_begin, .time_end = fkv_host_time_end,                              \
+    .time_read = fkv_host_time_read, .buffer_create = fkv_host_buffer_create,                      \
+    .buffer_adopt = fkv_host_buffer_adopt, .buffer_release = fkv_host_buffer_release,              \
+    .write = fkv_host_write, .read = fkv_host_read, .copy = fkv_host_copy,                         \
+    .copy_rows = fkv_host_copy_rows, .address = fkv_host_address, .host_create = fkv_host_create,  \
+    .host_release = fkv_host_release, .fetch = fkv_host_fetch, .fetch_wait = fkv_host_fetch_wait,  \
+    .step_create = fkv_host_step_create, .step_release = fkv_host_step_release,                    \
+    .step_begin = fkv_host_step_mark, .step_end = fkv_host_step_mark
 
-int fkv_host_time_begin(struct fkv_backend *b, struct fkv_error *err);
-int fkv_host_time_end(struct fkv_backend *b, struct fkv_error *err);
-int fkv_host_time_read(struct fkv_backend *b, double *seconds, struct fkv_error *err);
-
-int fkv_host_step_create(struct fkv_backend *b, struct fkv_step **out, struct fkv_error *err);
-void fkv_host_step_release(struct fkv_backend *b, struct fkv_step *step);
-int fkv_host_step_mark(struct fkv_backend *b, struct fkv_step *step,
-                       struct fkv_error *err); /* begin, and end */
-
-int fkv_host_probe(struct fkv_error *err); /* there is always a processor */
 /* Refuses to compute in bfloat16: products here are float32 or better. `name`: the backend's. */
 int fkv_host_check_options(const struct fkv_backend_options *options, const char *name,
                            struct fkv_error *err);

@@ -1,5 +1,4 @@
 /* freqkv-analyze spectrum: where the energy of the states sits over frequency. */
-#include <stdio.h>
 #include <string.h>
 
 #include "analyze/commands/command.h"

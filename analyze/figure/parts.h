@@ -5,7 +5,6 @@
 #define FKV_ANALYZE_FIGURE_PARTS_H
 
 #include <cairo.h>
-#include <stddef.h>
 
 #include "analyze/figure/scale.h"
 #include "analyze/figure/style.h"

@@ -2,7 +2,6 @@
  * (figure/write.c) puts behind the opening tag, one element per line. The picture is not parsed. */
 #include "analyze/figure/svg_read.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,6 @@
 /* Owns the join of per-head damage with predictors (link.h). A filter of one band of one head is a
  * point; noise is none (its energy is chosen, not lost), FreqKV's squeezing and local windows
  * change more than energy, and predictors are of one band. */
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

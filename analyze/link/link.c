@@ -3,7 +3,6 @@
 #include "analyze/link/link.h"
 #include "capture/store/capture_reader.h"
 
-#include <stdio.h>
 #include <string.h>
 
 const char *const fkv_retained_names[FKV_RETAINED] = {"retained_key", "retained_value",

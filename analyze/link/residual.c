@@ -3,7 +3,6 @@
  * are then added up by class per segment, which is all that means and their bootstrap need. */
 #include "analyze/link/residual.h"
 
-#include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,6 @@
 #ifndef FKV_ANALYZE_MEASURE_IMPULSE_H
 #define FKV_ANALYZE_MEASURE_IMPULSE_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "analyze/measure/findings.h"

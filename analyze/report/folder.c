@@ -2,7 +2,6 @@
 #include "analyze/report/folder.h"
 
 #include <dirent.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -5,7 +5,6 @@
 #define FKV_ANALYZE_TABLES_SOURCES_H
 
 #include <stdbool.h>
-#include <stddef.h>
 
 #include "capture/store/capture.h"
 #include "capture/store/capture_reader.h"

@@ -1,7 +1,6 @@
 /* What a capture of ours says of itself against what is there: its list of states, its dtype, the
  * columns of a recording, and capture.h5 against the recordings. A copy that was cut short, or
  * mixed with another, then says so instead of giving other numbers. Files of users list nothing. */
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 

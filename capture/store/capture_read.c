@@ -44,11 +44,6 @@ int fkv_capture_read_tokens(struct fkv_capture *c, int32_t index, int32_t *token
     return read_row(c, index, "tokens", H5T_NATIVE_INT32, tokens, found, err);
 }
 
-int fkv_capture_read_nll(struct fkv_capture *c, int32_t index, float *nll, bool *found,
-                         struct fkv_error *err) {
-    return read_row(c, index, "nll", H5T_NATIVE_FLOAT, nll, found, err);
-}
-
 int fkv_capture_read_token_class(struct fkv_capture *c, int32_t index, uint8_t *classes,
                                  bool *found, struct fkv_error *err) {
     return read_row(c, index, "token_class", H5T_NATIVE_UINT8, classes, found, err);

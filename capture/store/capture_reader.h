@@ -33,9 +33,6 @@ const char *fkv_capture_sha256(const struct fkv_capture *c);
 /* tokens [n_tokens], the caller's; *found false when the file has none. */
 int fkv_capture_read_tokens(struct fkv_capture *c, int32_t index, int32_t *tokens, bool *found,
                             struct fkv_error *err);
-/* nll [n_tokens], the caller's; *found false when the file has none. */
-int fkv_capture_read_nll(struct fkv_capture *c, int32_t index, float *nll, bool *found,
-                         struct fkv_error *err);
 /* classes [n_tokens], the caller's; *found false when the file has none. */
 int fkv_capture_read_token_class(struct fkv_capture *c, int32_t index, uint8_t *classes,
                                  bool *found, struct fkv_error *err);

@@ -3,7 +3,6 @@
  * written before the first recording and never again. A file of another model is refused wherever
  * it is met; one that is damaged fails its checksums. */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -78,24 +78,11 @@ static bool is_present(const struct fkv_adapter *a, enum fkv_role role) {
     return role == FKV_HEAD || fkv_role_present(&a->base, role);
 }
 
-static bool is_linear(enum fkv_role role) {
-    switch (role) {
-    case FKV_QUERY:
-    case FKV_KEY:
-    case FKV_VALUE:
-    case FKV_OUTPUT:
-    case FKV_GATE:
-    case FKV_UP:
-    case FKV_DOWN: return true;
-    default: return false;
-    }
-}
-
 /* Whether a role can have such a tensor. */
 static bool takes(enum fkv_role role, enum fkv_adapter_kind kind) {
     switch (kind) {
     case FKV_ADAPTER_A:
-    case FKV_ADAPTER_B: return is_linear(role) || role == FKV_HEAD;
+    case FKV_ADAPTER_B: return fkv_role_is_projection(role) || role == FKV_HEAD;
     case FKV_ADAPTER_EMBEDDING_A:
     case FKV_ADAPTER_EMBEDDING_B: return role == FKV_EMBEDDING;
     default: return true;
@@ -210,7 +197,7 @@ static int check_factors(struct fkv_adapter *a, enum fkv_role role, int32_t laye
         return fkv_fail(err, "%s: tensor %.200s: expected both factors of %s, found this one alone",
                         path_of(a, a_factor ? a_factor : b_factor),
                         a_factor ? a_factor->name : b_factor->name, name);
-    const struct fkv_adapter_module module = {name, is_linear(role)};
+    const struct fkv_adapter_module module = {name, fkv_role_is_projection(role)};
     if (fkv_adapter_config_scale(&a->config, &module, &rank, &part->scale, err)) return FKV_FAILED;
     fkv_role_shape(&a->base, role, &rows, &cols);
     all = bias ? cols : rows;
@@ -232,7 +219,7 @@ static int ask_config(const struct fkv_adapter *a, enum fkv_role role, int32_t l
                       struct said *out, struct fkv_error *err) {
     *out = (struct said){0};
     for (int shared = 0; shared < 2 && !out->targeted && !out->saved; shared++) {
-        const struct fkv_adapter_module module = {out->name, is_linear(role)};
+        const struct fkv_adapter_module module = {out->name, fkv_role_is_projection(role)};
         module_name(a, role, layer, shared, out->name);
         if (!*out->name) return FKV_OK;
         if (fkv_adapter_config_saves(&a->config, &module, &out->saved, err) ||
@@ -248,7 +235,7 @@ static int check_role(struct fkv_adapter *a, enum fkv_role role, int32_t layer,
                       struct fkv_error *err) {
     struct part *part = part_of(a, role, layer);
     const bool follows = role == FKV_HEAD && a->base.tied && a->config.tied,
-               matrix = is_linear(role) || role == FKV_EMBEDDING || role == FKV_HEAD;
+               matrix = fkv_role_is_projection(role) || role == FKV_EMBEDDING || role == FKV_HEAD;
     const struct fkv_tensor *factor = NULL;
     struct said said;
     for (int kind = FKV_ADAPTER_A; kind <= FKV_ADAPTER_EMBEDDING_B && !factor; kind++)

@@ -41,6 +41,19 @@ void fkv_role_shared_rows(const struct fkv_config *c, enum fkv_role role, int32_
     *first = role == FKV_UP ? c->hidden : key ? q : value ? q + kv : 0;
 }
 
+bool fkv_role_is_projection(enum fkv_role role) {
+    switch (role) {
+    case FKV_QUERY:
+    case FKV_KEY:
+    case FKV_VALUE:
+    case FKV_OUTPUT:
+    case FKV_GATE:
+    case FKV_UP:
+    case FKV_DOWN: return true;
+    default: return false;
+    }
+}
+
 bool fkv_role_is_norm(enum fkv_role role) {
     switch (role) {
     case FKV_FINAL_NORM:

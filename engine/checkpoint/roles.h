@@ -53,6 +53,8 @@ void fkv_role_shared_rows(const struct fkv_config *config, enum fkv_role role, i
 /* Whether a model of this config has such a tensor. */
 bool fkv_role_present(const struct fkv_config *config, enum fkv_role role);
 
+/* A matrix of a layer: of attention or of the MLP. */
+bool fkv_role_is_projection(enum fkv_role role);
 /* The weight of an RMS norm. */
 bool fkv_role_is_norm(enum fkv_role role);
 

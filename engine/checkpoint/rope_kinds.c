@@ -24,7 +24,6 @@
 #include "engine/checkpoint/rope_kinds.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 static const double pi = 3.14159265358979323846;

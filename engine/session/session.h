@@ -8,7 +8,6 @@
 #define FKV_ENGINE_SESSION_SESSION_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "engine/checkpoint/model.h"

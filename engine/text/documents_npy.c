@@ -2,7 +2,6 @@
  * that is a Python dict, the data. Versions 1 to 3 differ in the width of the length and the
  * header's encoding. Read here: one dimension, integers of every width and byte order; the header
  * is parsed, not searched, so that what is not exactly such a dict is refused. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -7,17 +7,17 @@
  * Some 170 instructions per pair, a sixth of them in double or a transcendental, are 50 us of issue
  * slots; indices are 32 bits wide, for a division of 64 would be 100 more.
  *
- * gather works in place although other slots' sources are where a slot goes. Because from[j] >=
- * slot + j and from ascends, a run of slots that is wholly read before it is wholly written never
- * overwrites what a later run reads; so a run goes through registers between two barriers, and one
- * block has all slots of a (cache head, keys or values, 32 pairs of channels). That bounds the
- * parallelism by heads, which is enough where layers act together; copying to scratch and back
- * would have none of it and costs twice the bytes. Heads that act together mostly keep the same
- * slots: a list equal to the one before is staged once. GROUP items go at a time, which bounds the
- * staging of lists that all differ.
+ * gather works in place: a slot is written where another one has still to be read. from[j] >= slot
+ * + j and from ascends, so a stretch of slots that is read in full before any of it is written
+ * never overwrites what a later stretch reads. A stretch goes through registers between two
+ * barriers, and one block has all slots of a (cache head, keys or values, 32 pairs of channels).
+ * That bounds the parallelism by heads, which is enough where layers act together; copying to
+ * scratch and back would not be bounded, and costs twice the bytes. Heads that act together mostly
+ * keep the same slots: a list equal to the one before is staged once. GROUP items go at a time,
+ * which bounds the staging of lists that all differ.
  *
  * Energies are summed in double before anything moves, in an order that depends on the sizes alone.
- * What is not checked: that slots are in the cache and lists ascend.
+ * Not checked: that slots are in the cache, and that lists ascend.
  *
  * All figures are arithmetic; to be measured on a GPU. */
 #include "kernels/cuda/device.cuh"
@@ -158,7 +158,7 @@ static __global__ void __launch_bounds__(THREADS)
     energy[i] = sum;
 }
 
-/* Block (PAIRS of channels, keys or values, item); RUN slots go through registers at a time. */
+/* Block (PAIRS of channels, keys or values, item); RUN slots at a time go through registers. */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
     move_kernel(struct moving m, int32_t columns, const double *inv_freq) {

@@ -14,10 +14,11 @@
  * out, 18 (n + L) bytes per channel in all, float32 throughout.
  *
  * A slab is bounded (MOST_COLUMNS, and SLAB_BYTES for long ones), so scratch does not grow with the
- * model. It is a multiple of no unit: columns are numbered through. 1024 columns of 4092 + 2046 are
- * 50 MB, about the second-level cache, in five launches; the size awaits measurement. A plan is for
- * whole slabs; the last one also transforms numbers beyond its columns, which are not read.
- * cuFFT's work area is part of our scratch; otherwise each map would keep its own. */
+ * model. Columns are numbered over all units, and a slab may end within a unit. 1024 columns of
+ * 4092 + 2046 are 50 MB, about the second-level cache, in five launches; the size awaits
+ * measurement. A plan is for whole slabs; the last one also transforms numbers beyond its columns,
+ * which are not read. cuFFT's work area is part of our scratch; otherwise each map would keep its
+ * own. */
 #include <stdlib.h>
 
 #include "kernels/cuda/compress.cuh"

@@ -36,9 +36,9 @@
  * product with its cosines on tensor cores, in TF32 for a bf16 cache.
  *
  * Considered and not done: a persistent block that copies the next columns as they are (16 bits, 65
- * KB) while it works, which would hide the loading; the first pass on the way in from memory, which
- * saves one trip through shared memory of eleven; 16-bit numbers in shared memory, which need a
- * common exponent. */
+ * KB) while it computes, which would hide the loading; the first pass on the way in from memory,
+ * which saves one trip through shared memory of eleven; 16-bit numbers in shared memory, which need
+ * a common exponent. */
 #include <string.h>
 
 #include "kernels/cuda/compress_fused.cuh"
@@ -121,7 +121,7 @@ static __device__ __forceinline__ void run_pass(float2 *x, const struct fkv_cuda
     }
 }
 
-/* What a block knows of its columns. */
+/* The columns of a block. */
 struct columns {
     int32_t unit, first, count; /* of the unit's head_dim / 2 */
     bool turned;

@@ -2,8 +2,8 @@
  * columns and threads a block has, and the tables on the device.
  *
  * Passes have radices up to 31 (dft.cuh): 4092 = 12 11 31, 2046 = 6 11 31, 1023 = 3 11 31, 3069 = 9
- * 11 31, 4096 = 16 16 16. Lengths with a larger prime factor (8188 = 4 23 89, 508 = 4 127) go
- * another way: 89 points in registers do not fit beside anything, and from shared memory they cost
+ * 11 31, 4096 = 16 16 16. Lengths with a larger prime factor (8188 = 4 23 89, 508 = 4 127) take
+ * another method: 89 points leave no registers for anything else, and from shared memory they cost
  * 45 reads per number.
  *
  * Columns per block: 4 where a row of 4092 (32 bytes; 131 KB in all, of 227 on an H200 and 163 on
@@ -91,8 +91,8 @@ static bool holds(const struct fkv_cuda_plan *f, int32_t log_columns, size_t lim
            pairs_of(f, log_columns) <= FKV_CUDA_HELD * threads_for(f, log_columns);
 }
 
-/* Where tables are within their common memory; host copies are filled before the pointers turn into
- * the device's. */
+/* Where tables are within their common memory. Pointers are to the host's copy until it is filled,
+ * then to the device's. */
 struct layout {
     char *at; /* NULL: only measuring */
     size_t bytes;

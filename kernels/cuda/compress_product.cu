@@ -9,14 +9,14 @@
  *
  * Any other M goes the same way without the mirrored results: j < L, y_j = E_j + O_j.
  *
- * A middle slot (n odd) stands alone in the sums; a middle result (L odd) has O = 0 of itself. The
+ * A middle slot (n odd) is in the sums only, once; for a middle result (L odd) O is 0. The
  * DCT's M comes from Dirichlet's kernel in double (kernels/reference/spectrum.c has the
  * derivation).
  *
  * Three steps per slab of units: `fold` un-rotates keys and writes sums and differences as panels
  * [2][K][width], width = units times head_dim, in the operands' precision; cuBLAS forms E and O
  * [2][J][width]; `unfold` joins, rotates and rounds. Rows are padded with zeros to K, a multiple of
- * 8, which tensor cores like.
+ * 8, as tensor cores need.
  *
  * Precision. A 16-bit cache may be 1.2 times as far from the exact result as rounding is. With both
  * operands in one format, worst of white noise, low-pass states with a mean of 30 deviations, and

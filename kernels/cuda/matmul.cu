@@ -15,14 +15,14 @@
  * bf16 -> f32 reads 34 MB and writes 67 MB, 23 us of memory time beside a float32 product of 512
  * rows, about 300 us at 60 TFLOP/s; f32 -> bf16 (--compute bf16 of a float32 checkpoint) reads 67
  * MB and writes 34 MB beside a product of 512 rows, 22 us at 790 TFLOP/s: the conversion costs as
- * much as the product there, and a quarter of it at 2048 rows. It is paid per product, for a second
- * copy of the weights is never held.
+ * much as the product there, and a quarter of it at 2048 rows. It is paid per product, since a
+ * second copy of the weights is never held.
  *
  * Rows to 16 bits: 6 bytes per number, 11008 x 4096 in 63 us at 4.3 TB/s beside 0.47 ms of product.
  *
  * Considered and not done: one product for q, k and v (the checkpoint has three matrices; two
  * thirds of a multiprocessor wave stay empty in k and v of a GQA model at 512 rows, about 5% of a
- * layer's product time). The workspace of the handle is its owner's, and given once, so that
+ * layer's product time). The backend gives the handle its workspace, once, so that
  * results do not depend on streams and a product can be recorded in a graph. Figures are arithmetic
  * until measured on a GPU. */
 #include "kernels/cuda/matmul.cuh"

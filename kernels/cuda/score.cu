@@ -26,7 +26,7 @@ struct comparison {
 
 enum { THREADS = 512, AT_ONCE = 4, GROUP = FKV_CUDA_RESULTS / sizeof(struct comparison) };
 
-/* ---- what a thread, and then a block, knows of a row ---- */
+/* ---- sums over a row: of a thread, then of a block ---- */
 /* 0 times infinity is 0 here: what a factor that small leaves of a gap is nothing. */
 static __device__ inline double scaled(double gap, double factor) {
     return factor == 0 ? 0 : gap * factor;

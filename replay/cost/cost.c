@@ -15,17 +15,7 @@ enum { BLOCK = 512, MOST_CONFIG = 64 << 20 };
 
 /* A matrix that every token is multiplied by. */
 static bool is_product(enum fkv_role role) {
-    switch (role) {
-    case FKV_HEAD:
-    case FKV_QUERY:
-    case FKV_KEY:
-    case FKV_VALUE:
-    case FKV_OUTPUT:
-    case FKV_GATE:
-    case FKV_UP:
-    case FKV_DOWN: return true;
-    default: return false;
-    }
+    return role == FKV_HEAD || fkv_role_is_projection(role);
 }
 
 static int64_t role_values(const struct fkv_config *config, enum fkv_role role) {

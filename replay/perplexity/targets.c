@@ -1,7 +1,6 @@
 /* See targets.h. */
 #include "replay/perplexity/targets.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 int64_t fkv_document_of(const struct fkv_corpus *corpus, int64_t d, int64_t token) {

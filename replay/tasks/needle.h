@@ -10,8 +10,6 @@
 #ifndef FKV_REPLAY_TASKS_NEEDLE_H
 #define FKV_REPLAY_TASKS_NEEDLE_H
 
-#include <stdbool.h>
-
 #include "engine/text/tokenizer.h"
 #include "replay/corpus.h"
 

@@ -7,7 +7,7 @@ import os
 
 import h5py
 import numpy as np
-from numpy_model import dct_matrix, rmsnorm, rotate
+from numpy_model import dct_matrix, decode, rotate
 
 STATES = ("key", "value", "key_rotated", "query")
 NULL_DRAWS = 8  # permutations per segment that the null averages
@@ -47,41 +47,25 @@ def forward(model, tokens):
     """tokens [T] from an empty cache -> {state: [layers, heads, T, head_dim]}, nll [T]; softmax
     attention written out.
     """
-    rows, group = len(tokens), model.heads // model.kv_heads
+    rows = len(tokens)
     found = {state: [] for state in STATES}
-    x = model.weights["model.embed_tokens.weight"][tokens]
     hidden = np.triu(np.full((rows, rows), -np.inf), 1)
-    for layer in range(model.layers):
-        n = rmsnorm(x, model.weight(layer, "input_layernorm"), model.eps)
-        q, k, v = (
-            (n @ model.weight(layer, f"self_attn.{p}_proj").T).reshape(rows, -1, model.head_dim)
-            for p in "qkv"
-        )
-        turned, rotated = (
-            rotate(q, np.arange(rows), model.theta),
-            rotate(k, np.arange(rows), model.theta),
-        )
-        for state, y in zip(STATES, (k, v, rotated, q)):
+
+    def attend(layer, q, k, v):
+        turned, rotated = (rotate(x, np.arange(rows), model.theta) for x in (q, k))
+        for state, y in zip(STATES, (k, v, rotated, q.reshape(rows, model.heads, -1))):
             found[state].append(y.transpose(1, 0, 2))
         out = np.empty_like(q)
-        for head in range(model.heads):
-            score = turned[:, head] @ rotated[:, head // group].T / np.sqrt(model.head_dim) + hidden
+        for head in range(model.kv_heads):
+            score = turned[:, head].swapaxes(0, 1) @ rotated[:, head].T
+            score = score / np.sqrt(model.head_dim) + hidden
             weight = np.exp(score - score.max(-1, keepdims=True))
-            out[:, head] = weight / weight.sum(-1, keepdims=True) @ v[:, head // group]
-        x = x + out.reshape(rows, -1) @ model.weight(layer, "self_attn.o_proj").T
-        n = rmsnorm(x, model.weight(layer, "post_attention_layernorm"), model.eps)
-        gate, up = (
-            n @ model.weight(layer, "mlp.gate_proj").T,
-            n @ model.weight(layer, "mlp.up_proj").T,
-        )
-        x = x + (gate / (1 + np.exp(-gate)) * up) @ model.weight(layer, "mlp.down_proj").T
-    logits = rmsnorm(x, model.weights["model.norm.weight"], model.eps)
-    logits = (
-        logits @ model.weights["model.embed_tokens.weight" if model.tied else "lm_head.weight"].T
-    )
-    top = logits.max(-1)
-    total = top + np.log(np.exp(logits - top[:, None]).sum(-1))
-    nll = np.append(np.nan, (total[:-1] - logits[np.arange(rows - 1), tokens[1:]]))
+            weight /= weight.sum(-1, keepdims=True)
+            out[:, head] = (weight @ v[:, head]).swapaxes(0, 1)
+        return out
+
+    likely = decode(model, tokens, attend)
+    nll = np.append(np.nan, -likely[np.arange(rows - 1), tokens[1:]])
     return {state: np.array(y) for state, y in found.items()}, nll
 
 

@@ -187,24 +187,38 @@ def attend_head(q, k, v, policy, retained, theta, operators=(None, None)):
     return out, actions, seen
 
 
+def decode(model, tokens, attend):
+    """tokens [T] through the model -> log-probabilities [T, vocab]. attend(layer, q [T, kv_heads,
+    group, d], k and v [T, kv_heads, d]), all un-rotated, gives what queries read, shaped as q.
+    """
+    w, rows, group = model.weights, len(tokens), model.heads // model.kv_heads
+    x = w["model.embed_tokens.weight"][tokens]
+    for layer in range(model.layers):
+        n = rmsnorm(x, model.weight(layer, "input_layernorm"), model.eps)
+        q, k, v = (
+            (n @ model.weight(layer, f"self_attn.{p}_proj").T).reshape(rows, -1, model.head_dim)
+            for p in "qkv"
+        )
+        out = attend(layer, q.reshape(rows, model.kv_heads, group, -1), k, v)
+        x = x + out.reshape(rows, -1) @ model.weight(layer, "self_attn.o_proj").T
+        n = rmsnorm(x, model.weight(layer, "post_attention_layernorm"), model.eps)
+        gate, up = (n @ model.weight(layer, f"mlp.{p}_proj").T for p in ("gate", "up"))
+        x = x + (gate / (1 + np.exp(-gate)) * up) @ model.weight(layer, "mlp.down_proj").T
+    head = w["model.embed_tokens.weight" if model.tied else "lm_head.weight"]
+    logits = rmsnorm(x, w["model.norm.weight"], model.eps) @ head.T
+    logits -= logits.max(-1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+    return logits
+
+
 def forward(model, tokens, policy):
     """tokens [T] from an empty cache -> log-probabilities [T, vocab], actions and slots seen summed
     over heads. A policy with an `attend_head` of its own (check_selecting.py) attends by it.
     """
-    w, rows = model.weights, len(tokens)
-    x = w["model.embed_tokens.weight"][tokens]
-    group, actions, seen = model.heads // model.kv_heads, 0, 0
-    for layer in range(model.layers):
-        n = rmsnorm(x, model.weight(layer, "input_layernorm"), model.eps)
-        q = (n @ model.weight(layer, "self_attn.q_proj").T).reshape(
-            rows, model.kv_heads, group, model.head_dim
-        )
-        k = (n @ model.weight(layer, "self_attn.k_proj").T).reshape(
-            rows, model.kv_heads, model.head_dim
-        )
-        v = (n @ model.weight(layer, "self_attn.v_proj").T).reshape(
-            rows, model.kv_heads, model.head_dim
-        )
+    actions, seen = 0, 0
+
+    def attend(layer, q, k, v):
+        nonlocal actions, seen
         out = np.empty_like(q)
         for head in range(model.kv_heads):
             states = q[:, head], k[:, head], v[:, head]
@@ -216,15 +230,6 @@ def forward(model, tokens, policy):
                 operators = policy.operators(layer, head)
                 out[:, head], a, s = attend_head(*states, policy, retained, model.theta, operators)
             actions, seen = actions + a, seen + s
-        x = x + out.reshape(rows, -1) @ model.weight(layer, "self_attn.o_proj").T
-        n = rmsnorm(x, model.weight(layer, "post_attention_layernorm"), model.eps)
-        gate, up = (
-            n @ model.weight(layer, "mlp.gate_proj").T,
-            n @ model.weight(layer, "mlp.up_proj").T,
-        )
-        x = x + (gate / (1 + np.exp(-gate)) * up) @ model.weight(layer, "mlp.down_proj").T
-    head = w["model.embed_tokens.weight" if model.tied else "lm_head.weight"]
-    logits = rmsnorm(x, w["model.norm.weight"], model.eps) @ head.T
-    logits -= logits.max(-1, keepdims=True)
-    logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
-    return logits, actions, seen
+        return out
+
+    return decode(model, tokens, attend), actions, seen

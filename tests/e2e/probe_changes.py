@@ -4,7 +4,7 @@ definition, and the tokens after it attend to slots with positions and biases of
 """
 
 import numpy as np
-from numpy_model import dct_matrix, rmsnorm, rotate
+from numpy_model import dct_matrix, decode, rotate
 
 PREFIX, SCORE, SINKS, BLOCKS, SEED = 81, 40, 4, 3, 7
 N = PREFIX - SINKS
@@ -34,19 +34,9 @@ def continue_with(model, tokens, cache):
     """tokens [T] after what cache[layer][head] remembers -> log-probabilities [T, vocab],
     un-rotated keys and values [layer][head]
     """
-    w, rows, group = model.weights, len(tokens), model.heads // model.kv_heads
-    x, grown = w["model.embed_tokens.weight"][tokens], []
-    for layer in range(model.layers):
-        n = rmsnorm(x, model.weight(layer, "input_layernorm"), model.eps)
-        q = (n @ model.weight(layer, "self_attn.q_proj").T).reshape(
-            rows, model.kv_heads, group, model.head_dim
-        )
-        k = (n @ model.weight(layer, "self_attn.k_proj").T).reshape(
-            rows, model.kv_heads, model.head_dim
-        )
-        v = (n @ model.weight(layer, "self_attn.v_proj").T).reshape(
-            rows, model.kv_heads, model.head_dim
-        )
+    rows, grown = len(tokens), []
+
+    def attend(layer, q, k, v):
         out = np.empty_like(q)
         for head, slots in enumerate(cache[layer]):
             own = slots.next + np.arange(rows)
@@ -63,19 +53,9 @@ def continue_with(model, tokens, cache):
             weight = np.exp(score - score.max(-1, keepdims=True))
             out[:, head] = weight / weight.sum(-1, keepdims=True) @ values
         grown.append([(k[:, h], v[:, h]) for h in range(model.kv_heads)])
-        x = x + out.reshape(rows, -1) @ model.weight(layer, "self_attn.o_proj").T
-        n = rmsnorm(x, model.weight(layer, "post_attention_layernorm"), model.eps)
-        gate, up = (
-            n @ model.weight(layer, "mlp.gate_proj").T,
-            n @ model.weight(layer, "mlp.up_proj").T,
-        )
-        x = x + (gate / (1 + np.exp(-gate)) * up) @ model.weight(layer, "mlp.down_proj").T
-    logits = (
-        rmsnorm(x, w["model.norm.weight"], model.eps)
-        @ w["model.embed_tokens.weight" if model.tied else "lm_head.weight"].T
-    )
-    top = logits.max(-1, keepdims=True)
-    return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True)), grown
+        return out
+
+    return decode(model, tokens, attend), grown
 
 
 # ---- changes ----

@@ -161,7 +161,7 @@ static void read_all(void) {
         void *row = n <= MOST_TOKENS ? malloc((size_t)n * 4) : NULL;
         if (row) {
             fkv_capture_read_tokens(c, i, row, &found, &err);
-            fkv_capture_read_nll(c, i, row, &found, &err);
+            fkv_capture_read_token_class(c, i, row, &found, &err);
         }
         free(row);
         read_states(c, i);

@@ -3,8 +3,7 @@
  *
  *     FKV_TEST_SEED=123 FKV_TEST_ONLY=the_name_of_a_test build/release/tests/test_x
  *
- * repeats one test with the numbers that it failed with. Every program runs its tests with
- * test_run. */
+ * repeats one test with the numbers that it failed with. */
 #ifndef FKV_TESTS_SUPPORT_H
 #define FKV_TESTS_SUPPORT_H
 
@@ -23,24 +22,13 @@
 
 #include "kernels/base/error.h"
 
-/* splitmix64. A program has one seed, FKV_TEST_SEED or the clock's, and prints it; its fixture and
- * each of its tests start from it, so that a test draws the same numbers whether those before it
- * run or not. */
-static uint64_t test_state;
+/* The state of splitmix64. A program has one seed, FKV_TEST_SEED or the clock's, and prints it; its
+ * fixture and each of its tests start from it, so that a test draws the same numbers whether those
+ * before it run or not. */
+extern uint64_t test_state;
 
-static inline void test_seed(void) {
-    static uint64_t seed;
-    static int known;
-    const char *text = getenv("FKV_TEST_SEED");
-    if (!known) {
-        known = 1;
-        seed =
-            text ? strtoull(text, NULL, 10) : (uint64_t)time(NULL) * 1000003u + (uint64_t)getpid();
-        printf("FKV_TEST_SEED=%llu\n", (unsigned long long)seed);
-        fflush(stdout); /* a test that is killed leaves it as well */
-    }
-    test_state = seed;
-}
+/* Starts from the seed again. */
+void test_seed(void);
 
 static inline uint64_t test_random(void) {
     uint64_t z = (test_state += 0x9e3779b97f4a7c15u);
@@ -77,69 +65,56 @@ static inline void test_fill_rows(float *x, size_t first, size_t rows, size_t st
     }
 }
 
-/* The group that runs: setups get their test by way of cmocka's initial state, the only thing that
- * it hands to them. */
-static struct {
-    CMFixtureFunction setup, teardown;
-    void *state; /* what the group's setup left */
-} test_group;
+/* A test, its body follows: TEST(its_name) { ... }. Tests run in the order of their lines. */
+#define TEST(name) TEST_WITH(name, NULL, NULL)
 
-static inline int test_group_setup(void **state) {
-    (void)state;
-    test_seed();
-    test_group.state = NULL;
-    return test_group.setup ? test_group.setup(&test_group.state) : 0;
-}
+/* A test with functions that run before and after it: the body's `state` is what the first left. */
+#define TEST_WITH(name, setup, teardown)                                                           \
+    static void name(void **state);                                                                \
+    TEST_ADD(name, name, setup, teardown, NULL)                                                    \
+    static void name(__attribute__((unused)) void **state)
 
-static inline int test_group_teardown(void **state) {
-    (void)state;
-    return test_group.teardown ? test_group.teardown(&test_group.state) : 0;
-}
+/* A test that is a function `body` with a pointer `value` as its state: one of several of a kind.
+ */
+#define TEST_OF(name, body, value) TEST_ADD(name, body, NULL, NULL, (void *)(value))
 
-static inline int test_setup(void **state) {
-    const struct CMUnitTest *test = *(const struct CMUnitTest **)state;
-    *state = test->initial_state ? test->initial_state : test_group.state;
-    test_seed();
-    return test->setup_func ? test->setup_func(state) : 0;
-}
-
-static inline int test_run_named(const char *name, const struct CMUnitTest *tests, size_t count,
-                                 CMFixtureFunction setup, CMFixtureFunction teardown) {
-    struct CMUnitTest seeded[64];
-    const char *only = getenv("FKV_TEST_ONLY");
-    if (count > sizeof seeded / sizeof *seeded) {
-        fprintf(stderr, "%s: %zu tests, more than test_run has places for\n", name, count);
-        return 1;
+/* Adds a row to the program's tests before main runs. */
+#define TEST_ADD(name, body, setup, teardown, value)                                               \
+    __attribute__((constructor)) static void add_##name(void) {                                    \
+        test_add(&(struct CMUnitTest){#name, body, setup, teardown, value}, __LINE__);             \
     }
-    for (size_t i = 0; i < count; i++) {
-        seeded[i] = tests[i];
-        seeded[i].setup_func = test_setup;
-        seeded[i].initial_state = (void *)&tests[i];
-    }
-    test_group.setup = setup, test_group.teardown = teardown;
-    if (only) cmocka_set_test_filter(only);
-    return _cmocka_run_group_tests(name, seeded, count, test_group_setup, test_group_teardown);
-}
 
-/* Instead of cmocka's own, which seeds nothing. */
-#undef cmocka_run_group_tests
-#undef cmocka_run_group_tests_name
-#define test_run(tests, setup, teardown)                                                           \
-    test_run_named(#tests, tests, sizeof(tests) / sizeof *(tests), setup, teardown)
+/* Functions that run once, before all tests of the program and after them; without a setup of its
+ * own a test's `state` is what the first left. */
+#define TEST_GROUP(setup, teardown)                                                                \
+    __attribute__((constructor)) static void add_group(void) { test_group(setup, teardown); }
+
+/* What TEST_ADD calls; the line decides the order. */
+void test_add(const struct CMUnitTest *test, int line);
+/* What TEST_GROUP calls. */
+void test_group(CMFixtureFunction setup, CMFixtureFunction teardown);
+
+/* Runs all tests under a name; returns how many failed. A program whose main is not that of run.c
+ * calls it. */
+int test_run(const char *name);
+
+/* The error of the latest call that a test asserted something of. */
+__attribute__((unused)) static struct fkv_error err;
 
 /* Asserts that a call returned FKV_OK, and shows its message when not. */
-#define assert_ok(call, err)                                                                       \
+#define assert_ok(call)                                                                            \
     do {                                                                                           \
-        if ((call) != FKV_OK) fail_msg("%s: %s", #call, (err).message);                            \
+        err.message[0] = 0;                                                                        \
+        if ((call) != FKV_OK) fail_msg("%s: %s", #call, err.message);                              \
     } while (0)
 
 /* Asserts that a call failed and that its message contains `text`. */
-#define assert_refused(call, err, text)                                                            \
+#define assert_refused(call, text)                                                                 \
     do {                                                                                           \
-        (err).message[0] = 0;                                                                      \
+        err.message[0] = 0;                                                                        \
         if ((call) != FKV_FAILED) fail_msg("%s did not fail", #call);                              \
-        if (!strstr((err).message, text))                                                          \
-            fail_msg("message \"%s\" does not contain \"%s\"", (err).message, text);               \
+        if (!strstr(err.message, text))                                                            \
+            fail_msg("message \"%s\" does not contain \"%s\"", err.message, text);                 \
     } while (0)
 
 static inline void assert_close(double found, double expected, double absolute, double relative) {
@@ -199,6 +174,23 @@ static inline void test_remove_folder(const char *path) {
     assert_int_equal(system(command), 0);
 }
 
+/* The fixture of a test with a folder of its own. */
+__attribute__((unused)) static char folder[256];
+
+static inline int make_folder(void **state) {
+    (void)state;
+    test_make_folder(folder);
+    return 0;
+}
+
+static inline int remove_folder(void **state) {
+    (void)state;
+    test_remove_folder(folder);
+    return 0;
+}
+
+#define TEST_IN_FOLDER(name) TEST_WITH(name, make_folder, remove_folder)
+
 /* "FOLDER/NAME", in one of eight static buffers. */
 static inline const char *test_path(const char *folder, const char *name) {
     static char paths[8][512];
@@ -207,6 +199,9 @@ static inline const char *test_path(const char *folder, const char *name) {
     snprintf(path, 512, "%s/%s", folder, name);
     return path;
 }
+
+/* A path in the folder of the test. */
+static inline const char *in_folder(const char *name) { return test_path(folder, name); }
 
 static inline void test_write_file(const char *path, const void *data, size_t bytes) {
     FILE *f = fopen(path, "wb");

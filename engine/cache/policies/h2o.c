@@ -42,12 +42,8 @@ static void select_slots(const struct fkv_policy_setup *setup, const struct fkv_
 const struct fkv_policy fkv_policy_h2o = {
     .name = "h2o",
     .options = options,
-    .counts_evictions = true,
     .scores = FKV_SCORE_ATTENTION,
-    .max_spans = 1,
     .prepare = prepare,
-    .append_limit = fkv_selecting_limit,
     .select = select_slots,
-    .position = fkv_selecting_position,
-    .view = fkv_selecting_view,
+    FKV_SELECTING_ANSWERS,
 };

@@ -9,13 +9,6 @@
 
 const struct fkv_policy fkv_policy_knorm = {
     .name = "knorm",
-    .options = fkv_budget_option,
-    .counts_evictions = true,
     .scores = FKV_SCORE_KEY_NORM,
-    .max_spans = 1,
-    .prepare = fkv_selecting_prepare_keys,
-    .append_limit = fkv_selecting_limit,
-    .select = fkv_selecting_by_keys,
-    .position = fkv_selecting_position,
-    .view = fkv_selecting_view,
+    FKV_SELECTING_BY_KEYS,
 };

@@ -53,12 +53,8 @@ static int prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fk
 const struct fkv_policy fkv_policy_pyramidkv = {
     .name = "pyramidkv",
     .options = options,
-    .counts_evictions = true,
     .scores = FKV_SCORE_ATTENTION,
-    .max_spans = 1,
     .prepare = prepare,
-    .append_limit = fkv_selecting_limit,
     .select = select_slots,
-    .position = fkv_selecting_position,
-    .view = fkv_selecting_view,
+    FKV_SELECTING_ANSWERS,
 };

@@ -39,6 +39,15 @@ double fkv_selecting_position(const struct fkv_policy_setup *setup, const struct
 int32_t fkv_selecting_view(const struct fkv_policy_setup *setup, const struct fkv_head *head,
                            int32_t rows, struct fkv_span *spans);
 
+/* What every selecting policy answers alike, for its row. */
+#define FKV_SELECTING_ANSWERS                                                                      \
+    .counts_evictions = true, .max_spans = 1, .append_limit = fkv_selecting_limit,                 \
+    .position = fkv_selecting_position, .view = fkv_selecting_view
+/* The same and the rest, where slots are scored by their keys. */
+#define FKV_SELECTING_BY_KEYS                                                                      \
+    FKV_SELECTING_ANSWERS, .options = fkv_budget_option, .prepare = fkv_selecting_prepare_keys,    \
+                           .select = fkv_selecting_by_keys
+
 /* A slot and its score. */
 struct fkv_scored_slot {
     double score;

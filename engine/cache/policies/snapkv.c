@@ -45,12 +45,8 @@ static int prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fk
 const struct fkv_policy fkv_policy_snapkv = {
     .name = "snapkv",
     .options = options,
-    .counts_evictions = true,
     .scores = FKV_SCORE_ATTENTION,
-    .max_spans = 1,
     .prepare = prepare,
-    .append_limit = fkv_selecting_limit,
     .select = fkv_snapkv_select,
-    .position = fkv_selecting_position,
-    .view = fkv_selecting_view,
+    FKV_SELECTING_ANSWERS,
 };

@@ -7,7 +7,6 @@
  * transformers rounds sqrt(dim) to the dtype that it computes in. We compute in float32, as
  * llama.cpp does, and so does it when asked to. */
 #include <math.h>
-#include <stdio.h>
 
 #include "engine/checkpoint/families.h"
 #include "kernels/base/path.h"

@@ -1,5 +1,4 @@
 /* Opening a tokenizer and encoding with it. The steps: see parts.h; decoding: see decode.c. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>

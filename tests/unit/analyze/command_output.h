@@ -1,4 +1,4 @@
-/* Commands run in this process, their stdout and stderr in files of `base`. */
+/* Commands run in this process, their stdout and stderr in files of `folder`. */
 #ifndef FKV_TESTS_COMMAND_OUTPUT_H
 #define FKV_TESTS_COMMAND_OUTPUT_H
 
@@ -15,7 +15,7 @@ static inline int run_command(int (*command)(int, char **), int argc, char **arg
     int saved[2];
     fflush(NULL);
     for (int i = 0; i < 2; i++) {
-        snprintf(to, sizeof to, "%s/std%d", base, i + 1);
+        snprintf(to, sizeof to, "%s/std%d", folder, i + 1);
         int file = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0600);
         saved[i] = dup(i + 1);
         dup2(file, i + 1);
@@ -31,7 +31,7 @@ static inline int run_command(int (*command)(int, char **), int argc, char **arg
 static inline char *text_of(int stream) {
     static char text[1 << 18];
     char from[300];
-    snprintf(from, sizeof from, "%s/std%d", base, stream);
+    snprintf(from, sizeof from, "%s/std%d", folder, stream);
     FILE *f = fopen(from, "r");
     assert_non_null(f);
     text[fread(text, 1, sizeof text - 1, f)] = 0;
@@ -41,7 +41,6 @@ static inline char *text_of(int stream) {
 
 /* The JSON object on the last command's stdout; a new reference. */
 static inline json_t *object_of_stdout(void) {
-    struct fkv_error err;
     char *text = text_of(1);
     json_t *object = fkv_json_parse(text, strlen(text), "stdout", &err);
     if (!object) fail_msg("%s: %s", err.message, text);

@@ -124,12 +124,11 @@ static inline void made_info(const struct made *m, struct fkv_capture_info *info
 }
 
 static inline void made_write_recording(const struct made *m, struct fkv_capture_writer *w, int r) {
-    struct fkv_error err;
     struct fkv_recording recording = {.n_tokens = m->tokens[r], .offset = m->offset[r]};
     snprintf(recording.name, sizeof recording.name, "text %d", m->document[r]);
     memset(recording.text_sha256, 'a' + m->document[r] % 6, 64);
     int32_t *tokens = calloc((size_t)m->tokens[r], sizeof *tokens);
-    assert_ok(fkv_capture_begin(w, r, &recording, tokens, &err), err);
+    assert_ok(fkv_capture_begin(w, r, &recording, tokens, &err));
     for (int state = 0; state < FKV_STATES; state++) {
         if (!(m->states >> state & 1)) continue;
         int heads = made_heads(m, state);
@@ -144,18 +143,16 @@ static inline void made_write_recording(const struct made *m, struct fkv_capture
                         *to++ = (float)m->value(r, (enum fkv_state)state, layer, t, h, c);
             fkv_from_f32(x, m->dtype, (size_t)(to - x), stored);
             assert_ok(fkv_capture_write_rows(w, (enum fkv_state)state, layer, 0,
-                                             (int32_t)m->tokens[r], stored, &err),
-                      err);
+                                             (int32_t)m->tokens[r], stored, &err));
         }
         free(x);
         free(stored);
     }
-    assert_ok(fkv_capture_commit(w, &err), err);
+    assert_ok(fkv_capture_commit(w, &err));
     free(tokens);
 }
 
 static inline void made_write_projection(const struct made *m, struct fkv_capture_writer *w) {
-    struct fkv_error err;
     const size_t heads = (size_t)(m->layers * m->heads * m->query_group), d = (size_t)m->head_dim;
     float *gram = calloc(heads * d * d, sizeof *gram);
     for (size_t i = 0; i < heads * MADE_ROWS; i++)
@@ -163,19 +160,18 @@ static inline void made_write_projection(const struct made *m, struct fkv_captur
             for (size_t b = 0; b < d; b++)
                 gram[(i / MADE_ROWS * d + a) * d + b] +=
                     m->projection[i * d + a] * m->projection[i * d + b];
-    assert_ok(fkv_capture_write_output_gram(w, gram, &err), err);
+    assert_ok(fkv_capture_write_output_gram(w, gram, &err));
     free(gram);
 }
 
 static inline void made_write(const struct made *m, const char *folder) {
-    struct fkv_error err;
     struct fkv_capture_info info;
     struct fkv_capture_writer *w;
     made_info(m, &info);
-    assert_ok(fkv_capture_create(folder, &info, false, &w, &err), err);
+    assert_ok(fkv_capture_create(folder, &info, false, &w, &err));
     if (m->projection) made_write_projection(m, w);
     for (int r = 0; r < m->recordings; r++) made_write_recording(m, w, r);
-    assert_ok(fkv_capture_finish(w, &err), err);
+    assert_ok(fkv_capture_finish(w, &err));
     fkv_capture_abandon(w);
     fkv_capture_info_free(&info);
 }

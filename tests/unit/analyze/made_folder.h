@@ -4,22 +4,13 @@
 
 #include "tests/unit/analyze/made_captures.h"
 
-static char base[256]; /* fresh for each test */
 static char path[300]; /* BASE/capture, which is not there yet */
 
 static inline int made_folder(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
+    make_folder(state);
+    snprintf(path, sizeof path, "%s/capture", folder);
     made_seed = test_random();
     return 0;
 }
-
-static inline int made_folder_removed(void **state) {
-    (void)state;
-    test_remove_folder(base);
-    return 0;
-}
-
-#define TEST(f) cmocka_unit_test_setup_teardown(f, made_folder, made_folder_removed)
 
 #endif

@@ -30,7 +30,6 @@ static inline struct fkv_probe_change made_change(enum fkv_probe_kind kind, int 
 
 /* The empty change, FreqKV whole, the filter on all heads, then on each. */
 static inline void made_write_probe(const struct made_probe *m, const char *path) {
-    struct fkv_error err;
     struct fkv_probe p = {.layers = m->layers,
                           .kv_heads = m->heads,
                           .head_dim = m->head_dim,
@@ -69,7 +68,7 @@ static inline void made_write_probe(const struct made_probe *m, const char *path
     p.window_count = m->windows;
     for (int w = 0; w < m->windows; w++) {
         struct fkv_probe_window *window = &p.windows[w];
-        assert_ok(fkv_probe_window_create(&p, window, &err), err);
+        assert_ok(fkv_probe_window_create(&p, window, &err));
         snprintf(window->name, sizeof window->name, "text %d", m->text);
         made_hash(window->text_sha256, (char)('a' + m->text));
         window->document = 0, window->offset = w * m->score;
@@ -87,7 +86,7 @@ static inline void made_write_probe(const struct made_probe *m, const char *path
             }
         }
     }
-    assert_ok(fkv_probe_write(path, &p, p.windows, p.window_count, &err), err);
+    assert_ok(fkv_probe_write(path, &p, p.windows, p.window_count, &err));
     fkv_probe_free(&p);
 }
 
@@ -100,7 +99,6 @@ struct made_run {
 };
 
 static inline void made_put_run(struct fkv_h5_writer *w, const struct made_run *m) {
-    struct fkv_error err;
     fkv_sha256_hex sha;
     char label[64], options[64];
     snprintf(label, sizeof label,
@@ -120,7 +118,7 @@ static inline void made_put_run(struct fkv_h5_writer *w, const struct made_run *
                                     {"policy_options", options},
                                     {"cache_dtype", m->cache ? m->cache : ""}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        assert_ok(fkv_h5_put_string(w, "/", texts[i][0], texts[i][1], &err), err);
+        assert_ok(fkv_h5_put_string(w, "/", texts[i][0], texts[i][1], &err));
     const struct {
         const char *name;
         int value;
@@ -130,7 +128,7 @@ static inline void made_put_run(struct fkv_h5_writer *w, const struct made_run *
         {"window", m->window},       {"sinks", m->sinks},
         {"low_pass", !m->streaming}, {"compressible", m->window - m->sinks - m->recent}};
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
-        assert_ok(fkv_h5_put_int(w, "/", integers[i].name, integers[i].value, &err), err);
+        assert_ok(fkv_h5_put_int(w, "/", integers[i].name, integers[i].value, &err));
     const struct {
         const char *name;
         double value;
@@ -142,17 +140,16 @@ static inline void made_put_run(struct fkv_h5_writer *w, const struct made_run *
         {"delta_nll_se", 0.01},
         {"kl", m->damage}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        assert_ok(fkv_h5_put_double(w, "/", numbers[i].name, numbers[i].value, &err), err);
+        assert_ok(fkv_h5_put_double(w, "/", numbers[i].name, numbers[i].value, &err));
 }
 
 /* One document; compressions every 16 tokens from the window on. */
 static inline void made_write_run(const struct made_run *m, const char *path) {
-    struct fkv_error err;
     struct fkv_h5_writer *w;
     fkv_sha256_hex sha;
     int64_t tokens = m->tokens, heads = m->layers * m->heads,
             rounds = (m->tokens - m->window) / 16 + 1, rows = m->streaming ? 0 : rounds * heads * 2;
-    assert_ok(fkv_h5_create(path, &w, &err), err);
+    assert_ok(fkv_h5_create(path, &w, &err));
     made_put_run(w, m);
     made_hash(sha, (char)('a' + m->text));
     int32_t *ids = calloc((size_t)(4 * rows + tokens + heads), sizeof *ids);
@@ -166,13 +163,13 @@ static inline void made_write_run(const struct made_run *m, const char *path) {
         columns[3 * tokens + t] = t ? 3 : NAN, columns[4 * tokens + t] = t ? (float)delta : NAN;
     }
     static const char *const names[] = {"nll", "round", "since_compression", "baseline_nll", "kl"};
-    assert_ok(fkv_h5_put(w, "/documents/000000/tokens", FKV_H5_I32, 1, &tokens, ids, &err), err);
-    assert_ok(fkv_h5_put_string(w, "/documents/000000", "name", "text 0", &err), err);
-    assert_ok(fkv_h5_put_string(w, "/documents/000000", "text_sha256", sha, &err), err);
+    assert_ok(fkv_h5_put(w, "/documents/000000/tokens", FKV_H5_I32, 1, &tokens, ids, &err));
+    assert_ok(fkv_h5_put_string(w, "/documents/000000", "name", "text 0", &err));
+    assert_ok(fkv_h5_put_string(w, "/documents/000000", "text_sha256", sha, &err));
     for (int i = 0; i < 5; i++) {
         char dataset[64];
         snprintf(dataset, sizeof dataset, "/documents/000000/%s", names[i]);
-        assert_ok(fkv_h5_put(w, dataset, FKV_H5_F32, 1, &tokens, columns + i * tokens, &err), err);
+        assert_ok(fkv_h5_put(w, dataset, FKV_H5_F32, 1, &tokens, columns + i * tokens, &err));
     }
     double *energy = calloc(2 * (size_t)rows, sizeof *energy);
     uint8_t *state = calloc((size_t)rows, 1);
@@ -182,19 +179,17 @@ static inline void made_write_run(const struct made_run *m, const char *path) {
         ids[2 * rows + i] = (int32_t)(1 + i / 2 / heads), state[i] = i % 2;
         energy[i] = 10, energy[rows + i] = 9 - 0.1 * (double)(i / 2 / heads);
     }
-    assert_ok(fkv_h5_put(w, "/compressions/layer", FKV_H5_I32, 1, &rows, ids, &err), err);
-    assert_ok(fkv_h5_put(w, "/compressions/head", FKV_H5_I32, 1, &rows, ids + rows, &err), err);
-    assert_ok(fkv_h5_put(w, "/compressions/round", FKV_H5_I32, 1, &rows, ids + 2 * rows, &err),
-              err);
-    assert_ok(fkv_h5_put(w, "/compressions/state", FKV_H5_U8, 1, &rows, state, &err), err);
-    assert_ok(fkv_h5_put(w, "/compressions/energy_before", FKV_H5_F64, 1, &rows, energy, &err),
-              err);
-    assert_ok(fkv_h5_put(w, "/compressions/energy_kept", FKV_H5_F64, 1, &rows, energy + rows, &err),
-              err);
+    assert_ok(fkv_h5_put(w, "/compressions/layer", FKV_H5_I32, 1, &rows, ids, &err));
+    assert_ok(fkv_h5_put(w, "/compressions/head", FKV_H5_I32, 1, &rows, ids + rows, &err));
+    assert_ok(fkv_h5_put(w, "/compressions/round", FKV_H5_I32, 1, &rows, ids + 2 * rows, &err));
+    assert_ok(fkv_h5_put(w, "/compressions/state", FKV_H5_U8, 1, &rows, state, &err));
+    assert_ok(fkv_h5_put(w, "/compressions/energy_before", FKV_H5_F64, 1, &rows, energy, &err));
+    assert_ok(
+        fkv_h5_put(w, "/compressions/energy_kept", FKV_H5_F64, 1, &rows, energy + rows, &err));
     for (int64_t i = 0; i < heads; i++) ids[i] = m->retained;
     const int64_t dims[2] = {m->layers, m->heads};
-    if (!m->streaming) assert_ok(fkv_h5_put(w, "/retained", FKV_H5_I32, 2, dims, ids, &err), err);
-    assert_ok(fkv_h5_commit(w, &err), err);
+    if (!m->streaming) assert_ok(fkv_h5_put(w, "/retained", FKV_H5_I32, 2, dims, ids, &err));
+    assert_ok(fkv_h5_commit(w, &err));
     free(ids), free(columns), free(energy), free(state);
 }
 

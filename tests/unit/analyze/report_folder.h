@@ -10,19 +10,11 @@
 #include "kernels/base/atomic_file.h"
 #include "tests/unit/support.h"
 
-static char folder[256];
 static const char *model; /* of the next results.h5 */
 
 static inline int setup(void **state) {
-    (void)state;
-    test_make_folder(folder);
+    make_folder(state);
     model = "made";
-    return 0;
-}
-
-static inline int teardown(void **state) {
-    (void)state;
-    test_remove_folder(folder);
     return 0;
 }
 
@@ -43,8 +35,7 @@ static inline void put_file(const char *name, const char *text) {
 
 static inline void put(struct fkv_h5_writer *w, const char *name, enum fkv_h5_type type, int rank,
                        const int64_t *dims, const void *data) {
-    struct fkv_error err;
-    assert_ok(fkv_h5_put(w, name, type, rank, dims, data, &err), err);
+    assert_ok(fkv_h5_put(w, name, type, rank, dims, data, &err));
 }
 
 /* Power falls as t^-slope beside a flat null of the same energy; `exceptions` heads are flat. null
@@ -90,23 +81,19 @@ static inline void put_errors(struct fkv_h5_writer *w, const char *state) {
 }
 
 static inline struct fkv_h5_writer *begin_results(void) {
-    struct fkv_error err;
     struct fkv_h5_writer *w;
     char path[400];
     path_of(path, "results.h5");
     unlink(path);
-    assert_ok(fkv_h5_create(path, &w, &err), err);
-    assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-results", &err), err);
-    assert_ok(fkv_h5_put_string(w, "/", "model", model, &err), err);
-    assert_ok(fkv_h5_put_string(w, "/", "capture_sha256", "0123abc", &err), err);
-    assert_ok(fkv_h5_put_int(w, "/", "segment_length", N, &err), err);
+    assert_ok(fkv_h5_create(path, &w, &err));
+    assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-results", &err));
+    assert_ok(fkv_h5_put_string(w, "/", "model", model, &err));
+    assert_ok(fkv_h5_put_string(w, "/", "capture_sha256", "0123abc", &err));
+    assert_ok(fkv_h5_put_int(w, "/", "segment_length", N, &err));
     return w;
 }
 
-static inline void finish_results(struct fkv_h5_writer *w) {
-    struct fkv_error err;
-    assert_ok(fkv_h5_commit(w, &err), err);
-}
+static inline void finish_results(struct fkv_h5_writer *w) { assert_ok(fkv_h5_commit(w, &err)); }
 
 static inline void put_spectrum_csv(void) {
     char path[400];
@@ -125,22 +112,20 @@ static inline void put_spectrum_csv(void) {
 
 /* A figure whose title is its name. */
 static inline void put_figure(const char *name) {
-    struct fkv_error err;
     struct fkv_figure *f;
     char base[400];
     const struct fkv_axis axis = {"x", 0, 1, .logarithmic = false};
     const struct fkv_provenance p = {"0.0", "abc", "freqkv-analyze made", "made"};
-    assert_ok(fkv_figure_create(3, 3, 1, 1, name, &f, &err), err);
-    assert_ok(fkv_figure_axes(f, 0, NULL, &axis, &axis, NULL, 1, &err), err);
+    assert_ok(fkv_figure_create(3, 3, 1, 1, name, &f, &err));
+    assert_ok(fkv_figure_axes(f, 0, NULL, &axis, &axis, NULL, 1, &err));
     path_of(base, name);
-    assert_ok(fkv_figure_write(f, base, &p, &err), err);
+    assert_ok(fkv_figure_write(f, base, &p, &err));
     fkv_figure_destroy(f);
 }
 
 /* Writes the report; its text, malloc'd. */
 static inline char *write_report(struct fkv_report_outline *o) {
-    struct fkv_error err;
-    assert_ok(fkv_report_write(folder, o, &err), err);
+    assert_ok(fkv_report_write(folder, o, &err));
     char *text = calloc(1, (size_t)o->bytes + 1);
     FILE *f = fopen(o->path, "rb");
     assert_non_null(f);
@@ -175,7 +160,5 @@ static inline int count(const char *text, const char *what) {
     for (const char *p = text; (p = strstr(p, what)); p += strlen(what)) n++;
     return n;
 }
-
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 #endif

@@ -124,7 +124,6 @@ static void squares(const struct made *m, int recording, int layer, int head, in
 static void compare_scored(const double *thetas, const double *factors, int turned, double softcap,
                            const int *windows) {
     enum { N = 20, SKIP = 3 };
-    struct fkv_error err;
     struct made m = {.layers = 2,
                      .heads = 2,
                      .query_group = 2,
@@ -147,7 +146,7 @@ static void compare_scored(const double *thetas, const double *factors, int turn
     test_fill(projection, sizeof projection / sizeof *projection, 0, 1);
     m.projection = projection;
     made_write(&m, path);
-    assert_ok(measure(N, SKIP, &error, &projected, &err), err);
+    assert_ok(measure(N, SKIP, &error, &projected, &err));
     const struct {
         int recording, segment;
         double queries; /* of its document */
@@ -191,40 +190,32 @@ static double constant_first_channel(int recording, enum fkv_state state, int la
     return made_white(recording, state, layer, t, head, channel);
 }
 
-static void errors_equal_attention_written_out(void **state) {
-    (void)state;
+TEST_WITH(errors_equal_attention_written_out, made_folder, remove_folder) {
     compare_written_out(NULL, NULL, 0);
 }
 
-static void each_layer_turns_by_its_own_rotation(void **state) {
-    (void)state;
+TEST_WITH(each_layer_turns_by_its_own_rotation, made_folder, remove_folder) {
     compare_written_out((const double[]){3, 500}, (const double[]){1, 1.25}, 4);
 }
 
-static void a_layer_may_turn_in_part_or_not_at_all(void **state) {
-    (void)state;
+TEST_WITH(a_layer_may_turn_in_part_or_not_at_all, made_folder, remove_folder) {
     compare_written_out((const double[]){0, 10}, (const double[]){1, 1.5}, 2);
 }
 
-static void scores_are_capped(void **state) {
-    (void)state;
+TEST_WITH(scores_are_capped, made_folder, remove_folder) {
     compare_scored(NULL, NULL, 0, 0.75, NULL);
 }
 
 /* Some queries see a part of the segment, some none of it. */
-static void a_query_sees_its_layers_window(void **state) {
-    (void)state;
+TEST_WITH(a_query_sees_its_layers_window, made_folder, remove_folder) {
     compare_scored(NULL, NULL, 0, 0, (const int[]){9, 0});
 }
 
-static void a_window_and_a_cap_go_together(void **state) {
-    (void)state;
+TEST_WITH(a_window_and_a_cap_go_together, made_folder, remove_folder) {
     compare_scored(NULL, NULL, 0, 1.5, (const int[]){1000, 27});
 }
 
-static void the_projected_error_is_of_what_the_projection_reads(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(the_projected_error_is_of_what_the_projection_reads, made_folder, remove_folder) {
     const float first[MADE_ROWS][2] = {{2, 0}, {-1, 0}}, both[MADE_ROWS][2] = {{0, -2}, {2, 0}};
     struct made m = made_keys(1, 1, 2, 30, constant_first_channel);
     m.states = 1 | 2 | 8, m.trained_context = 30;
@@ -233,7 +224,7 @@ static void the_projected_error_is_of_what_the_projection_reads(void **state) {
         char command[400];
         m.projection = i ? both[0] : first[0];
         made_write(&m, path);
-        assert_ok(measure(20, 0, &error, &projected, &err), err);
+        assert_ok(measure(20, 0, &error, &projected, &err));
         for (int k = 4; k < K; k++) { /* lengths times 2, or nothing of what changes */
             /* Half of the coefficients are lost or more: of a few, all may be small. */
             if (k <= K / 2) assert_true(error[k] > 1e-3);
@@ -245,35 +236,20 @@ static void the_projected_error_is_of_what_the_projection_reads(void **state) {
     }
 }
 
-static void what_is_missing_is_named(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(what_is_missing_is_named, made_folder, remove_folder) {
     struct made m = made_keys(1, 1, 4, 44, made_white);
     m.states = 3, m.trained_context = 44;
     double *error = NULL;
     made_write(&m, path);
-    assert_refused(measure(20, 4, &error, NULL, &err), err,
-                   "freqkv-capture --states key,value,query");
+    assert_refused(measure(20, 4, &error, NULL, &err), "freqkv-capture --states key,value,query");
     char command[400];
     snprintf(command, sizeof command, "rm -r '%s'", path);
     assert_int_equal(system(command), 0);
     m.states = 1 | 2 | 8;
     made_write(&m, path);
-    assert_refused(measure(40, 4, &error, NULL, &err), err,
+    assert_refused(measure(40, 4, &error, NULL, &err),
                    "needs tokens after a segment of 40; the longest recording has 40 after the "
                    "sinks: --length 20");
-    assert_ok(measure(20, 4, &error, NULL, &err), err);
+    assert_ok(measure(20, 4, &error, NULL, &err));
     free(error);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {TEST(errors_equal_attention_written_out),
-                                       TEST(each_layer_turns_by_its_own_rotation),
-                                       TEST(a_layer_may_turn_in_part_or_not_at_all),
-                                       TEST(scores_are_capped),
-                                       TEST(a_query_sees_its_layers_window),
-                                       TEST(a_window_and_a_cap_go_together),
-                                       TEST(the_projected_error_is_of_what_the_projection_reads),
-                                       TEST(what_is_missing_is_named)};
-    return test_run(tests, NULL, NULL);
 }

@@ -6,13 +6,12 @@
 static void make_plan(const int *segments, int documents, struct fkv_segment_plan *plan) {
     struct fkv_recording *r = calloc((size_t)documents, sizeof *r);
     const struct fkv_recording **all = calloc((size_t)documents, sizeof *all);
-    struct fkv_error err;
     for (int d = 0; d < documents; d++) {
         r[d].n_tokens = 10 * segments[d];
         snprintf(r[d].name, sizeof r[d].name, "%d", d);
         all[d] = &r[d];
     }
-    assert_ok(fkv_segment_plan_make(all, documents, 10, 0, plan, &err), err);
+    assert_ok(fkv_segment_plan_make(all, documents, 10, 0, plan, &err));
     free(r);
     free(all);
 }
@@ -20,11 +19,10 @@ static void make_plan(const int *segments, int documents, struct fkv_segment_pla
 /* Mean and standard error of values [segments, columns] under the plan. */
 static void estimate(const struct fkv_segment_plan *plan, int columns, const double *values,
                      double *mean, double *se) {
-    struct fkv_error err;
     struct fkv_error_model model;
     struct fkv_average a;
-    assert_ok(fkv_error_model_make(plan, &model, &err), err);
-    assert_ok(fkv_average_begin(&a, columns, plan->documents, &model, &err), err);
+    assert_ok(fkv_error_model_make(plan, &model, &err));
+    assert_ok(fkv_average_begin(&a, columns, plan->documents, &model, &err));
     for (int i = 0; i < plan->recordings; i++)
         for (int64_t s = 0; s < plan->recording[i].segments; s++) {
             int64_t number = plan->recording[i].first + s;
@@ -39,8 +37,7 @@ static void estimate(const struct fkv_segment_plan *plan, int columns, const dou
     fkv_error_model_free(&model);
 }
 
-static void documents_weigh_equally_whatever_their_length(void **state) {
-    (void)state;
+TEST(documents_weigh_equally_whatever_their_length) {
     const int segments[] = {3, 1};
     const double values[] = {1, 2, 6, 11}; /* document means 3 and 11 */
     struct fkv_segment_plan plan;
@@ -51,8 +48,7 @@ static void documents_weigh_equally_whatever_their_length(void **state) {
     fkv_segment_plan_free(&plan);
 }
 
-static void from_twenty_documents_on_the_error_is_over_document_means(void **state) {
-    (void)state;
+TEST(from_twenty_documents_on_the_error_is_over_document_means) {
     int segments[24], total = 0;
     double values[24 * 3], means[24] = {0}, mean, se, average = 0, squares = 0;
     struct fkv_segment_plan plan;
@@ -72,8 +68,7 @@ static void from_twenty_documents_on_the_error_is_over_document_means(void **sta
 
 /* The bootstrap's standard error of a plain mean tends to sqrt(sum (x - mean)^2) / S. With 1,000
  * resamples its own relative spread is 1/sqrt(2000) = 2.2%. */
-static void bootstrap_error_of_one_document_is_the_analytic_one(void **state) {
-    (void)state;
+TEST(bootstrap_error_of_one_document_is_the_analytic_one) {
     enum { COLUMNS = 300 };
     int segments = test_between(10, 60);
     double *values = malloc((size_t)segments * COLUMNS * sizeof *values), mean[COLUMNS],
@@ -96,8 +91,7 @@ static void bootstrap_error_of_one_document_is_the_analytic_one(void **state) {
 
 /* The variance that the two-stage bootstrap tends to: 1/D^2 sum_d ((m_d - mean)^2 + s_d^2 / S_d);
  * its own relative spread is 2.2% of the deviation. */
-static void error_of_a_few_documents_is_that_of_documents_and_segments(void **state) {
-    (void)state;
+TEST(error_of_a_few_documents_is_that_of_documents_and_segments) {
     enum { COLUMNS = 200, DOCUMENTS = 6 };
     int segments[DOCUMENTS], total = 0;
     double mean[COLUMNS], se[COLUMNS], ratio = 0;
@@ -130,14 +124,12 @@ static void error_of_a_few_documents_is_that_of_documents_and_segments(void **st
 }
 
 /* 2,500 segments of three documents: blocks never hold segments of two. */
-static void joined_segments_stay_within_their_document(void **state) {
-    (void)state;
+TEST(joined_segments_stay_within_their_document) {
     const int segments[] = {1, 2400, 99};
     struct fkv_segment_plan plan;
     struct fkv_error_model model;
-    struct fkv_error err;
     make_plan(segments, 3, &plan);
-    assert_ok(fkv_error_model_make(&plan, &model, &err), err);
+    assert_ok(fkv_error_model_make(&plan, &model, &err));
     assert_int_equal(model.unit, FKV_SE_DOCUMENTS_AND_BLOCKS);
     assert_in_range(model.blocks, 990, 1003);
     assert_int_equal(model.block[0], 0);
@@ -150,8 +142,7 @@ static void joined_segments_stay_within_their_document(void **state) {
 
 /* Between documents that differ by far more than their segments do, the error must be of the order
  * of that difference. */
-static void bootstrap_error_sees_the_spread_between_documents(void **state) {
-    (void)state;
+TEST(bootstrap_error_sees_the_spread_between_documents) {
     const int segments[] = {2, 2, 2, 2, 2, 2, 2, 2, 2, 2};
     double values[20], mean, se;
     struct fkv_segment_plan plan;
@@ -163,8 +154,7 @@ static void bootstrap_error_sees_the_spread_between_documents(void **state) {
     fkv_segment_plan_free(&plan);
 }
 
-static void many_segments_are_joined_into_blocks_without_changing_mean_or_error(void **state) {
-    (void)state;
+TEST(many_segments_are_joined_into_blocks_without_changing_mean_or_error) {
     int segments = 2500;
     double *values = malloc(2500 * sizeof *values), mean, se, expected = 0;
     struct fkv_segment_plan plan;
@@ -177,8 +167,7 @@ static void many_segments_are_joined_into_blocks_without_changing_mean_or_error(
     fkv_segment_plan_free(&plan);
 }
 
-static void a_single_segment_has_no_error_and_a_constant_has_none_at_all(void **state) {
-    (void)state;
+TEST(a_single_segment_has_no_error_and_a_constant_has_none_at_all) {
     struct fkv_segment_plan plan;
     double one = 5, mean, se, same[7];
     int segments = 1;
@@ -195,8 +184,7 @@ static void a_single_segment_has_no_error_and_a_constant_has_none_at_all(void **
     fkv_segment_plan_free(&plan);
 }
 
-static void a_permutation_holds_every_index_and_depends_on_its_key_alone(void **state) {
-    (void)state;
+TEST(a_permutation_holds_every_index_and_depends_on_its_key_alone) {
     int32_t n = test_between(2, 500), *a = malloc((size_t)n * sizeof *a),
             *b = malloc((size_t)n * sizeof *b);
     struct fkv_recording r = {.name = "x", .offset = 7};
@@ -217,8 +205,7 @@ static void a_permutation_holds_every_index_and_depends_on_its_key_alone(void **
 }
 
 /* Over many draws every place holds every index equally often. */
-static void permutations_are_uniform(void **state) {
-    (void)state;
+TEST(permutations_are_uniform) {
     enum { N = 5, DRAWS = 40000 };
     int count[N][N] = {{0}};
     int32_t order[N];
@@ -230,8 +217,7 @@ static void permutations_are_uniform(void **state) {
         for (int j = 0; j < N; j++) assert_frequency(count[i][j], DRAWS, 1.0 / N);
 }
 
-static void bands_cover_every_coefficient_but_dc_once(void **state) {
-    (void)state;
+TEST(bands_cover_every_coefficient_but_dc_once) {
     const int sizes[] = {2, 3, 17, 64, 65, 66, 100, 508, 1020, 4092, 100000};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         int32_t n = sizes[i], edge[FKV_BANDS + 1], bands = fkv_band_edges(n, edge);
@@ -244,21 +230,4 @@ static void bands_cover_every_coefficient_but_dc_once(void **state) {
     fkv_band_edges(4092, edge);
     assert_close((double)edge[64] / edge[63], (double)edge[50] / edge[49], 0,
                  0.05); /* log-spaced where there is room */
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(documents_weigh_equally_whatever_their_length),
-        cmocka_unit_test(from_twenty_documents_on_the_error_is_over_document_means),
-        cmocka_unit_test(bootstrap_error_of_one_document_is_the_analytic_one),
-        cmocka_unit_test(error_of_a_few_documents_is_that_of_documents_and_segments),
-        cmocka_unit_test(joined_segments_stay_within_their_document),
-        cmocka_unit_test(bootstrap_error_sees_the_spread_between_documents),
-        cmocka_unit_test(many_segments_are_joined_into_blocks_without_changing_mean_or_error),
-        cmocka_unit_test(a_single_segment_has_no_error_and_a_constant_has_none_at_all),
-        cmocka_unit_test(a_permutation_holds_every_index_and_depends_on_its_key_alone),
-        cmocka_unit_test(permutations_are_uniform),
-        cmocka_unit_test(bands_cover_every_coefficient_but_dc_once),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -36,18 +36,17 @@ static struct made one_head(int recordings, int tokens, int head_dim) {
 
 static void measure(const struct made *m, int n, const double *gamma, int gammas,
                     struct fkv_error_curves *e) {
-    struct fkv_error err;
     struct fkv_capture *capture;
     struct fkv_segment_plan plan;
     struct fkv_spectrum s;
     made_write(m, path);
-    assert_ok(made_measure(path, FKV_STATE_KEY, n, 0, false, &s, &err), err);
-    assert_ok(fkv_error_curves_make(&s, gamma, gammas, e, &err), err);
-    assert_ok(fkv_capture_open(path, &capture, &err), err);
-    assert_ok(fkv_spectrum_plan(capture, n, 0, &plan, &err), err);
-    assert_ok(fkv_bounds_check(capture, &plan, &err), err);
+    assert_ok(made_measure(path, FKV_STATE_KEY, n, 0, false, &s, &err));
+    assert_ok(fkv_error_curves_make(&s, gamma, gammas, e, &err));
+    assert_ok(fkv_capture_open(path, &capture, &err));
+    assert_ok(fkv_spectrum_plan(capture, n, 0, &plan, &err));
+    assert_ok(fkv_bounds_check(capture, &plan, &err));
     struct fkv_measurement work = {.capture = capture, .plan = &plan};
-    assert_ok(fkv_bounds_measure(&work, e, &err), err);
+    assert_ok(fkv_bounds_measure(&work, e, &err));
     fkv_segment_plan_free(&plan);
     fkv_capture_close(capture);
     fkv_spectrum_free(&s);
@@ -55,8 +54,8 @@ static void measure(const struct made *m, int n, const double *gamma, int gammas
 
 /* The DCT-II is all but the KLT of a strongly correlated AR(1) process (Ahmed, Natarajan and Rao
  * 1974); that of a process about the highest frequency, it is not. */
-static void an_autoregressive_process_needs_no_better_basis_than_the_dct(void **state) {
-    (void)state;
+TEST_WITH(an_autoregressive_process_needs_no_better_basis_than_the_dct, made_folder,
+          remove_folder) {
     const double gamma[] = {0.1, 0.25, 0.5, 0.75};
     for (int sign = 1; sign >= -1; sign -= 2) {
         struct made m = one_head(4, 2048, 8);
@@ -83,8 +82,7 @@ static void an_autoregressive_process_needs_no_better_basis_than_the_dct(void **
 
 /* White along tokens, one direction along channels: the SVD holds it in n + d numbers, and no basis
  * along tokens in less than all. */
-static void a_state_of_rank_one_belongs_to_the_svd(void **state) {
-    (void)state;
+TEST_WITH(a_state_of_rank_one_belongs_to_the_svd, made_folder, remove_folder) {
     const double gamma[] = {0.1, 0.25, 0.5};
     struct made m = one_head(2, 6000, 8);
     struct fkv_error_curves e;
@@ -112,11 +110,9 @@ static void a_state_of_rank_one_belongs_to_the_svd(void **state) {
 
 /* Halves of one document, odd and even n: the folded matrices and merged ranks against the
  * eigenvectors of all of P R P at once. */
-static void folding_changes_nothing(void **state) {
-    (void)state;
+TEST_WITH(folding_changes_nothing, made_folder, remove_folder) {
     for (int n = 12; n < 14; n++) {
         enum { SEGMENTS = 6, D = 3 };
-        struct fkv_error err;
         double gamma[12], lags[2][16] = {{0}}, energy[16] = {0}, total = 0, x[SEGMENTS][16][D];
         struct made m = one_head(1, SEGMENTS * n, D);
         struct fkv_error_curves e;
@@ -144,8 +140,8 @@ static void folding_changes_nothing(void **state) {
             for (int i = 0; i < n; i++)
                 for (int j = 0; j < n; j++)
                     matrix[j * n + i] = lags[fold][abs(i - j)] - rows[i] - rows[j] + all;
-            assert_ok(fkv_blas_open(1, &err), err);
-            assert_ok(fkv_matrix_eigen(matrix, n, true, values, &err), err);
+            assert_ok(fkv_blas_open(1, &err));
+            assert_ok(fkv_matrix_eigen(matrix, n, true, values, &err));
             fkv_blas_close(1);
             for (int s = 0; s < SEGMENTS; s++) {
                 if ((s >= SEGMENTS / 2) == fold) continue;
@@ -168,8 +164,7 @@ static void folding_changes_nothing(void **state) {
 }
 
 /* To the last bit, odd and even n, more threads than segments and fewer. */
-static void bounds_do_not_depend_on_the_number_of_threads(void **state) {
-    (void)state;
+TEST_WITH(bounds_do_not_depend_on_the_number_of_threads, made_folder, remove_folder) {
     enum { GAMMAS = 5 };
     const double gamma[GAMMAS] = {0.1, 0.3, 0.5, 0.7, 0.9};
     const int callers = omp_get_max_threads();
@@ -197,27 +192,14 @@ static void bounds_do_not_depend_on_the_number_of_threads(void **state) {
     omp_set_num_threads(callers);
 }
 
-static void one_segment_has_nothing_to_be_fitted_to(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(one_segment_has_nothing_to_be_fitted_to, made_folder, remove_folder) {
     struct fkv_capture *capture;
     struct fkv_segment_plan plan;
     struct made m = one_head(1, 50, 2);
     made_write(&m, path);
-    assert_ok(fkv_capture_open(path, &capture, &err), err);
-    assert_ok(fkv_spectrum_plan(capture, 40, 0, &plan, &err), err);
-    assert_refused(fkv_bounds_check(capture, &plan, &err), err, "two segments");
+    assert_ok(fkv_capture_open(path, &capture, &err));
+    assert_ok(fkv_spectrum_plan(capture, 40, 0, &plan, &err));
+    assert_refused(fkv_bounds_check(capture, &plan, &err), "two segments");
     fkv_segment_plan_free(&plan);
     fkv_capture_close(capture);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        TEST(an_autoregressive_process_needs_no_better_basis_than_the_dct),
-        TEST(a_state_of_rank_one_belongs_to_the_svd),
-        TEST(folding_changes_nothing),
-        TEST(bounds_do_not_depend_on_the_number_of_threads),
-        TEST(one_segment_has_nothing_to_be_fitted_to),
-    };
-    return test_run(tests, NULL, NULL);
 }

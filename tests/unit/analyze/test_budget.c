@@ -29,8 +29,7 @@ static double brute_force(const double *loss, int32_t heads, int32_t low, int32_
     }
 }
 
-static void the_share_costs_what_the_best_of_all_combinations_costs(void **state) {
-    (void)state;
+TEST(the_share_costs_what_the_best_of_all_combinations_costs) {
     for (int trial = 0; trial < 200; trial++) {
         double loss[HEADS * (STEPS + 1)];
         int32_t heads = 1 + (int32_t)(test_random() % HEADS), parts[HEADS];
@@ -46,8 +45,7 @@ static void the_share_costs_what_the_best_of_all_combinations_costs(void **state
         int64_t total =
                     heads * low + (int64_t)(test_random() % (uint64_t)(heads * (STEPS - low) + 3)),
                 spent = 0;
-        struct fkv_error err;
-        assert_ok(fkv_budget_share(loss, heads, STEPS, low, high, total, parts, &err), err);
+        assert_ok(fkv_budget_share(loss, heads, STEPS, low, high, total, parts, &err));
         for (int32_t h = 0; h < heads; h++) {
             assert_in_range(parts[h], low, high);
             spent += parts[h];
@@ -59,31 +57,17 @@ static void the_share_costs_what_the_best_of_all_combinations_costs(void **state
 }
 
 /* Head 0 gains a little with every part; head 1 nothing until its fourth, then everything. */
-static void a_band_that_is_far_up_is_reached_where_greedy_sharing_never_would(void **state) {
-    (void)state;
+TEST(a_band_that_is_far_up_is_reached_where_greedy_sharing_never_would) {
     const double loss[2 * (STEPS + 1)] = {1, .9, .8, .7, .6, .5, .4, 1, 1, 1, 1, 0, 0, 0};
     int32_t parts[2];
-    struct fkv_error err;
-    assert_ok(fkv_budget_share(loss, 2, STEPS, 1, STEPS, 6, parts, &err), err);
+    assert_ok(fkv_budget_share(loss, 2, STEPS, 1, STEPS, 6, parts, &err));
     assert_int_equal(parts[0], 2);
     assert_int_equal(parts[1], 4);
 }
 
-static void a_budget_below_the_floors_is_refused_with_both_numbers(void **state) {
-    (void)state;
+TEST(a_budget_below_the_floors_is_refused_with_both_numbers) {
     const double loss[2 * (STEPS + 1)] = {0};
     int32_t parts[2];
-    struct fkv_error err;
-    assert_refused(fkv_budget_share(loss, 2, STEPS, 2, STEPS, 3, parts, &err), err,
-                   "a budget of 3");
-    assert_refused(fkv_budget_share(loss, 2, STEPS, 3, 2, 30, parts, &err), err, "floor 3, cap 2");
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_share_costs_what_the_best_of_all_combinations_costs),
-        cmocka_unit_test(a_band_that_is_far_up_is_reached_where_greedy_sharing_never_would),
-        cmocka_unit_test(a_budget_below_the_floors_is_refused_with_both_numbers),
-    };
-    return test_run(tests, NULL, NULL);
+    assert_refused(fkv_budget_share(loss, 2, STEPS, 2, STEPS, 3, parts, &err), "a budget of 3");
+    assert_refused(fkv_budget_share(loss, 2, STEPS, 3, 2, 30, parts, &err), "floor 3, cap 2");
 }

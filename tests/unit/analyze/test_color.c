@@ -4,8 +4,7 @@
 
 static double luminance(struct fkv_color c) { return 0.2126 * c.r + 0.7152 * c.g + 0.0722 * c.b; }
 
-static void viridis_only_gets_lighter(void **state) {
-    (void)state;
+TEST(viridis_only_gets_lighter) {
     double last = -1;
     for (int i = 0; i <= 1000; i++) {
         double now = luminance(fkv_color_map(i / 1000.0));
@@ -17,8 +16,7 @@ static void viridis_only_gets_lighter(void **state) {
     assert_close(start.b, 0x54 / 255.0, 1e-12, 0);
 }
 
-static void the_signed_map_is_pale_in_the_middle_and_alike_at_its_ends(void **state) {
-    (void)state;
+TEST(the_signed_map_is_pale_in_the_middle_and_alike_at_its_ends) {
     for (int i = 1; i <= 500; i++)
         for (int side = -1; side <= 1; side += 2) {
             double inner = luminance(fkv_color_signed(0.5 + side * (i - 1) / 1000.0));
@@ -29,12 +27,4 @@ static void the_signed_map_is_pale_in_the_middle_and_alike_at_its_ends(void **st
         }
     assert_true(luminance(fkv_color_signed(0.5)) > 0.9);
     assert_close(luminance(fkv_color_signed(0)), luminance(fkv_color_signed(1)), 0.05, 0);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(viridis_only_gets_lighter),
-        cmocka_unit_test(the_signed_map_is_pale_in_the_middle_and_alike_at_its_ends),
-    };
-    return test_run(tests, NULL, NULL);
 }

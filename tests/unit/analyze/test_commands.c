@@ -7,11 +7,11 @@ static char out[300];
 
 static int setup(void **state) {
     made_folder(state);
-    snprintf(out, sizeof out, "%s/out", base);
+    snprintf(out, sizeof out, "%s/out", folder);
     return 0;
 }
 
-/* Runs a command with its stdout and stderr in files of `base`; returns its status. Arguments end
+/* Runs a command with its stdout and stderr in files of `folder`; returns its status. Arguments end
  * with NULL. */
 static int run(int (*command)(int, char **), const char *first, ...) {
     char *argv[16] = {(char *)"freqkv-analyze test", (char *)first};
@@ -56,8 +56,7 @@ static double number_at(const json_t *object, int state, int layer, const char *
     return json_number_value(value);
 }
 
-static void spectrum_and_error_share_a_folder_and_agree(void **state) {
-    (void)state;
+TEST_WITH(spectrum_and_error_share_a_folder_and_agree, setup, remove_folder) {
     struct made m = two_texts();
     made_write(&m, path);
     assert_int_equal(run(fkv_command_spectrum, path, "--out", out, "--json", "--quiet", NULL), 0);
@@ -89,8 +88,7 @@ static void spectrum_and_error_share_a_folder_and_agree(void **state) {
     assert_non_null(strstr(text_of(2), "needs"));
 }
 
-static void a_dry_run_writes_nothing(void **state) {
-    (void)state;
+TEST_WITH(a_dry_run_writes_nothing, setup, remove_folder) {
     struct made m = two_texts();
     made_write(&m, path);
     assert_int_equal(run(fkv_command_spectrum, path, "--out", out, "--dry-run", NULL), 0);
@@ -104,8 +102,7 @@ static void a_dry_run_writes_nothing(void **state) {
     assert_int_equal(files_in(out), -1);
 }
 
-static void what_cannot_be_done_has_a_status_and_a_reason_and_leaves_no_files(void **state) {
-    (void)state;
+TEST_WITH(what_cannot_be_done_has_a_status_and_a_reason_and_leaves_no_files, setup, remove_folder) {
     struct made m = two_texts();
     made_write(&m, path);
     assert_int_equal(run(fkv_command_spectrum, path, "--out", out, "--length", "147", NULL), 1);
@@ -120,14 +117,13 @@ static void what_cannot_be_done_has_a_status_and_a_reason_and_leaves_no_files(vo
     assert_non_null(strstr(text_of(2), "/proc/nothing"));
 }
 
-static void merged_captures_are_measured_as_one(void **state) {
-    (void)state;
+TEST_WITH(merged_captures_are_measured_as_one, setup, remove_folder) {
     char other[300], merged[300];
     struct made m = two_texts();
     made_write(&m, path);
     m.document[0] = 2, m.document[1] = 3;
-    snprintf(other, sizeof other, "%s/other", base);
-    snprintf(merged, sizeof merged, "%s/merged", base);
+    snprintf(other, sizeof other, "%s/other", folder);
+    snprintf(merged, sizeof merged, "%s/merged", folder);
     made_write(&m, other);
     assert_int_equal(run(fkv_command_merge, path, other, "--out", merged, "--json", NULL), 0);
     json_t *object = object_of_stdout();
@@ -140,16 +136,4 @@ static void merged_captures_are_measured_as_one(void **state) {
     assert_int_equal(json_array_size(json_object_get(object, "gamma")), 9);
     json_decref(object);
     assert_int_equal(run(fkv_command_merge, path, path, "--out", out, NULL), 1);
-}
-
-#define WITH_PATHS(f) cmocka_unit_test_setup_teardown(f, setup, made_folder_removed)
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        WITH_PATHS(spectrum_and_error_share_a_folder_and_agree),
-        WITH_PATHS(a_dry_run_writes_nothing),
-        WITH_PATHS(what_cannot_be_done_has_a_status_and_a_reason_and_leaves_no_files),
-        WITH_PATHS(merged_captures_are_measured_as_one),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -23,8 +23,7 @@ static double spearman_by_counting(int n, const double *x, const double *y) {
     return xy / sqrt(xx * yy);
 }
 
-static void ranks_share_ties_and_give_the_definition_of_spearman(void **state) {
-    (void)state;
+TEST(ranks_share_ties_and_give_the_definition_of_spearman) {
     for (int round = 0; round < 200; round++) {
         double x[64], y[64], rx[64], ry[64];
         int32_t order[64];
@@ -38,8 +37,7 @@ static void ranks_share_ties_and_give_the_definition_of_spearman(void **state) {
     }
 }
 
-static void what_does_not_vary_has_no_correlation(void **state) {
-    (void)state;
+TEST(what_does_not_vary_has_no_correlation) {
     const double x[] = {1e9 + 0.1, 1e9 + 0.1, 1e9 + 0.1, 1e9 + 0.1}, y[] = {1, 2, 3, 4};
     assert_true(isnan(fkv_pearson(4, x, y)));
     assert_true(isnan(fkv_pearson(2, y, y)));
@@ -50,9 +48,8 @@ static void what_does_not_vary_has_no_correlation(void **state) {
 static struct fkv_units units_of(int documents) {
     int64_t blocks[64];
     struct fkv_units units;
-    struct fkv_error err;
     for (int d = 0; d < documents; d++) blocks[d] = 1;
-    assert_ok(fkv_units_make(blocks, documents, false, &units, &err), err);
+    assert_ok(fkv_units_make(blocks, documents, false, &units, &err));
     return units;
 }
 
@@ -60,7 +57,6 @@ static struct fkv_units units_of(int documents) {
 static struct fkv_correlation correlate_one(int n, const double *x, const double *y,
                                             const double *z, bool falling) {
     const double one = 1;
-    struct fkv_error err;
     struct fkv_correlation found;
     struct fkv_units units = units_of(1);
     const struct fkv_correlation_task task = {.points = n,
@@ -71,13 +67,12 @@ static struct fkv_correlation correlate_one(int n, const double *x, const double
                                               .units = &units,
                                               .sums = y,
                                               .counts = &one};
-    assert_ok(fkv_correlate(&task, &found, &err), err);
+    assert_ok(fkv_correlate(&task, &found, &err));
     fkv_units_free(&units);
     return found;
 }
 
-static void a_monotone_function_has_rank_correlation_one(void **state) {
-    (void)state;
+TEST(a_monotone_function_has_rank_correlation_one) {
     double x[40], y[40];
     for (int i = 0; i < 40; i++) x[i] = test_normal(), y[i] = exp(3 * x[i]) - 7;
     struct fkv_correlation found = correlate_one(40, x, y, NULL, false);
@@ -91,8 +86,7 @@ static void a_monotone_function_has_rank_correlation_one(void **state) {
 
 /* y depends on z alone, x follows z: nothing is left once z is known, and 0.2 is eight standard
  * errors of that. */
-static void a_partial_correlation_takes_out_what_depth_explains(void **state) {
-    (void)state;
+TEST(a_partial_correlation_takes_out_what_depth_explains) {
     enum { N = 1600 };
     double x[N], y[N], z[N];
     for (int i = 0; i < N; i++)
@@ -103,12 +97,10 @@ static void a_partial_correlation_takes_out_what_depth_explains(void **state) {
     assert_close(fkv_partial_correlation(0.5, 0.5, 0.5), (0.5 - 0.25) / 0.75, 1e-15, 0);
 }
 
-static void predictors_are_ranked_in_the_direction_expected(void **state) {
-    (void)state;
+TEST(predictors_are_ranked_in_the_direction_expected) {
     enum { N = 30 };
     double x[3 * N], y[N];
     const double one = 1;
-    struct fkv_error err;
     struct fkv_correlation found[3];
     for (int i = 0; i < N; i++) {
         y[i] = i;
@@ -117,7 +109,7 @@ static void predictors_are_ranked_in_the_direction_expected(void **state) {
     struct fkv_units units = units_of(1);
     struct fkv_correlation_task task = {
         .points = N, .predictors = 3, .x = x, .units = &units, .sums = y, .counts = &one};
-    assert_ok(fkv_correlate(&task, found, &err), err);
+    assert_ok(fkv_correlate(&task, found, &err));
     assert_int_equal(found[0].place, 1);
     assert_int_equal(found[1].place, 2);
     assert_int_equal(found[2].place, 0); /* not everywhere a number */
@@ -125,14 +117,13 @@ static void predictors_are_ranked_in_the_direction_expected(void **state) {
     assert_close(found[1].behind.estimate, found[0].spearman.estimate + 1, 1e-12, 0);
     assert_true(found[1].behind.low > 0.5);
     task.falling = true;
-    assert_ok(fkv_correlate(&task, found, &err), err);
+    assert_ok(fkv_correlate(&task, found, &err));
     assert_int_equal(found[1].place, 1);
     fkv_units_free(&units);
 }
 
 /* Fixed seeds: what is tested is the method, not luck. */
-static void intervals_of_independent_and_of_related_numbers_cover_as_stated(void **state) {
-    (void)state;
+TEST(intervals_of_independent_and_of_related_numbers_cover_as_stated) {
     enum { N = 48, TRIALS = 400 };
     const double rho[2] = {0, 0.6};
     uint64_t saved = test_state;
@@ -159,8 +150,7 @@ static void intervals_of_independent_and_of_related_numbers_cover_as_stated(void
     test_state = saved;
 }
 
-static void intervals_of_ratios_cover_as_stated(void **state) {
-    (void)state;
+TEST(intervals_of_ratios_cover_as_stated) {
     enum { UNITS = 40, TRIALS = 1000 };
     uint64_t saved = test_state;
     int covered = 0;
@@ -187,12 +177,10 @@ static void intervals_of_ratios_cover_as_stated(void **state) {
 
 /* Two texts that rank the points in opposite ways: over texts everything is possible, over blocks
  * of them nothing of it is seen. */
-static void intervals_over_texts_see_how_few_texts_differ(void **state) {
-    (void)state;
+TEST(intervals_over_texts_see_how_few_texts_differ) {
     enum { N = 12, BLOCKS = 20 };
     const int64_t two[] = {BLOCKS, BLOCKS}, one[] = {2 * BLOCKS};
     double x[N], sums[N * 2 * BLOCKS], counts[2 * BLOCKS];
-    struct fkv_error err;
     for (int b = 0; b < 2 * BLOCKS; b++) counts[b] = 1;
     for (int i = 0; i < N; i++) {
         x[i] = i;
@@ -202,27 +190,13 @@ static void intervals_over_texts_see_how_few_texts_differ(void **state) {
     for (int k = 0; k < 2; k++) {
         struct fkv_units units;
         struct fkv_correlation found;
-        assert_ok(fkv_units_make(k ? one : two, k ? 1 : 2, false, &units, &err), err);
+        assert_ok(fkv_units_make(k ? one : two, k ? 1 : 2, false, &units, &err));
         const struct fkv_correlation_task task = {
             .points = N, .predictors = 1, .x = x, .units = &units, .sums = sums, .counts = counts};
-        assert_ok(fkv_correlate(&task, &found, &err), err);
+        assert_ok(fkv_correlate(&task, &found, &err));
         width[k] = found.spearman_units.high - found.spearman_units.low;
         fkv_units_free(&units);
     }
     assert_close(width[0], 2, 1e-9, 0);
     assert_true(width[1] < width[0]);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ranks_share_ties_and_give_the_definition_of_spearman),
-        cmocka_unit_test(what_does_not_vary_has_no_correlation),
-        cmocka_unit_test(a_monotone_function_has_rank_correlation_one),
-        cmocka_unit_test(a_partial_correlation_takes_out_what_depth_explains),
-        cmocka_unit_test(predictors_are_ranked_in_the_direction_expected),
-        cmocka_unit_test(intervals_of_independent_and_of_related_numbers_cover_as_stated),
-        cmocka_unit_test(intervals_of_ratios_cover_as_stated),
-        cmocka_unit_test(intervals_over_texts_see_how_few_texts_differ),
-    };
-    return test_run(tests, NULL, NULL);
 }

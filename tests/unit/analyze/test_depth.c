@@ -4,8 +4,7 @@
 
 #include "tests/unit/support.h"
 
-static void shares_are_pooled_over_heads(void **state) {
-    (void)state;
+TEST(shares_are_pooled_over_heads) {
     /* Two heads of eight coefficients: DC 16 and 0; the rest 1 and 3 in the lower half, 1 above. */
     const double power[2][8] = {{16, 1, 1, 1, 1, 1, 1, 1}, {0, 3, 3, 3, 1, 1, 1, 1}};
     double scratch[8];
@@ -16,30 +15,22 @@ static void shares_are_pooled_over_heads(void **state) {
     assert_true(isnan(fkv_energy_shares_of(NULL, 2, 8, scratch).dc));
 }
 
-static void the_course_is_put_in_words(void **state) {
-    (void)state;
+TEST(the_course_is_put_in_words) {
     const double rising[5] = {0.44, 0.5, 0.62, 0.66, 0.8}, flat[4] = {0.5, 0.5, 0.5, 0.5},
                  falling[4] = {0.9, 0.8, 0.5, 0.45};
     const int32_t index[5] = {0, 5, 10, 15, 20};
     struct fkv_course course;
-    struct fkv_error err = {0};
     char text[FKV_COURSE_WORDS];
-    assert_ok(fkv_course_of(rising, 5, &course, &err), err);
+    assert_ok(fkv_course_of(rising, 5, &course, &err));
     assert_string_equal(fkv_course_words(&course, rising, index, text),
                         "from 44.0% in layer 0 to 80.0% in layer 20; the largest step, +14.0 "
                         "points, is from layer 15 to 20; rank correlation with depth 1.00");
-    assert_ok(fkv_course_of(falling, 4, &course, &err), err);
+    assert_ok(fkv_course_of(falling, 4, &course, &err));
     assert_string_equal(fkv_course_words(&course, falling, index, text),
                         "from 90.0% in layer 0 to 45.0% in layer 15; the largest step, \u221230.0 "
                         "points, is from layer 5 to 10; rank correlation with depth \u22121.00");
-    assert_ok(fkv_course_of(flat, 4, &course, &err), err);
+    assert_ok(fkv_course_of(flat, 4, &course, &err));
     assert_true(isnan(course.spearman));
     assert_string_equal(fkv_course_words(&course, flat, index, text),
                         "from 50.0% to 50.0% over all layers: no course to speak of");
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(shares_are_pooled_over_heads),
-                                       cmocka_unit_test(the_course_is_put_in_words)};
-    return test_run(tests, NULL, NULL);
 }

@@ -91,11 +91,10 @@ static void free_findings(struct findings *f) {
 }
 
 static void draw(const struct findings *f, const char *folder) {
-    struct fkv_error err = {0};
     struct fkv_plot_target to = {.folder = folder, .provenance = &provenance};
     for (const struct fkv_figure_row *row = fkv_figures; row->files; row++) {
-        if (row->spectrum) assert_ok(row->spectrum(&f->spectrum, &to, &err), err);
-        if (row->errors) assert_ok(row->errors(&f->error, &to, &err), err);
+        if (row->spectrum) assert_ok(row->spectrum(&f->spectrum, &to, &err));
+        if (row->errors) assert_ok(row->errors(&f->error, &to, &err));
     }
     const bool deep = f->spectrum.layers >= FKV_COURSE_LAYERS;
     const int maps = deep && f->spectrum.null && f->spectrum.bands > 1;
@@ -141,8 +140,7 @@ static void check_figures(enum fkv_state state, const char *folder) {
     }
 }
 
-static void figures_of_every_size_are_whole(void **state) {
-    (void)state;
+TEST(figures_of_every_size_are_whole) {
     static const int sizes[][4] = {{1, 1, 2, 1},    {1, 1, 8, 3},     {2, 9, 31, 9},
                                    {5, 3, 409, 19}, {17, 2, 100, 50}, {80, 8, 64, 9}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -158,21 +156,15 @@ static void figures_of_every_size_are_whole(void **state) {
     }
 }
 
-static void zeros_and_nan_among_the_findings_are_drawn_around(void **state) {
-    (void)state;
+TEST_IN_FOLDER(zeros_and_nan_among_the_findings_are_drawn_around) {
     struct findings f;
-    char folder[256];
-    test_make_folder(folder);
     make_findings(&f, 3, 2, 200, 9, true, true);
     draw(&f, folder);
     check_figures(f.spectrum.state, folder);
     free_findings(&f);
-    test_remove_folder(folder);
 }
 
-static void drawing_twice_gives_the_same_bytes(void **state) {
-    (void)state;
-    struct fkv_error err = {0};
+TEST(drawing_twice_gives_the_same_bytes) {
     struct findings f;
     char first[256], second[256];
     const char *const folder[2] = {test_make_folder(first), test_make_folder(second)};
@@ -184,7 +176,7 @@ static void drawing_twice_gives_the_same_bytes(void **state) {
         for (int i = 0; i < 2; i++) {
             snprintf(path, sizeof path, "%s/%s_%s.%s", folder[i], names[k / 2],
                      fkv_state_names[f.spectrum.state], k % 2 ? "svg" : "png");
-            assert_ok(fkv_read_file(path, 64 << 20, &data[i], &bytes[i], &err), err);
+            assert_ok(fkv_read_file(path, 64 << 20, &data[i], &bytes[i], &err));
         }
         if (bytes[0] != bytes[1] || memcmp(data[0], data[1], bytes[0]))
             fail_msg("%s differs", path);
@@ -195,35 +187,21 @@ static void drawing_twice_gives_the_same_bytes(void **state) {
     test_remove_folder(second);
 }
 
-static void an_absent_folder_is_named(void **state) {
-    (void)state;
-    struct fkv_error err = {0};
+TEST(an_absent_folder_is_named) {
     struct findings f;
     struct fkv_plot_target to = {.folder = "/nonexistent/folder", .provenance = &provenance};
     make_findings(&f, 1, 1, 16, 3, false, false);
-    assert_refused(fkv_plot_spectrum(&f.spectrum, &to, &err), err, "/nonexistent/folder/spectrum_");
-    assert_refused(fkv_plot_error_heatmap(&f.error, &to, &err), err,
+    assert_refused(fkv_plot_spectrum(&f.spectrum, &to, &err), "/nonexistent/folder/spectrum_");
+    assert_refused(fkv_plot_error_heatmap(&f.error, &to, &err),
                    "/nonexistent/folder/error_heatmap_");
     free_findings(&f);
 }
 
-static void numbers_are_set_as_in_print(void **state) {
-    (void)state;
+TEST(numbers_are_set_as_in_print) {
     char text[FKV_PLOT_NUMBER];
     assert_string_equal(fkv_plot_number(text, 3.5e-7, 2), "3.5\u00d710^{\u22127}");
     assert_string_equal(fkv_plot_number(text, -0.00634, 2), "\u22120.0063");
     assert_string_equal(fkv_plot_number(text, 2e12, 3), "2\u00d710^{12}");
     assert_string_equal(fkv_plot_fixed(text, -0.917, 2), "\u22120.92");
     assert_string_equal(fkv_plot_fixed(text, -0.004, 2), "0.00");
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(figures_of_every_size_are_whole),
-        cmocka_unit_test(zeros_and_nan_among_the_findings_are_drawn_around),
-        cmocka_unit_test(drawing_twice_gives_the_same_bytes),
-        cmocka_unit_test(an_absent_folder_is_named),
-        cmocka_unit_test(numbers_are_set_as_in_print),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -4,24 +4,17 @@
 #include "analyze/figure/svg_read.h"
 #include "tests/unit/support.h"
 
-static char folder[256], path[300];
+static char path[300];
 static const char title[] = "A title of <script> & \"quotes\" &lt;";
 
 static int setup(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/drawn.svg", test_make_folder(folder));
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(folder);
+    make_folder(state);
+    snprintf(path, sizeof path, "%s/drawn.svg", folder);
     return 0;
 }
 
 /* Draws a figure with text, a line and a heat map. */
 static void draw(const char *command) {
-    struct fkv_error err;
     struct fkv_figure *f;
     char base[300];
     const struct fkv_provenance provenance = {"0.0", "abc", command, "made"};
@@ -30,24 +23,22 @@ static void draw(const char *command) {
     const int names[4] = {0, 1, 2, 3};
     double x[16], y[16];
     for (int i = 0; i < 16; i++) x[i] = i + 1, y[i] = test_normal();
-    assert_ok(fkv_figure_create(5, 3, 1, 2, title, &f, &err), err);
-    assert_ok(fkv_figure_axes(f, 0, "a", &axis, &axis, NULL, 1, &err), err);
-    assert_ok(fkv_figure_line(f, 0, &line, 16, x, y, &err), err);
-    assert_ok(fkv_figure_axes(f, 1, "b", &axis, &axis, NULL, 1, &err), err);
-    assert_ok(fkv_figure_heatmap(f, 1, 4, 4, y, names, names, -2, 2, &err), err);
+    assert_ok(fkv_figure_create(5, 3, 1, 2, title, &f, &err));
+    assert_ok(fkv_figure_axes(f, 0, "a", &axis, &axis, NULL, 1, &err));
+    assert_ok(fkv_figure_line(f, 0, &line, 16, x, y, &err));
+    assert_ok(fkv_figure_axes(f, 1, "b", &axis, &axis, NULL, 1, &err));
+    assert_ok(fkv_figure_heatmap(f, 1, 4, 4, y, names, names, -2, 2, &err));
     snprintf(base, sizeof base, "%s/drawn", folder);
-    assert_ok(fkv_figure_write(f, base, &provenance, &err), err);
+    assert_ok(fkv_figure_write(f, base, &provenance, &err));
     fkv_figure_destroy(f);
 }
 
-static void title_command_and_bytes_come_back(void **state) {
-    (void)state;
+TEST_WITH(title_command_and_bytes_come_back, setup, remove_folder) {
     static const char *const commands[] = {"freqkv-analyze spectrum 'a <b> & c' --out &amp;", ""};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-        struct fkv_error err;
         struct fkv_figure_svg svg;
         draw(commands[i]);
-        assert_ok(fkv_figure_svg_read(path, &svg, &err), err);
+        assert_ok(fkv_figure_svg_read(path, &svg, &err));
         assert_string_equal(svg.title, title);
         assert_string_equal(svg.command, commands[i]);
         FILE *f = fopen(path, "rb");
@@ -76,8 +67,7 @@ static void change(const struct fkv_figure_svg *svg, const char *old, const char
     free(changed);
 }
 
-static void what_another_program_wrote_is_refused(void **state) {
-    (void)state;
+TEST_WITH(what_another_program_wrote_is_refused, setup, remove_folder) {
     static const struct {
         const char *old, *new, *words;
     } changes[] = {{"FreqKV toolkit", "Another tool", "no mark of one"},
@@ -85,32 +75,29 @@ static void what_another_program_wrote_is_refused(void **state) {
                    {"<title>", "<name>", "no title"},
                    {"</svg>", "</svg><script>alert(1)</script>", "no </svg> at its end"},
                    {"</svg>\n", "", "no </svg> at its end"}};
-    struct fkv_error err;
     struct fkv_figure_svg svg, other;
     draw("freqkv-analyze made");
-    assert_ok(fkv_figure_svg_read(path, &svg, &err), err);
+    assert_ok(fkv_figure_svg_read(path, &svg, &err));
     for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
         change(&svg, changes[i].old, changes[i].new);
-        assert_refused(fkv_figure_svg_read(path, &other, &err), err,
+        assert_refused(fkv_figure_svg_read(path, &other, &err),
                        "drawn.svg: expected a figure of freqkv-analyze, found");
-        assert_refused(fkv_figure_svg_read(path, &other, &err), err, changes[i].words);
+        assert_refused(fkv_figure_svg_read(path, &other, &err), changes[i].words);
         assert_null(other.text);
     }
     test_write_file(path, "", 0);
-    assert_refused(fkv_figure_svg_read(path, &other, &err), err, "no mark of one");
+    assert_refused(fkv_figure_svg_read(path, &other, &err), "no mark of one");
     svg.text[svg.bytes / 2] = 0;
     test_write_file(path, svg.text, svg.bytes);
-    assert_refused(fkv_figure_svg_read(path, &other, &err), err, "found a NUL");
+    assert_refused(fkv_figure_svg_read(path, &other, &err), "found a NUL");
     fkv_figure_svg_free(&svg);
 }
 
 /* Wherever a file ends, and whichever bytes of it are others: refused in words, or read whole. */
-static void damaged_files_are_refused_or_read_whole(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(damaged_files_are_refused_or_read_whole, setup, remove_folder) {
     struct fkv_figure_svg svg, damaged;
     draw("freqkv-analyze made");
-    assert_ok(fkv_figure_svg_read(path, &svg, &err), err);
+    assert_ok(fkv_figure_svg_read(path, &svg, &err));
     for (int i = 0; i < 300; i++) {
         bool cut = i % 3 == 0;
         size_t head = 1000, bytes = cut ? (size_t)test_between(0, (int)svg.bytes - 1) : svg.bytes;
@@ -130,12 +117,4 @@ static void damaged_files_are_refused_or_read_whole(void **state) {
         free(text);
     }
     fkv_figure_svg_free(&svg);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(title_command_and_bytes_come_back, setup, teardown),
-        cmocka_unit_test_setup_teardown(what_another_program_wrote_is_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(damaged_files_are_refused_or_read_whole, setup, teardown)};
-    return test_run(tests, NULL, NULL);
 }

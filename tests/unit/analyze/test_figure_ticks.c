@@ -41,8 +41,7 @@ static void check(const struct fkv_ticks *t, double low, double high, int most) 
     }
 }
 
-static void linear_ticks_are_round_inside_and_say_their_value(void **state) {
-    (void)state;
+TEST(linear_ticks_are_round_inside_and_say_their_value) {
     static struct fkv_ticks t;
     for (int trial = 0; trial < 5000; trial++) {
         double size = pow(10, test_between(-12, 12)), low = (test_uniform() - 0.5) * size;
@@ -59,8 +58,7 @@ static void linear_ticks_are_round_inside_and_say_their_value(void **state) {
     }
 }
 
-static void the_third_tick_reads_0_3(void **state) {
-    (void)state;
+TEST(the_third_tick_reads_0_3) {
     static struct fkv_ticks t;
     fkv_ticks_linear(0.1, 0.5, 4, 0, &t);
     assert_int_equal(t.count, 5);
@@ -71,16 +69,14 @@ static void the_third_tick_reads_0_3(void **state) {
     assert_string_equal(t.label[2], "0");
 }
 
-static void whole_numbers_stay_whole(void **state) {
-    (void)state;
+TEST(whole_numbers_stay_whole) {
     static struct fkv_ticks t;
     fkv_ticks_linear(0, 2, 10, 1, &t);
     assert_int_equal(t.count, 3);
     assert_string_equal(t.label[1], "1");
 }
 
-static void decades_have_minor_ticks_and_superscripts(void **state) {
-    (void)state;
+TEST(decades_have_minor_ticks_and_superscripts) {
     static struct fkv_ticks t;
     fkv_ticks_log(1e-3, 1e2, 8, &t);
     assert_int_equal(labelled(&t), 6);
@@ -90,8 +86,7 @@ static void decades_have_minor_ticks_and_superscripts(void **state) {
     assert_true(t.at[1] == 2e-3);
 }
 
-static void log_ticks_are_inside_whatever_the_span(void **state) {
-    (void)state;
+TEST(log_ticks_are_inside_whatever_the_span) {
     static struct fkv_ticks t;
     for (int trial = 0; trial < 5000; trial++) {
         double low = pow(10, 40 * (test_uniform() - 0.5)),
@@ -100,15 +95,4 @@ static void log_ticks_are_inside_whatever_the_span(void **state) {
         fkv_ticks_log(low, low * span, most, &t);
         check(&t, low, low * span, most);
     }
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(linear_ticks_are_round_inside_and_say_their_value),
-        cmocka_unit_test(the_third_tick_reads_0_3),
-        cmocka_unit_test(whole_numbers_stay_whole),
-        cmocka_unit_test(decades_have_minor_ticks_and_superscripts),
-        cmocka_unit_test(log_ticks_are_inside_whatever_the_span),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -34,14 +34,12 @@ static double scatter(int head, int t) {
     return (void)head, t ? test_uniform() * test_uniform() : 50;
 }
 
-static void a_band_limited_head_gets_its_bands_ratio(void **state) {
-    (void)state;
+TEST(a_band_limited_head_gets_its_bands_ratio) {
     enum { N = 256, HEADS = 6 };
-    struct fkv_error err;
     struct fkv_spectrum s = spectrum_of(HEADS, N, band), white = spectrum_of(HEADS, N, flat);
     struct fkv_ratio_table t;
     struct fkv_ratio_choice c = energy(1, N);
-    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err);
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err));
     for (int h = 0; h < HEADS; h++) {
         assert_int_equal(t.parts[h], 4 * (h + 1));
         assert_int_equal(t.retained[h], 16 * (h + 1));
@@ -51,17 +49,17 @@ static void a_band_limited_head_gets_its_bands_ratio(void **state) {
     fkv_ratio_table_free(&t);
 
     c.target = 0.95, c.dc = true; /* the mean alone holds more than that: the first step will do */
-    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err);
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err));
     assert_int_equal(t.parts[2], 1);
     fkv_ratio_table_free(&t);
 
     c = energy(0.5, N); /* the larger of keys and values */
-    assert_ok(fkv_ratio_table_make(&c, &s, &white, NULL, NULL, &t, &err), err);
+    assert_ok(fkv_ratio_table_make(&c, &s, &white, NULL, NULL, &t, &err));
     for (int h = 0; h < HEADS; h++) assert_in_range(t.parts[h], 32, 33);
     fkv_ratio_table_free(&t);
 
     c = energy(1, N); /* white noise never keeps all */
-    assert_ok(fkv_ratio_table_make(&c, &s, &white, NULL, NULL, &t, &err), err);
+    assert_ok(fkv_ratio_table_make(&c, &s, &white, NULL, NULL, &t, &err));
     assert_int_equal(t.unreached, HEADS);
     assert_int_equal(t.parts[0], K - 1);
     fkv_ratio_table_free(&t);
@@ -72,15 +70,13 @@ static void a_band_limited_head_gets_its_bands_ratio(void **state) {
  * lost; one ratio of 33/64 for both loses 31 of the 96 coefficients of head 1. */
 static double two_bands(int head, int t) { return t >= 1 && t < (head ? 97 : 33); }
 
-static void a_budget_worked_out_by_hand(void **state) {
-    (void)state;
+TEST(a_budget_worked_out_by_hand) {
     enum { N = 128 };
-    struct fkv_error err;
     struct fkv_spectrum s = spectrum_of(2, N, two_bands);
     struct fkv_ratio_choice c =
         budget(34.0 / 64, N); /* L = 2 k, DC among them: 17 and 49 parts, 2 to spare */
     struct fkv_ratio_table t;
-    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err);
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err));
     assert_int_equal(t.parts[0], 17);
     assert_int_equal(t.parts[1], 49);
     assert_close(t.table_loss[FKV_LOSS_OBJECTIVE], 0, 1e-12, 0);
@@ -90,10 +86,8 @@ static void a_budget_worked_out_by_hand(void **state) {
     fkv_spectrum_free(&s);
 }
 
-static void a_budget_loses_least_of_all_combinations(void **state) {
-    (void)state;
+TEST(a_budget_loses_least_of_all_combinations) {
     enum { HEADS = 3 };
-    struct fkv_error err;
     for (int trial = 0; trial < 6; trial++) {
         int n = test_between(20, 300);
         struct fkv_spectrum key = spectrum_of(HEADS, n, scatter),
@@ -102,7 +96,7 @@ static void a_budget_loses_least_of_all_combinations(void **state) {
         struct fkv_ratio_table t;
         c.objective = trial % 2 ? FKV_OBJECTIVE_ABSOLUTE : FKV_OBJECTIVE_RELATIVE;
         c.floor = 0.1, c.cap = 0.9;
-        assert_ok(fkv_ratio_table_make(&c, &key, &value, NULL, NULL, &t, &err), err);
+        assert_ok(fkv_ratio_table_make(&c, &key, &value, NULL, NULL, &t, &err));
         double best = INFINITY;
         int total = (int)(c.target * K * HEADS), low = 7, high = 57; /* ceil(6.4), floor(57.6) */
         const double *loss = t.loss[FKV_LOSS_OBJECTIVE];
@@ -119,14 +113,12 @@ static void a_budget_loses_least_of_all_combinations(void **state) {
 }
 
 /* Both from the same spectrum: a loss is the square of the relative error without DC. */
-static void losses_are_those_of_error(void **state) {
-    (void)state;
+TEST(losses_are_those_of_error) {
     int n = test_between(64, 200);
-    struct fkv_error err;
     struct fkv_spectrum s = spectrum_of(2, n, scatter);
     struct fkv_ratio_choice c = budget(0.5, n);
     struct fkv_ratio_table t;
-    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err);
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err));
     for (int h = 0; h < 2; h++)
         for (int k = 1; k <= K; k++) {
             assert_null(t.loss[FKV_LOSS_PROJECTED]);
@@ -138,21 +130,19 @@ static void losses_are_those_of_error(void **state) {
     fkv_spectrum_free(&s);
 }
 
-static void what_cannot_be_chosen_is_refused(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(what_cannot_be_chosen_is_refused) {
     struct fkv_spectrum s = spectrum_of(2, 128, flat);
     struct fkv_ratio_table t;
     struct fkv_ratio_choice c = budget(0.05, 128);
     c.floor = 0.1;
-    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err,
+    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err),
                    "--budget 0.05: expected 0.109375 or more");
     c = budget(0.5, 128);
     c.floor = 0.501, c.cap = 0.502;
-    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err, "multiple of 1/64");
+    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), "multiple of 1/64");
     c = budget(0.5, 128);
     c.window = 5;
-    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err,
+    assert_refused(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err),
                    "4 sinks and at least two slots more, found 5");
     fkv_ratio_table_free(&t);
     fkv_spectrum_free(&s);
@@ -160,14 +150,12 @@ static void what_cannot_be_chosen_is_refused(void **state) {
 
 /* A window of few slots: no ratio may keep none of them, and the table's L are the window's, not
  * the segment's. */
-static void ratios_are_for_the_window_that_was_asked_for(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(ratios_are_for_the_window_that_was_asked_for) {
     struct fkv_spectrum s = spectrum_of(4, 256, band);
     struct fkv_ratio_choice c = energy(1, 256);
     struct fkv_ratio_table t;
     c.window = 24, c.sinks = 4;
-    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err), err);
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err));
     for (int h = 0; h < 4; h++) {
         int k = 4 * (h + 1);
         assert_int_equal(t.parts[h], k);
@@ -177,38 +165,22 @@ static void ratios_are_for_the_window_that_was_asked_for(void **state) {
     fkv_spectrum_free(&s);
 }
 
-static void white_noise_gets_the_share_that_is_asked_for(void **state) {
-    (void)state;
-    char base[256], path[300];
-    struct fkv_error err;
+TEST_IN_FOLDER(white_noise_gets_the_share_that_is_asked_for) {
+    char path[300];
     struct made m = made_keys(1, 2, 16, 4 + 4 * 512, made_white);
     m.states = 3, m.trained_context = 516;
     struct fkv_spectrum key, value;
     struct fkv_ratio_table t;
     made_seed = test_random();
-    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
+    snprintf(path, sizeof path, "%s/capture", folder);
     made_write(&m, path);
-    assert_ok(made_measure(path, FKV_STATE_KEY, 0, -1, false, &key, &err), err);
-    assert_ok(made_measure(path, FKV_STATE_VALUE, 0, -1, false, &value, &err), err);
+    assert_ok(made_measure(path, FKV_STATE_KEY, 0, -1, false, &key, &err));
+    assert_ok(made_measure(path, FKV_STATE_VALUE, 0, -1, false, &value, &err));
     for (double target = 0.25; target < 1; target += 0.25) {
         struct fkv_ratio_choice c = energy(target, 512);
-        assert_ok(fkv_ratio_table_make(&c, &key, &value, NULL, NULL, &t, &err), err);
+        assert_ok(fkv_ratio_table_make(&c, &key, &value, NULL, NULL, &t, &err));
         for (int h = 0; h < 2; h++) assert_in_range(t.parts[h], target * K - 1, target * K + 3);
         fkv_ratio_table_free(&t);
     }
     fkv_spectrum_free(&key), fkv_spectrum_free(&value);
-    test_remove_folder(base);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_band_limited_head_gets_its_bands_ratio),
-        cmocka_unit_test(a_budget_worked_out_by_hand),
-        cmocka_unit_test(a_budget_loses_least_of_all_combinations),
-        cmocka_unit_test(losses_are_those_of_error),
-        cmocka_unit_test(what_cannot_be_chosen_is_refused),
-        cmocka_unit_test(ratios_are_for_the_window_that_was_asked_for),
-        cmocka_unit_test(white_noise_gets_the_share_that_is_asked_for),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -18,17 +18,15 @@ static double *operator_matrix(int n, int retained) {
     return a;
 }
 
-static void rounds_are_products_of_the_operator(void **state) {
-    (void)state;
-    struct fkv_error err;
-    assert_ok(fkv_blas_open(1, &err), err);
+TEST(rounds_are_products_of_the_operator) {
+    assert_ok(fkv_blas_open(1, &err));
     for (int trial = 0; trial < 8; trial++) {
         struct fkv_schedule s;
         struct fkv_impulse x;
         int window = test_between(24, 120), sinks = test_between(0, 5), rounds = test_between(1, 4);
         double gamma = 0.2 + 0.6 * test_uniform();
-        assert_ok(fkv_schedule_make(window, sinks, gamma, &s, &err), err);
-        assert_ok(fkv_impulse_follow(&s, rounds, &x, &err), err);
+        assert_ok(fkv_schedule_make(window, sinks, gamma, &s, &err));
+        assert_ok(fkv_impulse_follow(&s, rounds, &x, &err));
         int l = s.retained, c = s.chunk;
         double *a = operator_matrix(s.n, l), *m = malloc((size_t)(l * c) * sizeof *m);
         double *next = malloc((size_t)(l * c) * sizeof *next),
@@ -49,7 +47,7 @@ static void rounds_are_products_of_the_operator(void **state) {
             assert_close(r->slots_left, c * pow((double)l / s.n, k), 0, 1e-12);
             assert_close(r->tokens_since, k * c, 0, 0);
             fkv_matrix_gram(m, l, c, false, gram);
-            assert_ok(fkv_matrix_eigen(gram, c, false, squares, &err), err);
+            assert_ok(fkv_matrix_eigen(gram, c, false, squares, &err));
             int above = 0, near = 0; /* near: so close to 1% that rounding decides */
             for (int i = 0; i < c; i++) {
                 double singular = sqrt(fmax(squares[i], 0) / squares[c - 1]);
@@ -68,13 +66,11 @@ static void rounds_are_products_of_the_operator(void **state) {
     fkv_blas_close(1);
 }
 
-static void the_horizon_is_what_the_schedule_says(void **state) {
-    (void)state;
+TEST(the_horizon_is_what_the_schedule_says) {
     const struct { double gamma, horizon; } cases[] = {{0.25, 15343}, {0.5, 22503}, {0.75, 28552}};
     for (int i = 0; i < 3; i++) {
-        struct fkv_error err;
         struct fkv_schedule s;
-        assert_ok(fkv_schedule_make(4096, 4, cases[i].gamma, &s, &err), err);
+        assert_ok(fkv_schedule_make(4096, 4, cases[i].gamma, &s, &err));
         assert_close(s.horizon, cases[i].horizon, 1, 0);
         assert_close(s.retained * pow((double)s.retained / s.n, s.horizon_rounds), 1, 0,
                      1e-9); /* one slot of all L */
@@ -84,14 +80,12 @@ static void the_horizon_is_what_the_schedule_says(void **state) {
 /* Slot j of the compressed stands at (j + 1/2) n/L - 1/2 of the old slots: a token's response stays
  * there through every round, gets no narrower, and is never spread over more directions than there
  * are slots. */
-static void a_token_stays_where_the_maps_slots_are(void **state) {
-    (void)state;
+TEST(a_token_stays_where_the_maps_slots_are) {
     for (double gamma = 0.25; gamma < 1; gamma += 0.25) {
-        struct fkv_error err;
         struct fkv_schedule s;
         struct fkv_impulse x;
-        assert_ok(fkv_schedule_make(516, 4, gamma, &s, &err), err);
-        assert_ok(fkv_impulse_follow(&s, 0, &x, &err), err);
+        assert_ok(fkv_schedule_make(516, 4, gamma, &s, &err));
+        assert_ok(fkv_impulse_follow(&s, 0, &x, &err));
         assert_int_equal(x.rounds, (int)ceil(s.horizon_rounds));
         double place = s.retained + s.chunk / 2;
         for (int k = 0; k < x.rounds; k++) {
@@ -111,26 +105,14 @@ static void a_token_stays_where_the_maps_slots_are(void **state) {
     }
 }
 
-static void what_has_no_schedule_is_refused(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(what_has_no_schedule_is_refused) {
     struct fkv_schedule s;
     struct fkv_impulse x;
-    assert_refused(fkv_schedule_make(6, 4, 0.5, &s, &err), err,
+    assert_refused(fkv_schedule_make(6, 4, 0.5, &s, &err),
                    "4 sinks and at least three slots more, found 6");
-    assert_refused(fkv_schedule_make(104, 4, 0.01, &s, &err), err,
+    assert_refused(fkv_schedule_make(104, 4, 0.01, &s, &err),
                    "expected 2 to 99 retained slots of 100, found 1");
-    assert_refused(fkv_schedule_make(104, 4, 1, &s, &err), err, "found 100");
-    assert_ok(fkv_schedule_make(4096, 4, 0.999, &s, &err), err);
-    assert_refused(fkv_impulse_follow(&s, 0, &x, &err), err, "the horizon is");
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rounds_are_products_of_the_operator),
-        cmocka_unit_test(the_horizon_is_what_the_schedule_says),
-        cmocka_unit_test(a_token_stays_where_the_maps_slots_are),
-        cmocka_unit_test(what_has_no_schedule_is_refused),
-    };
-    return test_run(tests, NULL, NULL);
+    assert_refused(fkv_schedule_make(104, 4, 1, &s, &err), "found 100");
+    assert_ok(fkv_schedule_make(4096, 4, 0.999, &s, &err));
+    assert_refused(fkv_impulse_follow(&s, 0, &x, &err), "the horizon is");
 }

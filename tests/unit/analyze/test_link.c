@@ -15,8 +15,8 @@ static char out[300], probe[300];
 
 static int setup(void **state) {
     made_folder(state);
-    snprintf(out, sizeof out, "%s/out", base);
-    snprintf(probe, sizeof probe, "%s/probe.h5", base);
+    snprintf(out, sizeof out, "%s/out", folder);
+    snprintf(probe, sizeof probe, "%s/probe.h5", folder);
     return 0;
 }
 
@@ -61,7 +61,7 @@ static struct made_probe graded_probe(const double *damage) {
                                .damage = damage};
 }
 
-/* Runs link; its stdout and stderr land in files of `base`. */
+/* Runs link; its stdout and stderr land in files of `folder`. */
 static int run_link(const char *option, const char *file, const char *more) {
     char *argv[16] = {(char *)"freqkv-analyze link", (char *)"--capture", path, (char *)option,
                       (char *)file};
@@ -91,8 +91,7 @@ static double link_of(const json_t *object, const char *damage, const char *pred
     return NAN;
 }
 
-static void damage_that_follows_lost_energy_has_rank_correlation_one(void **state) {
-    (void)state;
+TEST_WITH(damage_that_follows_lost_energy_has_rank_correlation_one, setup, remove_folder) {
     double damage[LAYERS * HEADS];
     for (int i = 0; i < LAYERS * HEADS; i++)
         damage[i] = 0.01 * sqrt(loudness(i / HEADS, i % HEADS));
@@ -116,8 +115,7 @@ static void damage_that_follows_lost_energy_has_rank_correlation_one(void **stat
     json_decref(object);
 }
 
-static void damage_that_has_nothing_to_do_with_energy_covers_zero(void **state) {
-    (void)state;
+TEST_WITH(damage_that_has_nothing_to_do_with_energy_covers_zero, setup, remove_folder) {
     double damage[LAYERS * HEADS];
     uint64_t saved = test_state;
     test_state = 11;
@@ -135,15 +133,14 @@ static void damage_that_has_nothing_to_do_with_energy_covers_zero(void **state) 
     json_decref(object);
 }
 
-static void more_retained_energy_with_less_loss_is_correlation_minus_one(void **state) {
-    (void)state;
+TEST_WITH(more_retained_energy_with_less_loss_is_correlation_minus_one, setup, remove_folder) {
     char runs[4][300];
     struct made m = graded_capture(20, 3);
     made_write(&m, path);
     for (int i = 0; i < 4; i++) {
         struct made_run r = {LAYERS, HEADS, DIM,           N + SINKS, SINKS, 4 + 7 * i, 400,
                              0,      0,     0.1 / (1 + i), 0,         NULL,  false};
-        snprintf(runs[i], sizeof runs[i], "%s/run%d.h5", base, i);
+        snprintf(runs[i], sizeof runs[i], "%s/run%d.h5", folder, i);
         made_write_run(&r, runs[i]);
     }
     assert_int_equal(run_link("--runs", runs[0], runs[1]), 0);
@@ -170,16 +167,15 @@ static void more_retained_energy_with_less_loss_is_correlation_minus_one(void **
 
 /* Of the capture at `path`, cut into segments of N tokens. */
 static struct fkv_predictor_spectra measure_predictors(void) {
-    struct fkv_error err;
     struct fkv_capture *c;
     struct fkv_segment_plan plan;
     struct fkv_workers workers;
     struct fkv_predictor_spectra s;
-    assert_ok(fkv_capture_open(path, &c, &err), err);
-    assert_ok(fkv_spectrum_plan(c, N, SINKS, &plan, &err), err);
-    assert_ok(fkv_workers_open(&workers, "cpu", 0, 2, NULL, &err), err);
+    assert_ok(fkv_capture_open(path, &c, &err));
+    assert_ok(fkv_spectrum_plan(c, N, SINKS, &plan, &err));
+    assert_ok(fkv_workers_open(&workers, "cpu", 0, 2, NULL, &err));
     struct fkv_measurement measurement = {.capture = c, .plan = &plan, .workers = &workers};
-    assert_ok(fkv_predictor_spectra_measure(&measurement, true, &s, &err), err);
+    assert_ok(fkv_predictor_spectra_measure(&measurement, true, &s, &err));
     fkv_workers_close(&workers);
     fkv_segment_plan_free(&plan);
     fkv_capture_close(c);
@@ -207,8 +203,7 @@ static void lost_states(enum fkv_state state, int head, int kept, double lost[N]
 }
 
 /* y' Sigma y from sums of their definitions, without a transform. */
-static void visible_energy_is_the_variance_of_scores_that_is_lost(void **state) {
-    (void)state;
+TEST_WITH(visible_energy_is_the_variance_of_scores_that_is_lost, setup, remove_folder) {
     struct made m = graded_capture(1, 11);
     m.layers = 1;
     made_write(&m, path);
@@ -245,8 +240,7 @@ static void visible_energy_is_the_variance_of_scores_that_is_lost(void **state) 
 }
 
 /* ||W e||^2 of every lost state through the columns of W_O of each query head that reads it. */
-static void visible_energy_of_values_is_what_the_projection_lets_through(void **state) {
-    (void)state;
+TEST_WITH(visible_energy_of_values_is_what_the_projection_lets_through, setup, remove_folder) {
     enum { GROUP = 2, KEPT = 5 };
     float projection[HEADS * GROUP][MADE_ROWS][DIM];
     struct made m = graded_capture(1, 3);
@@ -275,22 +269,20 @@ static void visible_energy_of_values_is_what_the_projection_lets_through(void **
 }
 
 /* The mean over all tokens of a segment is the lost share of its energy without DC. */
-static void residuals_of_all_tokens_are_the_lost_energy(void **state) {
-    (void)state;
+TEST_WITH(residuals_of_all_tokens_are_the_lost_energy, setup, remove_folder) {
     struct made m = graded_capture(1, 3);
     made_write(&m, path);
-    struct fkv_error err;
     struct fkv_capture *c;
     struct fkv_segment_plan plan;
     struct fkv_workers workers;
     struct fkv_residuals r;
     struct fkv_spectrum s;
-    assert_ok(fkv_capture_open(path, &c, &err), err);
-    assert_ok(fkv_spectrum_plan(c, N, SINKS, &plan, &err), err);
-    assert_ok(fkv_workers_open(&workers, "cpu", 0, 2, NULL, &err), err);
+    assert_ok(fkv_capture_open(path, &c, &err));
+    assert_ok(fkv_spectrum_plan(c, N, SINKS, &plan, &err));
+    assert_ok(fkv_workers_open(&workers, "cpu", 0, 2, NULL, &err));
     struct fkv_measurement measurement = {.capture = c, .plan = &plan, .workers = &workers};
-    assert_ok(fkv_residuals_measure(&measurement, FKV_STATE_VALUE, 10, &r, &err), err);
-    assert_ok(fkv_spectrum_measure(&measurement, FKV_STATE_VALUE, &s, &err), err);
+    assert_ok(fkv_residuals_measure(&measurement, FKV_STATE_VALUE, 10, &r, &err));
+    assert_ok(fkv_spectrum_measure(&measurement, FKV_STATE_VALUE, &s, &err));
     double lost = 0;
     for (int i = 0; i < LAYERS * HEADS; i++)
         lost += (1 - fkv_retained_energy(s.power + i * N, N, 10, true)) / (LAYERS * HEADS);
@@ -302,19 +294,16 @@ static void residuals_of_all_tokens_are_the_lost_energy(void **state) {
     fkv_capture_close(c);
 }
 
-static void classes_by_ids_are_those_of_the_rules(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(classes_by_ids_are_those_of_the_rules, setup, remove_folder) {
     const int32_t tokens[] = {5, 6, 5, 6, 7, 5, 6};
     const uint8_t expected[] = {64, 64, 0, 32, 64 | 16, 0, 32};
     uint8_t classes[7];
-    assert_ok(fkv_classes_by_ids(tokens, 7, classes, &err), err);
+    assert_ok(fkv_classes_by_ids(tokens, 7, classes, &err));
     assert_memory_equal(classes, expected, sizeof expected);
-    assert_ok(fkv_classes_by_ids(tokens, 0, classes, &err), err);
+    assert_ok(fkv_classes_by_ids(tokens, 0, classes, &err));
 }
 
-static void files_that_do_not_belong_together_are_refused_by_name(void **state) {
-    (void)state;
+TEST_WITH(files_that_do_not_belong_together_are_refused_by_name, setup, remove_folder) {
     double damage[LAYERS * HEADS] = {0};
     char other[300];
     struct made m = graded_capture(2, 3);
@@ -326,7 +315,7 @@ static void files_that_do_not_belong_together_are_refused_by_name(void **state) 
     assert_non_null(strstr(text_of(2), "expected the same texts, found \"text 3\""));
     assert_non_null(strstr(text_of(2), path));
     assert_non_null(strstr(text_of(2), "probe.h5"));
-    snprintf(other, sizeof other, "%s/other.h5", base);
+    snprintf(other, sizeof other, "%s/other.h5", folder);
     p.text = 0, p.head_dim = 8;
     made_write_probe(&p, other);
     assert_int_equal(run_link("--probes", other, NULL), 1);
@@ -334,7 +323,7 @@ static void files_that_do_not_belong_together_are_refused_by_name(void **state) 
     struct made_run r = {LAYERS, HEADS, DIM, 40, SINKS, 4, 400, 0, 0, 0.1, 0, NULL, false};
     char runs[2][300];
     for (int i = 0; i < 2; i++, r.window += 8) {
-        snprintf(runs[i], sizeof runs[i], "%s/run%d.h5", base, i);
+        snprintf(runs[i], sizeof runs[i], "%s/run%d.h5", folder, i);
         made_write_run(&r, runs[i]);
     }
     assert_int_equal(run_link("--runs", runs[0], runs[1]), 1);
@@ -345,8 +334,7 @@ static void files_that_do_not_belong_together_are_refused_by_name(void **state) 
     assert_int_not_equal(stat(out, &nothing), 0);
 }
 
-static void link_has_a_group_in_results_that_others_carry_over(void **state) {
-    (void)state;
+TEST_WITH(link_has_a_group_in_results_that_others_carry_over, setup, remove_folder) {
     double damage[LAYERS * HEADS] = {0}, predictor[LAYERS * HEADS * FKV_PREDICTORS];
     char results[320], foreign[320];
     struct made m = graded_capture(3, 3);
@@ -364,38 +352,19 @@ static void link_has_a_group_in_results_that_others_carry_over(void **state) {
                     (char *)"--length", (char *)"20", (char *)"--quiet", (char *)"--json"};
     assert_int_equal(fkv_command_error(8, argv), 0); /* cut in another way */
     assert_int_equal(run_link("--probes", probe, NULL), 0);
-    struct fkv_error err;
     struct fkv_h5_reader *r;
     double length;
     bool found;
     int32_t own[2];
     snprintf(results, sizeof results, "%s/results.h5", out);
-    assert_ok(fkv_h5_open(results, &r, &err), err);
-    assert_ok(fkv_h5_get_double(r, "/", "segment_length", &length, &found, &err), err);
+    assert_ok(fkv_h5_open(results, &r, &err));
+    assert_ok(fkv_h5_get_double(r, "/", "segment_length", &length, &found, &err));
     assert_true(found && length == 20);
-    assert_ok(fkv_h5_get(r, "/link/segment_length", FKV_H5_I32, 2, own, &err), err);
+    assert_ok(fkv_h5_get(r, "/link/segment_length", FKV_H5_I32, 2, own, &err));
     assert_true(own[0] == 0 && own[1] == N);
     assert_ok(fkv_h5_get(r, "/link/head_predictor", FKV_H5_F64, LAYERS * HEADS * FKV_PREDICTORS,
-                         predictor, &err),
-              err);
+                         predictor, &err));
     assert_true(predictor[FKV_PREDICTOR_ENERGY_NO_DC] > 0 &&
                 predictor[FKV_PREDICTOR_ENERGY_NO_DC] < 1);
     fkv_h5_close(r);
-}
-
-#define WITH_PATHS(f) cmocka_unit_test_setup_teardown(f, setup, made_folder_removed)
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        WITH_PATHS(damage_that_follows_lost_energy_has_rank_correlation_one),
-        WITH_PATHS(damage_that_has_nothing_to_do_with_energy_covers_zero),
-        WITH_PATHS(more_retained_energy_with_less_loss_is_correlation_minus_one),
-        WITH_PATHS(visible_energy_is_the_variance_of_scores_that_is_lost),
-        WITH_PATHS(visible_energy_of_values_is_what_the_projection_lets_through),
-        WITH_PATHS(residuals_of_all_tokens_are_the_lost_energy),
-        WITH_PATHS(classes_by_ids_are_those_of_the_rules),
-        WITH_PATHS(files_that_do_not_belong_together_are_refused_by_name),
-        WITH_PATHS(link_has_a_group_in_results_that_others_carry_over),
-    };
-    return test_run(tests, NULL, NULL);
 }

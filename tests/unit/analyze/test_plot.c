@@ -9,22 +9,16 @@
 #include "analyze/plots/figures.h"
 #include "tests/unit/analyze/made_probes.h"
 
-static char base[256], out[300];
+static char out[300];
 
 static int setup(void **state) {
-    (void)state;
-    snprintf(out, sizeof out, "%s/out", test_make_folder(base));
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(base);
+    make_folder(state);
+    snprintf(out, sizeof out, "%s/out", folder);
     return 0;
 }
 
 static char *named(char path[300], const char *name) {
-    snprintf(path, 300, "%s/%s", base, name);
+    snprintf(path, 300, "%s/%s", folder, name);
     return path;
 }
 
@@ -98,8 +92,7 @@ static int draw_runs(const struct fkv_run *runs, int32_t count, struct fkv_plot_
     return FKV_OK;
 }
 
-static void every_file_gets_its_figures(void **state) {
-    (void)state;
+TEST_WITH(every_file_gets_its_figures, setup, remove_folder) {
     char probe[300], run[300];
     const double damage[6] = {0, 0.1, 0.2, 0, -0.1, 0.05};
     struct made_probe p = small_probe(damage);
@@ -121,8 +114,7 @@ static void every_file_gets_its_figures(void **state) {
 }
 
 /* L = floor(gamma n) rounds it down; the name of the run's file does not. */
-static void a_run_stands_at_the_ratio_that_was_asked_for(void **state) {
-    (void)state;
+TEST_WITH(a_run_stands_at_the_ratio_that_was_asked_for, setup, remove_folder) {
     char run[300], path[600], text[4096];
     struct made_run r = {1, 1, 4,    36, 4,    10,   500,
                          0, 0, 0.05, 0,  NULL, false}; /* which asked for 10.5 / 32 */
@@ -137,8 +129,7 @@ static void a_run_stands_at_the_ratio_that_was_asked_for(void **state) {
         fail_msg("expected the place 0.328125 alone, found\n%s", text);
 }
 
-static void a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts(void **state) {
-    (void)state;
+TEST_WITH(a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts, setup, remove_folder) {
     char table[300];
     FILE *f = fopen(named(table, "costs.csv"), "w");
     fputs("policy,tokens,tflops,note\r\nfull,10,1.5,\"a, \"\"b\"\"\"\r\nfull,20,,\"a, "
@@ -161,8 +152,7 @@ static void a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts(void **s
 }
 
 /* Rows of two policies, one of them not whole, as freqkv-replay needle writes them. */
-static void needles_are_drawn_as_maps(void **state) {
-    (void)state;
+TEST_WITH(needles_are_drawn_as_maps, setup, remove_folder) {
     char table[300];
     FILE *f = fopen(named(table, "keys.csv"), "w");
     fputs("task,policy,window,length,depth,repeat,exact,logprob_per_token,found\n"
@@ -199,8 +189,7 @@ static const char *table_of(const char *name) {
 
 /* A run with --recent compresses fewer slots: its ratio is of those, and its points are of another
  * line. */
-static void options_of_a_run_tell_it_apart(void **state) {
-    (void)state;
+TEST_WITH(options_of_a_run_tell_it_apart, setup, remove_folder) {
     char plain[300], recent[300];
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
     made_write_run(&r, named(plain, "a.h5"));
@@ -216,8 +205,7 @@ static void options_of_a_run_tell_it_apart(void **state) {
 
 /* A policy without a ratio has no place on that axis, but its value is drawn; where it cannot be,
  * that is said. */
-static void a_run_without_a_ratio_is_drawn_or_named(void **state) {
-    (void)state;
+TEST_WITH(a_run_without_a_ratio_is_drawn_or_named, setup, remove_folder) {
     char ours[300], rival[300];
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
     made_write_run(&r, named(ours, "a.h5"));
@@ -227,27 +215,25 @@ static void a_run_without_a_ratio_is_drawn_or_named(void **state) {
     assert_non_null(strstr(table_of("runs_perplexity"), "\"streaming, window 36\",,"));
     assert_null(strstr(table_of("runs_distance"), "streaming"));
     struct fkv_run runs[2];
-    struct fkv_error err;
     const struct fkv_provenance provenance = {"", "", "", ""};
     struct fkv_plot_target at = {out, "runs", &provenance, json_array(), 0};
-    assert_ok(fkv_run_read(ours, &runs[0], &err), err);
-    assert_ok(fkv_run_read(rival, &runs[1], &err), err);
-    assert_ok(draw_runs(runs, 2, &at, &err), err);
+    assert_ok(fkv_run_read(ours, &runs[0], &err));
+    assert_ok(fkv_run_read(rival, &runs[1], &err));
+    assert_ok(draw_runs(runs, 2, &at, &err));
     assert_int_equal(json_array_size(at.left_out), 1);
     json_t *row = json_array_get(at.left_out, 0);
     assert_string_equal(json_string_value(json_object_get(row, "figure")), "runs_distance");
     assert_string_equal(json_string_value(json_object_get(row, "file")), rival);
     json_decref(at.left_out);
     at.left_out = json_array();
-    assert_ok(draw_runs(runs + 1, 1, &at, &err), err); /* alone there is no axis */
+    assert_ok(draw_runs(runs + 1, 1, &at, &err)); /* alone there is no axis */
     assert_int_equal(json_array_size(at.left_out), 4);
     json_decref(at.left_out);
     fkv_run_free(&runs[0]), fkv_run_free(&runs[1]);
 }
 
 /* Two ratio tables of one mean are two series. */
-static void ratios_per_head_tell_runs_apart(void **state) {
-    (void)state;
+TEST_WITH(ratios_per_head_tell_runs_apart, setup, remove_folder) {
     int32_t tables[3][4] = {{8, 8, 8, 8}, {4, 4, 12, 12}, {12, 12, 4, 4}};
     struct fkv_run runs[3];
     char label[3][FKV_RUN_LABEL];
@@ -267,8 +253,7 @@ static void ratios_per_head_tell_runs_apart(void **state) {
     assert_string_equal(label[1], "freqkv, window 20, ratios per head");
 }
 
-static void a_plot_that_fails_leaves_no_folder(void **state) {
-    (void)state;
+TEST_WITH(a_plot_that_fails_leaves_no_folder, setup, remove_folder) {
     char table[300];
     FILE *f = fopen(named(table, "costs.csv"), "w");
     fputs("policy,tokens\nfull,10\n", f);
@@ -281,14 +266,12 @@ static void a_plot_that_fails_leaves_no_folder(void **state) {
     assert_int_equal(files_in_out(), 0);
 }
 
-static void points_of_one_curve_differ_in_their_ratio_only(void **state) {
-    (void)state;
+TEST_WITH(points_of_one_curve_differ_in_their_ratio_only, setup, remove_folder) {
     char path[300];
     struct fkv_run runs[2];
-    struct fkv_error err;
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, "f32", false};
     made_write_run(&r, named(path, "a.h5"));
-    assert_ok(fkv_run_read(path, &runs[0], &err), err);
+    assert_ok(fkv_run_read(path, &runs[0], &err));
     static const char *const expected[] = {
         NULL, "options \"recent=0\" and \"recent=4\"", "\"cache f32\" and \"cache f16\"",
         "found policy \"freqkv\" and \"streaming\"", "\"window 36\" and \"window 40\""};
@@ -300,18 +283,17 @@ static void points_of_one_curve_differ_in_their_ratio_only(void **state) {
         if (i == 3) other.streaming = true;
         if (i == 4) other.window = 40;
         made_write_run(&other, named(path, (const char *[]){"0", "1", "2", "3", "4"}[i]));
-        assert_ok(fkv_run_read(path, &runs[1], &err), err);
+        assert_ok(fkv_run_read(path, &runs[1], &err));
         if (expected[i])
-            assert_refused(fkv_runs_compare(&runs[0], &runs[1], &err), err, expected[i]);
+            assert_refused(fkv_runs_compare(&runs[0], &runs[1], &err), expected[i]);
         else
-            assert_ok(fkv_runs_compare(&runs[0], &runs[1], &err), err);
+            assert_ok(fkv_runs_compare(&runs[0], &runs[1], &err));
         fkv_run_free(&runs[1]);
     }
     fkv_run_free(&runs[0]);
 }
 
-static void a_file_of_somebody_else_is_never_replaced(void **state) {
-    (void)state;
+TEST_WITH(a_file_of_somebody_else_is_never_replaced, setup, remove_folder) {
     char run[300], mine[600], text[16] = "";
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
     made_write_run(&r, named(run, "half.h5"));
@@ -328,8 +310,7 @@ static void a_file_of_somebody_else_is_never_replaced(void **state) {
     assert_string_equal(text, "mine");
 }
 
-static void files_of_one_name_take_their_folders_too(void **state) {
-    (void)state;
+TEST_WITH(files_of_one_name_take_their_folders_too, setup, remove_folder) {
     char run[300], other[300], path[300];
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
     made_write_run(&r, named(run, "half.h5"));
@@ -341,8 +322,7 @@ static void files_of_one_name_take_their_folders_too(void **state) {
     assert_int_equal(access(named(path, "out/half_rounds.csv"), R_OK), -1);
 }
 
-static void what_cannot_be_drawn_is_refused(void **state) {
-    (void)state;
+TEST_WITH(what_cannot_be_drawn_is_refused, setup, remove_folder) {
     char run[300], other[300], folder[300];
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
     made_write_run(&r, named(run, "half.h5"));
@@ -366,27 +346,24 @@ static void what_cannot_be_drawn_is_refused(void **state) {
                      "the first, found 36, -1"));
     r.sinks = 4, r.layers = 1 << 20, r.heads = 2;
     struct fkv_h5_writer *w;
-    struct fkv_error err;
-    assert_ok(fkv_h5_create(named(run, "many.h5"), &w, &err), err);
+    assert_ok(fkv_h5_create(named(run, "many.h5"), &w, &err));
     made_put_run(w, &r);
-    assert_ok(fkv_h5_commit(w, &err), err);
+    assert_ok(fkv_h5_commit(w, &err));
     assert_int_equal(plot(run, NULL), 1);
     assert_true(said("expected 1 to 1048576 heads, found 1048576 layers of 2"));
 }
 
 /* By the formula, from the numbers that were put in. */
-static void damage_is_the_mean_difference_and_its_units_are_blocks(void **state) {
-    (void)state;
+TEST_WITH(damage_is_the_mean_difference_and_its_units_are_blocks, setup, remove_folder) {
     char path[300];
     const double damage[6] = {0, 0.1, 0.2, 0, -0.1, 0.05};
     struct made_probe m = small_probe(damage);
-    struct fkv_error err;
     struct fkv_probe p;
     struct fkv_damage d;
     m.noise = 0;
     made_write_probe(&m, named(path, "probe.h5"));
-    assert_ok(fkv_probe_read(path, &p, &err), err);
-    assert_ok(fkv_damage_make(&p, &d, &err), err);
+    assert_ok(fkv_probe_read(path, &p, &err));
+    assert_ok(fkv_damage_make(&p, &d, &err));
     assert_int_equal(d.units.count, 3 * 2); /* 300 tokens are a block of 256 and a rest */
     assert_int_equal(d.units.kind, FKV_SE_BLOCKS);
     for (int i = 0; i < 6; i++) {
@@ -400,65 +377,41 @@ static void damage_is_the_mean_difference_and_its_units_are_blocks(void **state)
     fkv_damage_free(&d);
     for (int w = 1; w < 3; w++)
         p.windows[w].document = w; /* three texts: documents, and blocks within them */
-    assert_ok(fkv_damage_make(&p, &d, &err), err);
+    assert_ok(fkv_damage_make(&p, &d, &err));
     assert_int_equal(d.units.kind, FKV_SE_DOCUMENTS_AND_BLOCKS);
     assert_int_equal(d.units.count, 3 * 2);
     fkv_damage_free(&d);
     p.windows[1].nll[3 * m.score + 7] = NAN;
-    assert_refused(fkv_damage_make(&p, &d, &err), err,
+    assert_refused(fkv_damage_make(&p, &d, &err),
                    "change 3 (\"filter 0:0.25, value\"): expected finite numbers for delta_nll");
     fkv_probe_free(&p);
 }
 
 /* KL is tested against that of the repeated run: without one there is no p, and what does no more
  * than it has no small one. */
-static void a_change_that_is_no_change_has_no_small_p(void **state) {
-    (void)state;
+TEST_WITH(a_change_that_is_no_change_has_no_small_p, setup, remove_folder) {
     char path[300];
     const double damage[6] = {0, 0.1, 0.2, 0, 0, 0.05};
     struct made_probe m = small_probe(damage);
-    struct fkv_error err;
     struct fkv_probe p;
     struct fkv_damage d;
     m.noise = 0.01;
     made_write_probe(&m, named(path, "probe.h5"));
-    assert_ok(fkv_probe_read(path, &p, &err), err);
+    assert_ok(fkv_probe_read(path, &p, &err));
     for (int w = 0; w < 3; w++)
         for (int i = 0; i < m.score; i++)
             p.windows[w].repeat_kl[i] = (float)(0.01 * fmax(0, test_normal()));
-    assert_ok(fkv_damage_make(&p, &d, &err), err);
+    assert_ok(fkv_damage_make(&p, &d, &err));
     assert_true(d.row[0].p[FKV_DAMAGE_KL] > 0.9); /* the empty change: KL 0, below the floor */
     assert_true(d.row[4].p[FKV_DAMAGE_KL] < 1e-4 && d.row[4].q[FKV_DAMAGE_KL] < 1e-3);
     assert_true(d.row[3].p[FKV_DAMAGE_KL] > 1e-7 &&
                 d.row[6].p[FKV_DAMAGE_KL] > 1e-7); /* noise alone */
     fkv_damage_free(&d);
     p.windows[2].repeat_kl[0] = NAN;
-    assert_ok(fkv_damage_make(&p, &d, &err), err);
+    assert_ok(fkv_damage_make(&p, &d, &err));
     for (int i = 0; i < 9; i++)
         assert_true(isnan(d.row[i].p[FKV_DAMAGE_KL]) && isnan(d.row[i].q[FKV_DAMAGE_KL]));
     assert_true(isfinite(d.row[4].mean[FKV_DAMAGE_KL].low) && isfinite(d.row[4].p[FKV_DAMAGE_NLL]));
     fkv_damage_free(&d);
     fkv_probe_free(&p);
-}
-
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        TEST(every_file_gets_its_figures),
-        TEST(a_run_stands_at_the_ratio_that_was_asked_for),
-        TEST(a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts),
-        TEST(needles_are_drawn_as_maps),
-        TEST(options_of_a_run_tell_it_apart),
-        TEST(a_run_without_a_ratio_is_drawn_or_named),
-        TEST(ratios_per_head_tell_runs_apart),
-        TEST(a_plot_that_fails_leaves_no_folder),
-        TEST(points_of_one_curve_differ_in_their_ratio_only),
-        TEST(a_file_of_somebody_else_is_never_replaced),
-        TEST(files_of_one_name_take_their_folders_too),
-        TEST(what_cannot_be_drawn_is_refused),
-        TEST(a_change_that_is_no_change_has_no_small_p),
-        TEST(damage_is_the_mean_difference_and_its_units_are_blocks),
-    };
-    return test_run(tests, NULL, NULL);
 }

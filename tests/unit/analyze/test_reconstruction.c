@@ -54,9 +54,7 @@ static struct sums reconstruct(const struct fkv_dct *plan, int segments, int ret
     return s;
 }
 
-static void curves_equal_explicit_reconstruction(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_IN_FOLDER(curves_equal_explicit_reconstruction) {
     int segments = test_between(1, 4);
     n = test_between(20, 90);
     channels = test_between(1, 9);
@@ -64,16 +62,16 @@ static void curves_equal_explicit_reconstruction(void **state) {
     for (int i = 0; i < segments * n * channels; i++)
         states[i] = (float)(2 + sin(0.05 * (i / channels)) + 0.3 * test_normal());
     struct made m = made_keys(1, 1, channels, segments * n, from_states);
-    char base[256], path[300];
+    char path[300];
     struct fkv_spectrum s;
     struct fkv_error_curves e;
     struct fkv_dct *plan;
-    snprintf(path, sizeof path, "%s/capture", test_make_folder(base));
+    snprintf(path, sizeof path, "%s/capture", folder);
     made_write(&m, path);
-    assert_ok(made_measure(path, FKV_STATE_KEY, n, 0, false, &s, &err), err);
+    assert_ok(made_measure(path, FKV_STATE_KEY, n, 0, false, &s, &err));
     const double gamma[] = {0.1, 0.25, 0.5, 0.8};
-    assert_ok(fkv_error_curves_make(&s, gamma, 4, &e, &err), err);
-    assert_ok(fkv_dct_create(n, &plan, &err), err);
+    assert_ok(fkv_error_curves_make(&s, gamma, 4, &e, &err));
+    assert_ok(fkv_dct_create(n, &plan, &err));
     for (int g = 0; g < 4; g++)
         for (int no_dc = 0; no_dc < 2; no_dc++) {
             struct sums r = reconstruct(plan, segments, fkv_retained(gamma[g], n), no_dc);
@@ -91,17 +89,14 @@ static void curves_equal_explicit_reconstruction(void **state) {
     fkv_error_curves_free(&e);
     fkv_spectrum_free(&s);
     free(states);
-    test_remove_folder(base);
 }
 
-static void squared_error_and_retained_energy_sum_to_one(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(squared_error_and_retained_energy_sum_to_one) {
     double power[3 * 100], gamma[] = {0.01, 0.3, 0.5, 0.99, 1};
     for (int i = 0; i < 300; i++) power[i] = exp(3 * test_normal());
     struct fkv_spectrum s = spectrum_of(power, 3, 100);
     struct fkv_error_curves e;
-    assert_ok(fkv_error_curves_make(&s, gamma, 5, &e, &err), err);
+    assert_ok(fkv_error_curves_make(&s, gamma, 5, &e, &err));
     for (int i = 0; i < 15; i++)
         for (int no_dc = 0; no_dc < 2; no_dc++)
             assert_close(pow(fkv_error_curve(&e, FKV_RELATIVE_ERROR, no_dc)[i], 2) +
@@ -111,14 +106,12 @@ static void squared_error_and_retained_energy_sum_to_one(void **state) {
     fkv_spectrum_free(&s);
 }
 
-static void known_power_gives_known_errors(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(known_power_gives_known_errors) {
     const double power[] = {10, 4, 2, 1, 0, 3}, gamma[] = {0.5, 1};
     struct fkv_spectrum s = spectrum_of(power, 1, 6);
     struct fkv_error_curves e;
     s.rounding_floor[0] = 0.05;
-    assert_ok(fkv_error_curves_make(&s, gamma, 2, &e, &err), err);
+    assert_ok(fkv_error_curves_make(&s, gamma, 2, &e, &err));
     assert_close(fkv_error_curve(&e, FKV_RETAINED_ENERGY, false)[0], 16.0 / 20, 1e-15, 0);
     assert_close(fkv_error_curve(&e, FKV_RETAINED_ENERGY, true)[0], 6.0 / 10, 1e-15, 0);
     assert_close(fkv_error_curve(&e, FKV_RELATIVE_ERROR, false)[0], sqrt(4.0 / 20), 1e-15, 0);
@@ -133,13 +126,11 @@ static void known_power_gives_known_errors(void **state) {
     fkv_spectrum_free(&s);
 }
 
-static void a_constant_has_no_error_without_dc(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(a_constant_has_no_error_without_dc) {
     const double power[] = {7, 0, 0, 0}, gamma[] = {0.5};
     struct fkv_spectrum s = spectrum_of(power, 1, 4);
     struct fkv_error_curves e;
-    assert_ok(fkv_error_curves_make(&s, gamma, 1, &e, &err), err);
+    assert_ok(fkv_error_curves_make(&s, gamma, 1, &e, &err));
     assert_close(fkv_error_curve(&e, FKV_RELATIVE_ERROR, false)[0], 0, 0, 0);
     assert_true(isnan(
         fkv_error_curve(&e, FKV_RELATIVE_ERROR, true)[0])); /* nothing there to be wrong about */
@@ -147,24 +138,11 @@ static void a_constant_has_no_error_without_dc(void **state) {
     fkv_spectrum_free(&s);
 }
 
-static void ratios_that_keep_nothing_or_more_than_all_are_refused(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(ratios_that_keep_nothing_or_more_than_all_are_refused) {
     const double tiny[] = {0.5, 0.009}, zero[] = {0}, large[] = {1.01}, fine[] = {0.01, 0.3, 1};
-    assert_refused(fkv_gammas_check(tiny, 2, 100, &err), err, "--gamma 0.009 keeps no coefficient");
-    assert_refused(fkv_gammas_check(zero, 1, 100, &err), err, "found 0");
-    assert_refused(fkv_gammas_check(large, 1, 100, &err), err, "found 1.01");
-    assert_ok(fkv_gammas_check(fine, 3, 100, &err), err);
+    assert_refused(fkv_gammas_check(tiny, 2, 100, &err), "--gamma 0.009 keeps no coefficient");
+    assert_refused(fkv_gammas_check(zero, 1, 100, &err), "found 0");
+    assert_refused(fkv_gammas_check(large, 1, 100, &err), "found 1.01");
+    assert_ok(fkv_gammas_check(fine, 3, 100, &err));
     assert_int_equal(fkv_retained(0.3, 10), 3); /* 0.3 * 10 is 2.999.. in binary */
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(curves_equal_explicit_reconstruction),
-        cmocka_unit_test(squared_error_and_retained_energy_sum_to_one),
-        cmocka_unit_test(known_power_gives_known_errors),
-        cmocka_unit_test(a_constant_has_no_error_without_dc),
-        cmocka_unit_test(ratios_that_keep_nothing_or_more_than_all_are_refused),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -4,8 +4,7 @@
 
 /* ---- sections ---- */
 
-static void every_section_comes_with_its_data_and_goes_with_it(void **state) {
-    (void)state;
+TEST_WITH(every_section_comes_with_its_data_and_goes_with_it, setup, remove_folder) {
     static const struct {
         const char *figure, *section;
     } parts[] = {{"gamma_heatmap", "ratios"},    {"runs_perplexity", "perplexity"},
@@ -39,8 +38,7 @@ static void every_section_comes_with_its_data_and_goes_with_it(void **state) {
     }
 }
 
-static void the_selector_draws_from_data_in_the_page(void **state) {
-    (void)state;
+TEST_WITH(the_selector_draws_from_data_in_the_page, setup, remove_folder) {
     struct fkv_report_outline o;
     struct fkv_h5_writer *w = begin_results();
     put_spectrum(w, "key", 1, 0, true);
@@ -57,8 +55,7 @@ static void the_selector_draws_from_data_in_the_page(void **state) {
     free(text);
 }
 
-static void the_same_folder_gives_the_same_bytes(void **state) {
-    (void)state;
+TEST_WITH(the_same_folder_gives_the_same_bytes, setup, remove_folder) {
     struct fkv_report_outline o;
     struct fkv_h5_writer *w = begin_results();
     put_spectrum(w, "key", 1, 0, true);
@@ -100,15 +97,13 @@ static char *image_of(const char *page, size_t *bytes) {
 
 static char *figure_file(const char *name, size_t *bytes) {
     char path[400];
-    struct fkv_error err;
     char *text;
     path_of(path, name);
-    assert_ok(fkv_read_file(path, 1 << 24, &text, bytes, &err), err);
+    assert_ok(fkv_read_file(path, 1 << 24, &text, bytes, &err));
     return text;
 }
 
-static void a_figure_is_an_image_of_its_bytes(void **state) {
-    (void)state;
+TEST_WITH(a_figure_is_an_image_of_its_bytes, setup, remove_folder) {
     struct fkv_report_outline o;
     size_t bytes, expected_bytes;
     finish_results(begin_results());
@@ -129,8 +124,7 @@ static void a_figure_is_an_image_of_its_bytes(void **state) {
 
 /* What somebody put into a figure afterwards stays inside the image: the page has no element of it.
  */
-static void a_figure_that_was_changed_stays_an_image(void **state) {
-    (void)state;
+TEST_WITH(a_figure_that_was_changed_stays_an_image, setup, remove_folder) {
     static const char *const insertions[] = {"<script>alert(1)</script>",
                                              "'><script>alert(1)</script><img alt='",
                                              "&#39;><b>",
@@ -167,15 +161,12 @@ static void a_figure_that_was_changed_stays_an_image(void **state) {
 
 /* ---- what is not ours ---- */
 
-static void names_from_files_never_become_markup(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(names_from_files_never_become_markup, setup, remove_folder) {
     struct fkv_report_outline o;
     model = "</script><script>alert(1)</script><!--\xff'\"&";
     struct fkv_h5_writer *w = begin_results();
     put_spectrum(w, "key", 1, 0, true);
-    assert_ok(fkv_h5_put_string(w, "/spectrum", "command", "freqkv-analyze '<b onclick=x>'", &err),
-              err);
+    assert_ok(fkv_h5_put_string(w, "/spectrum", "command", "freqkv-analyze '<b onclick=x>'", &err));
     finish_results(w);
     put_spectrum_csv();
     put_file("a<b>&.csv", "<i>,\"a\"\"<u>\"\n\"</td>\",2\n");
@@ -203,33 +194,27 @@ static void names_from_files_never_become_markup(void **state) {
     free(text);
 }
 
-static void folders_that_are_not_ours_are_refused(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(folders_that_are_not_ours_are_refused, setup, remove_folder) {
     struct fkv_report_outline o;
     struct fkv_h5_writer *w;
     char path[400];
-    assert_refused(fkv_report_write("/nowhere/at/all", &o, &err), err,
-                   "/nowhere/at/all: No such file");
-    assert_refused(fkv_report_write(folder, &o, &err), err, "expected results.h5");
+    assert_refused(fkv_report_write("/nowhere/at/all", &o, &err), "/nowhere/at/all: No such file");
+    assert_refused(fkv_report_write(folder, &o, &err), "expected results.h5");
     put_file("results.h5", "not HDF5");
-    assert_refused(fkv_report_write(folder, &o, &err), err, "results.h5");
+    assert_refused(fkv_report_write(folder, &o, &err), "results.h5");
     path_of(path, "results.h5");
     unlink(path);
-    assert_ok(fkv_h5_create(path, &w, &err), err);
-    assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-run", &err), err);
+    assert_ok(fkv_h5_create(path, &w, &err));
+    assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-run", &err));
     finish_results(w);
-    assert_refused(fkv_report_write(folder, &o, &err), err,
+    assert_refused(fkv_report_write(folder, &o, &err),
                    "expected \"freqkv-results\", found \"freqkv-run\"");
     finish_results(begin_results());
     put_file("report.html", "<!DOCTYPE html><title>my own</title>");
-    assert_refused(fkv_report_write(folder, &o, &err), err,
-                   "freqkv-analyze report did not make it");
+    assert_refused(fkv_report_write(folder, &o, &err), "freqkv-analyze report did not make it");
 }
 
-static void broken_findings_are_refused_and_the_old_report_stays(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(broken_findings_are_refused_and_the_old_report_stays, setup, remove_folder) {
     struct fkv_report_outline o;
     double few[6] = {0};
     finish_results(begin_results());
@@ -238,29 +223,29 @@ static void broken_findings_are_refused_and_the_old_report_stays(void **state) {
     struct fkv_h5_writer *w = begin_results();
     put(w, "/spectrum/key/power", FKV_H5_F64, 1, (const int64_t[]){6}, few);
     finish_results(w);
-    assert_refused(fkv_report_write(folder, &o, &err), err,
+    assert_refused(fkv_report_write(folder, &o, &err),
                    "/spectrum/key/power: expected [layers, heads, n]");
     w = begin_results();
     put(w, "/spectrum/key/power", FKV_H5_F64, 0, NULL,
         few); /* a lone number has no axes to look at */
     finish_results(w);
-    assert_refused(fkv_report_write(folder, &o, &err), err,
+    assert_refused(fkv_report_write(folder, &o, &err),
                    "/spectrum/key/power: expected [layers, heads, n]");
     w = begin_results();
     put_errors(w, "key");
     finish_results(w);
     put_file("spectrum.csv", "state,layer\nkey,0\n");
-    assert_refused(fkv_report_write(folder, &o, &err), err, "spectrum.csv: expected a column head");
+    assert_refused(fkv_report_write(folder, &o, &err), "spectrum.csv: expected a column head");
     put_file("spectrum.csv",
              "state,layer,head,t_low,t_high,cycles_per_token,power,power_se,power_null\nkey,0,0,0,"
              "1,0,1,1,1\nkey,0,0,1,2,0.1,1,1,1\nkey,0,1,0,1,0,1,1,1\n");
-    assert_refused(fkv_report_write(folder, &o, &err), err, "expected 1 bands of a head, found 0");
+    assert_refused(fkv_report_write(folder, &o, &err), "expected 1 bands of a head, found 0");
     put_file("spectrum.csv", "state,layer,head,t_low,t_high,cycles_per_token,power,power_se,power_"
                              "null\nother,0,0,0,1,0,1,1,1\n");
-    assert_refused(fkv_report_write(folder, &o, &err), err, "found \"other\"");
+    assert_refused(fkv_report_write(folder, &o, &err), "found \"other\"");
     put_file("spectrum.csv", "state,layer,head,t_low,t_high,cycles_per_token,power,power_se,power_"
                              "null\nkey,x,0,0,1,0,1,1,1\n");
-    assert_refused(fkv_report_write(folder, &o, &err), err,
+    assert_refused(fkv_report_write(folder, &o, &err),
                    "row 1: layer: expected an integer, found \"x\"");
     char path[400], after[200] = "";
     path_of(path, "report.html");
@@ -270,18 +255,4 @@ static void broken_findings_are_refused_and_the_old_report_stays(void **state) {
     fclose(f);
     assert_int_equal(strncmp(before, after, sizeof after - 1), 0);
     free(before);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        TEST(every_section_comes_with_its_data_and_goes_with_it),
-        TEST(the_selector_draws_from_data_in_the_page),
-        TEST(the_same_folder_gives_the_same_bytes),
-        TEST(a_figure_is_an_image_of_its_bytes),
-        TEST(a_figure_that_was_changed_stays_an_image),
-        TEST(names_from_files_never_become_markup),
-        TEST(folders_that_are_not_ours_are_refused),
-        TEST(broken_findings_are_refused_and_the_old_report_stays),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -1,8 +1,7 @@
 /* The sentences of a report's summary: each follows from the numbers, and also says no. */
 #include "tests/unit/analyze/report_folder.h"
 
-static void spectra_are_judged_by_their_numbers(void **state) {
-    (void)state;
+TEST_WITH(spectra_are_judged_by_their_numbers, setup, remove_folder) {
     static const struct {
         double slope;
         int exceptions;
@@ -25,8 +24,7 @@ static void spectra_are_judged_by_their_numbers(void **state) {
     }
 }
 
-static void keys_stand_against_values(void **state) {
-    (void)state;
+TEST_WITH(keys_stand_against_values, setup, remove_folder) {
     static const char *const words[] = {"Keys are more low-frequency than values",
                                         "Keys are as low-frequency as values",
                                         "Keys are less low-frequency than values"};
@@ -42,8 +40,7 @@ static void keys_stand_against_values(void **state) {
     }
 }
 
-static void a_gain_is_called_one_when_it_is(void **state) {
-    (void)state;
+TEST_WITH(a_gain_is_called_one_when_it_is, setup, remove_folder) {
     static const struct {
         const char *losses, *words;
     } cases[] = {{"0.2,0.4,0.2,0.4,0.2,0.4", "That is a gain worth having in energy"},
@@ -68,8 +65,7 @@ static void a_gain_is_called_one_when_it_is(void **state) {
 }
 
 /* Three runs of equal memory and one that holds more: "full" is never the best of them. */
-static void the_best_policy_is_named_where_it_is_one(void **state) {
-    (void)state;
+TEST_WITH(the_best_policy_is_named_where_it_is_one, setup, remove_folder) {
     static const struct {
         const char *delta; /* of local less freqkv: estimate, low, high */
         const char *units, *words;
@@ -102,8 +98,7 @@ static void the_best_policy_is_named_where_it_is_one(void **state) {
     }
 }
 
-static void links_are_judged_by_their_intervals(void **state) {
-    (void)state;
+TEST_WITH(links_are_judged_by_their_intervals, setup, remove_folder) {
     static const struct {
         const char *row, *words, *best;
     } cases[] = {
@@ -139,8 +134,7 @@ static void links_are_judged_by_their_intervals(void **state) {
     fkv_report_outline_free(&o);
 }
 
-static void probes_and_runs_are_judged_by_their_intervals(void **state) {
-    (void)state;
+TEST_WITH(probes_and_runs_are_judged_by_their_intervals, setup, remove_folder) {
     static const struct {
         const char *file, *rows, *words;
     } cases[] = {
@@ -180,16 +174,4 @@ static void probes_and_runs_are_judged_by_their_intervals(void **state) {
         unlink(path);
         fkv_report_outline_free(&o);
     }
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        TEST(spectra_are_judged_by_their_numbers),
-        TEST(keys_stand_against_values),
-        TEST(a_gain_is_called_one_when_it_is),
-        TEST(the_best_policy_is_named_where_it_is_one),
-        TEST(links_are_judged_by_their_intervals),
-        TEST(probes_and_runs_are_judged_by_their_intervals),
-    };
-    return test_run(tests, NULL, NULL);
 }

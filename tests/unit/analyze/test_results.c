@@ -7,17 +7,11 @@
 #include "capture/store/h5.h"
 #include "tests/unit/support.h"
 
-static char folder[256], path[300];
+static char path[300];
 
 static int setup(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/results.h5", test_make_folder(folder));
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(folder);
+    make_folder(state);
+    snprintf(path, sizeof path, "%s/results.h5", folder);
     return 0;
 }
 
@@ -71,28 +65,25 @@ static int save(const struct fkv_spectrum *s, const struct fkv_error_curves *e, 
 }
 
 static void check_dataset(const char *name, size_t count, const double *expected) {
-    struct fkv_error err;
     struct fkv_h5_reader *r;
     double *found = malloc(count * sizeof *found);
-    assert_ok(fkv_h5_open(path, &r, &err), err);
-    assert_ok(fkv_h5_get(r, name, FKV_H5_F64, (int64_t)count, found, &err), err);
+    assert_ok(fkv_h5_open(path, &r, &err));
+    assert_ok(fkv_h5_get(r, name, FKV_H5_F64, (int64_t)count, found, &err));
     for (size_t i = 0; i < count; i++) assert_close(found[i], expected[i], 0, 0);
     fkv_h5_close(r);
     free(found);
 }
 
-static void both_commands_live_in_one_file_in_any_order_and_again(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(both_commands_live_in_one_file_in_any_order_and_again, setup, remove_folder) {
     struct fkv_spectrum s = random_spectrum(FKV_STATE_KEY), newer = random_spectrum(FKV_STATE_KEY);
     struct fkv_error_curves e;
     const double gamma[] = {0.25, 0.5, 1};
-    assert_ok(fkv_error_curves_make(&s, gamma, 3, &e, &err), err);
+    assert_ok(fkv_error_curves_make(&s, gamma, 3, &e, &err));
     for (int order = 0; order < 2; order++) {
         if (order) unlink(path);
-        assert_ok(save(&s, order ? &e : NULL, "abc123", &err), err);
-        assert_ok(save(&s, order ? NULL : &e, "abc123", &err), err);
-        assert_ok(save(&newer, NULL, "abc123", &err), err);
+        assert_ok(save(&s, order ? &e : NULL, "abc123", &err));
+        assert_ok(save(&s, order ? NULL : &e, "abc123", &err));
+        assert_ok(save(&newer, NULL, "abc123", &err));
         check_dataset("/spectrum/key/power", LAYERS * HEADS * N, newer.power);
         check_dataset("/spectrum/key/power_null", LAYERS * HEADS * N, newer.null);
         check_dataset("/spectrum/key/power_normalised", LAYERS * N, newer.normalised);
@@ -105,12 +96,12 @@ static void both_commands_live_in_one_file_in_any_order_and_again(void **state) 
         char text[128];
         bool found;
         double number;
-        assert_ok(fkv_h5_open(path, &r, &err), err);
-        assert_ok(fkv_h5_get_string(r, "/error", "command", text, sizeof text, &found, &err), err);
+        assert_ok(fkv_h5_open(path, &r, &err));
+        assert_ok(fkv_h5_get_string(r, "/error", "command", text, sizeof text, &found, &err));
         assert_string_equal(text, provenance.command);
-        assert_ok(fkv_h5_get_string(r, "/spectrum", "null", text, sizeof text, &found, &err), err);
+        assert_ok(fkv_h5_get_string(r, "/spectrum", "null", text, sizeof text, &found, &err));
         assert_string_equal(text, "permute");
-        assert_ok(fkv_h5_get_double(r, "/", "tokens_left_out", &number, &found, &err), err);
+        assert_ok(fkv_h5_get_double(r, "/", "tokens_left_out", &number, &found, &err));
         assert_close(number, 11, 0, 0);
         fkv_h5_close(r);
     }
@@ -139,9 +130,7 @@ static struct fkv_ratio_table random_table(void) {
 }
 
 /* Ratios, too, outlast the other commands, and their file names are theirs alone. */
-static void ratios_live_beside_the_others(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(ratios_live_beside_the_others, setup, remove_folder) {
     struct fkv_spectrum s = random_spectrum(FKV_STATE_KEY);
     struct fkv_ratio_table t = random_table();
     const struct fkv_results_intent intent = {folder, "gamma", "abc123", N, 4};
@@ -150,13 +139,13 @@ static void ratios_live_beside_the_others(void **state) {
     const struct fkv_findings findings = {
         .provenance = &p, .states = 1, .spectra = &s, .ratios = &t};
     put_file("gamma.json", "mine");
-    assert_refused(fkv_results_check(&intent, &err), err, "gamma.json: exists");
+    assert_refused(fkv_results_check(&intent, &err), "gamma.json: exists");
     char full[400];
     snprintf(full, sizeof full, "%s/gamma.json", folder);
     unlink(full);
-    assert_ok(fkv_results_check(&intent, &err), err);
-    assert_ok(fkv_results_write(folder, &findings, &err), err);
-    assert_ok(save(&s, NULL, "abc123", &err), err);
+    assert_ok(fkv_results_check(&intent, &err));
+    assert_ok(fkv_results_write(folder, &findings, &err));
+    assert_ok(save(&s, NULL, "abc123", &err));
     check_dataset("/gamma/gamma", LAYERS * HEADS, t.gamma);
     check_dataset("/gamma/loss_value", LAYERS * HEADS * (FKV_RATIO_STEPS + 1),
                   t.loss[FKV_LOSS_VALUE]);
@@ -164,85 +153,77 @@ static void ratios_live_beside_the_others(void **state) {
                   t.loss[FKV_LOSS_PROJECTED]);
     check_dataset("/spectrum/key/power", LAYERS * HEADS * N, s.power);
     put_file("gamma.json", "ours by now");
-    assert_ok(fkv_results_check(&intent, &err), err);
+    assert_ok(fkv_results_check(&intent, &err));
     fkv_ratio_table_free(&t);
     fkv_spectrum_free(&s);
 }
 
-static void findings_of_another_capture_or_cut_are_not_mixed(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(findings_of_another_capture_or_cut_are_not_mixed, setup, remove_folder) {
     struct fkv_spectrum s = random_spectrum(FKV_STATE_KEY);
     struct fkv_error_curves e;
     const double gamma[] = {0.5};
-    assert_ok(fkv_error_curves_make(&s, gamma, 1, &e, &err), err);
-    assert_ok(save(&s, NULL, "abc123", &err), err);
-    assert_refused(save(&s, &e, "def456", &err), err, "of capture abc123, this is capture def456");
+    assert_ok(fkv_error_curves_make(&s, gamma, 1, &e, &err));
+    assert_ok(save(&s, NULL, "abc123", &err));
+    assert_refused(save(&s, &e, "def456", &err), "of capture abc123, this is capture def456");
     s.n = 50;
-    assert_refused(save(&s, &e, "abc123", &err), err,
+    assert_refused(save(&s, &e, "abc123", &err),
                    "segments of 100 tokens after 4 sinks, this run has 50");
     s.n = N;
     s.skip_sinks = 0;
-    assert_refused(save(&s, &e, "abc123", &err), err, "after 4 sinks, this run has 100 after 0");
-    assert_ok(save(&s, NULL, "abc123", &err), err); /* its own it may replace */
+    assert_refused(save(&s, &e, "abc123", &err), "after 4 sinks, this run has 100 after 0");
+    assert_ok(save(&s, NULL, "abc123", &err)); /* its own it may replace */
     fkv_error_curves_free(&e);
     fkv_spectrum_free(&s);
 }
 
 /* What no command writes, under a name of ours: NaN has no integer. */
-static void a_cut_that_is_no_number_is_refused(void **state) {
-    (void)state;
+TEST_WITH(a_cut_that_is_no_number_is_refused, setup, remove_folder) {
     static const int32_t lengths[2] = {N, 0};
     static const struct fkv_segment_plan cut = {.n = N};
     const struct fkv_results_intent intent = {folder, "error", "abc123", N, 4};
     const struct fkv_results_dataset dataset = {"segment_length", FKV_H5_I32, 1, {2}, lengths};
     struct fkv_provenance p = provenance;
     struct fkv_h5_writer *w;
-    struct fkv_error err;
     p.capture_sha256 = "abc123";
     const struct fkv_results_link link = {&p, &cut, 1, &dataset};
-    assert_ok(fkv_h5_create(path, &w, &err), err);
-    assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-results", &err), err);
-    assert_ok(fkv_h5_put_string(w, "/", "capture_sha256", "abc123", &err), err);
-    assert_ok(fkv_h5_put_string(w, "/spectrum", "version", "0", &err), err);
-    assert_ok(fkv_h5_put_double(w, "/", "segment_length", NAN, &err), err);
-    assert_ok(fkv_h5_commit(w, &err), err);
-    assert_refused(fkv_results_check(&intent, &err), err,
+    assert_ok(fkv_h5_create(path, &w, &err));
+    assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-results", &err));
+    assert_ok(fkv_h5_put_string(w, "/", "capture_sha256", "abc123", &err));
+    assert_ok(fkv_h5_put_string(w, "/spectrum", "version", "0", &err));
+    assert_ok(fkv_h5_put_double(w, "/", "segment_length", NAN, &err));
+    assert_ok(fkv_h5_commit(w, &err));
+    assert_refused(fkv_results_check(&intent, &err),
                    "segment_length of /: expected an integer, found nan");
-    assert_refused(fkv_results_write_link(folder, &link, &err), err,
+    assert_refused(fkv_results_write_link(folder, &link, &err),
                    "segment_length: expected an integer, found nan");
 }
 
-static void foreign_files_are_never_replaced(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(foreign_files_are_never_replaced, setup, remove_folder) {
     struct fkv_spectrum s = random_spectrum(FKV_STATE_KEY);
     put_file("notes.txt", "mine"); /* beside, not in the way */
     put_file("spectrum_of_light.txt", "mine");
     put_file("spectrum_key.png", "mine");
-    assert_refused(save(&s, NULL, "abc123", &err), err, "spectrum_key.png: exists");
+    assert_refused(save(&s, NULL, "abc123", &err), "spectrum_key.png: exists");
     assert_int_equal(access(path, F_OK), -1);
     char png[300];
     snprintf(png, sizeof png, "%s/spectrum_key.png", folder);
     unlink(png);
     put_file("results.h5", "mine");
-    assert_refused(save(&s, NULL, "abc123", &err), err,
+    assert_refused(save(&s, NULL, "abc123", &err),
                    "results.h5: exists, and freqkv-analyze did not make it");
     unlink(path);
     struct fkv_h5_writer *w;
-    assert_ok(fkv_h5_create(path, &w, &err), err);
-    assert_ok(fkv_h5_put_string(w, "/", "format", "something else", &err), err);
-    assert_ok(fkv_h5_commit(w, &err), err);
-    assert_refused(save(&s, NULL, "abc123", &err), err, "freqkv-analyze did not make it");
+    assert_ok(fkv_h5_create(path, &w, &err));
+    assert_ok(fkv_h5_put_string(w, "/", "format", "something else", &err));
+    assert_ok(fkv_h5_commit(w, &err));
+    assert_refused(save(&s, NULL, "abc123", &err), "freqkv-analyze did not make it");
     fkv_spectrum_free(&s);
 }
 
-static void a_leftover_of_a_killed_run_is_no_obstacle(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(a_leftover_of_a_killed_run_is_no_obstacle, setup, remove_folder) {
     struct fkv_spectrum s = random_spectrum(FKV_STATE_VALUE);
     put_file(".results.h5.new", "half");
-    assert_ok(save(&s, NULL, "abc123", &err), err);
+    assert_ok(save(&s, NULL, "abc123", &err));
     check_dataset("/spectrum/value/power_se", LAYERS * HEADS * N, s.power_se);
     char fresh[300];
     snprintf(fresh, sizeof fresh, "%s/.results.h5.new", folder);
@@ -250,14 +231,12 @@ static void a_leftover_of_a_killed_run_is_no_obstacle(void **state) {
     fkv_spectrum_free(&s);
 }
 
-static void csv_rows_hold_the_numbers_of_the_bands(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(csv_rows_hold_the_numbers_of_the_bands, setup, remove_folder) {
     struct fkv_spectrum s = random_spectrum(FKV_STATE_KEY);
     char csv[300], line[512];
     snprintf(csv, sizeof csv, "%s/spectrum.csv", folder);
     s.power_se[0] = NAN;
-    assert_ok(fkv_spectrum_csv(folder, &s, 1, &err), err);
+    assert_ok(fkv_spectrum_csv(folder, &s, 1, &err));
     FILE *f = fopen(csv, "r");
     assert_non_null(f);
     assert_non_null(fgets(line, sizeof line, f)); /* header */
@@ -293,16 +272,14 @@ static void csv_rows_hold_the_numbers_of_the_bands(void **state) {
 }
 
 /* A row of the table is all it takes to be in results.h5, and in the CSV that its kind goes to. */
-static void every_measure_is_in_results_and_csv_by_its_name(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(every_measure_is_in_results_and_csv_by_its_name, setup, remove_folder) {
     struct fkv_spectrum s = random_spectrum(FKV_STATE_KEY);
     struct fkv_error_curves e;
     const double gamma[] = {0.25, 0.5};
     char csv[300], header[1024], cell[80];
-    assert_ok(fkv_error_curves_make(&s, gamma, 2, &e, &err), err);
-    assert_ok(save(&s, &e, "abc123", &err), err);
-    assert_ok(fkv_error_csv(folder, &e, 1, &err), err);
+    assert_ok(fkv_error_curves_make(&s, gamma, 2, &e, &err));
+    assert_ok(save(&s, &e, "abc123", &err));
+    assert_ok(fkv_error_csv(folder, &e, 1, &err));
     snprintf(csv, sizeof csv, "%s/error.csv", folder);
     FILE *f = fopen(csv, "r");
     assert_non_null(f);
@@ -320,20 +297,4 @@ static void every_measure_is_in_results_and_csv_by_its_name(void **state) {
     }
     fkv_error_curves_free(&e);
     fkv_spectrum_free(&s);
-}
-
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        TEST(ratios_live_beside_the_others),
-        TEST(both_commands_live_in_one_file_in_any_order_and_again),
-        TEST(findings_of_another_capture_or_cut_are_not_mixed),
-        TEST(a_cut_that_is_no_number_is_refused),
-        TEST(foreign_files_are_never_replaced),
-        TEST(a_leftover_of_a_killed_run_is_no_obstacle),
-        TEST(csv_rows_hold_the_numbers_of_the_bands),
-        TEST(every_measure_is_in_results_and_csv_by_its_name),
-    };
-    return test_run(tests, NULL, NULL);
 }

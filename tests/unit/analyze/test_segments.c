@@ -10,8 +10,7 @@ static struct fkv_recording recording(const char *name, char hash, int64_t n_tok
     return r;
 }
 
-static void recordings_of_a_document_lie_together_and_rests_are_counted(void **state) {
-    (void)state;
+TEST(recordings_of_a_document_lie_together_and_rests_are_counted) {
     struct fkv_recording r[] = {
         recording("a", 'a', 24, 0), /* 20 usable: 2 segments of 8, 4 left out */
         recording("b", 'b', 11, 0), /* 7 usable: none, all left out */
@@ -19,8 +18,7 @@ static void recordings_of_a_document_lie_together_and_rests_are_counted(void **s
         recording("a", 'a', 12, 24), recording("d", 'd', 3, 0)};
     const struct fkv_recording *all[] = {&r[0], &r[1], &r[2], &r[3], &r[4]};
     struct fkv_segment_plan plan;
-    struct fkv_error err;
-    assert_ok(fkv_segment_plan_make(all, 5, 8, 4, &plan, &err), err);
+    assert_ok(fkv_segment_plan_make(all, 5, 8, 4, &plan, &err));
     assert_int_equal(plan.documents, 2);
     assert_int_equal(plan.segments, 4);
     assert_int_equal(plan.tokens_left_out, 4 + 7);
@@ -39,40 +37,24 @@ static void recordings_of_a_document_lie_together_and_rests_are_counted(void **s
     fkv_segment_plan_free(&plan);
 }
 
-static void same_name_with_another_text_and_nameless_recordings_are_documents_of_their_own(
-    void **state) {
-    (void)state;
+TEST(same_name_with_another_text_and_nameless_recordings_are_documents_of_their_own) {
     struct fkv_recording r[] = {recording("a", 'a', 10, 0), recording("a", 'b', 10, 0),
                                 recording("", 0, 10, 0), recording("", 0, 10, 0)};
     const struct fkv_recording *all[] = {&r[0], &r[1], &r[2], &r[3]};
     struct fkv_segment_plan plan;
-    struct fkv_error err;
-    assert_ok(fkv_segment_plan_make(all, 4, 10, 0, &plan, &err), err);
+    assert_ok(fkv_segment_plan_make(all, 4, 10, 0, &plan, &err));
     assert_int_equal(plan.documents, 4);
     assert_int_equal(plan.segments, 4);
     assert_int_equal(plan.tokens_left_out, 0);
     fkv_segment_plan_free(&plan);
 }
 
-static void no_segment_names_the_longest_recording_and_a_length_that_fits(void **state) {
-    (void)state;
+TEST(no_segment_names_the_longest_recording_and_a_length_that_fits) {
     struct fkv_recording r[] = {recording("short", 'a', 10, 0), recording("long", 'b', 99, 0)};
     const struct fkv_recording *all[] = {&r[0], &r[1]};
     struct fkv_segment_plan plan;
-    struct fkv_error err;
-    assert_refused(fkv_segment_plan_make(all, 2, 96, 4, &plan, &err), err,
+    assert_refused(fkv_segment_plan_make(all, 2, 96, 4, &plan, &err),
                    "\"long\", has 99 tokens; --length 95");
-    assert_refused(fkv_segment_plan_make(all, 2, 96, 99, &plan, &err), err,
-                   "\"long\", has 99 tokens");
-    assert_refused(fkv_segment_plan_make(all, 0, 96, 4, &plan, &err), err, "no recording");
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(recordings_of_a_document_lie_together_and_rests_are_counted),
-        cmocka_unit_test(
-            same_name_with_another_text_and_nameless_recordings_are_documents_of_their_own),
-        cmocka_unit_test(no_segment_names_the_longest_recording_and_a_length_that_fits),
-    };
-    return test_run(tests, NULL, NULL);
+    assert_refused(fkv_segment_plan_make(all, 2, 96, 99, &plan, &err), "\"long\", has 99 tokens");
+    assert_refused(fkv_segment_plan_make(all, 0, 96, 4, &plan, &err), "no recording");
 }

@@ -7,13 +7,12 @@
 #include "tests/unit/analyze/made_captures.h"
 #include "tests/unit/analyze/made_probes.h"
 
-static char base[256], capture[300], out[300];
+static char capture[300], out[300];
 
 static int setup(void **state) {
-    (void)state;
-    test_make_folder(base);
-    snprintf(capture, sizeof capture, "%s/capture", base);
-    snprintf(out, sizeof out, "%s/out", base);
+    make_folder(state);
+    snprintf(capture, sizeof capture, "%s/capture", folder);
+    snprintf(out, sizeof out, "%s/out", folder);
     /* a text, another, and the first again */
     struct made m = {.layers = 1,
                      .heads = 1,
@@ -31,12 +30,6 @@ static int setup(void **state) {
     return 0;
 }
 
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(base);
-    return 0;
-}
-
 static int spectrum(void) {
     char *argv[] = {(char *)"freqkv-analyze spectrum", capture, (char *)"--out", out,
                     (char *)"--quiet"};
@@ -46,9 +39,8 @@ static int spectrum(void) {
 static char *text_of(const char *name) { /* malloc'd */
     char path[700], *text = NULL;
     size_t bytes;
-    struct fkv_error err;
     snprintf(path, sizeof path, "%s/%s", out, name);
-    assert_ok(fkv_read_file(path, 1 << 24, &text, &bytes, &err), err);
+    assert_ok(fkv_read_file(path, 1 << 24, &text, &bytes, &err));
     return text;
 }
 
@@ -60,8 +52,7 @@ static int count(const char *text, const char *what) {
     return n;
 }
 
-static void a_capture_names_each_text_once_in_its_order(void **state) {
-    (void)state;
+TEST_WITH(a_capture_names_each_text_once_in_its_order, setup, remove_folder) {
     assert_int_equal(spectrum(), 0);
     char *text = text_of("sources.csv"), rows[200], a[65] = "", b[65] = "";
     memset(a, 'a', 64), memset(b, 'b', 64);
@@ -78,8 +69,7 @@ static void a_capture_names_each_text_once_in_its_order(void **state) {
     free(text);
 }
 
-static void runs_and_probes_name_theirs(void **state) {
-    (void)state;
+TEST_WITH(runs_and_probes_name_theirs, setup, remove_folder) {
     char path[2][300];
     const double damage[1] = {0.1};
     struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
@@ -93,8 +83,8 @@ static void runs_and_probes_name_theirs(void **state) {
                            .states = 1,
                            .high = 0.25,
                            .damage = damage};
-    snprintf(path[0], sizeof path[0], "%s/half.h5", base),
-        snprintf(path[1], sizeof path[1], "%s/p.h5", base);
+    snprintf(path[0], sizeof path[0], "%s/half.h5", folder),
+        snprintf(path[1], sizeof path[1], "%s/p.h5", folder);
     made_write_run(&r, path[0]);
     made_write_probe(&p, path[1]);
     char *argv[] = {
@@ -111,10 +101,8 @@ static void runs_and_probes_name_theirs(void **state) {
 
 /* Texts as one row each, with all that used them; names and hashes of other people's files stay
  * text. */
-static void the_report_says_which_texts_were_used_for_what(void **state) {
-    (void)state;
+TEST_WITH(the_report_says_which_texts_were_used_for_what, setup, remove_folder) {
     struct fkv_report_outline o;
-    struct fkv_error err;
     char a[65] = "", runs[400], ratios[400];
     memset(a, 'a', 64);
     assert_int_equal(spectrum(), 0);
@@ -128,7 +116,7 @@ static void the_report_says_which_texts_were_used_for_what(void **state) {
     snprintf(ratios, sizeof ratios,
              "{\"model_sha256\": \"123abc\", \"text_sha256\": [\"%s\", \"fff\", 3]}", a);
     put("gamma.json", ratios);
-    assert_ok(fkv_report_write(out, &o, &err), err);
+    assert_ok(fkv_report_write(out, &o, &err));
     char *text = text_of("report.html");
     const char *const rows[] = {
         "<dd><code>123abc</code></dd>",
@@ -152,21 +140,8 @@ static void the_report_says_which_texts_were_used_for_what(void **state) {
     fkv_report_outline_free(&o);
 }
 
-static void only_names_of_sources_are_taken_for_them(void **state) {
-    (void)state;
+TEST(only_names_of_sources_are_taken_for_them) {
     assert_true(fkv_sources_named("sources.csv") && fkv_sources_named("a_b_sources.csv"));
     assert_false(fkv_sources_named("resources.csv") || fkv_sources_named("sources.csv.bak") ||
                  fkv_sources_named("sources"));
-}
-
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        TEST(a_capture_names_each_text_once_in_its_order),
-        TEST(runs_and_probes_name_theirs),
-        TEST(the_report_says_which_texts_were_used_for_what),
-        cmocka_unit_test(only_names_of_sources_are_taken_for_them),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -5,9 +5,7 @@
 #include "capture/store/h5.h"
 #include "tests/unit/analyze/made_folder.h"
 
-static void power_is_that_of_the_plain_sum_in_double(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(power_is_that_of_the_plain_sum_in_double, made_folder, remove_folder) {
     struct made m = {.layers = 2,
                      .heads = 2,
                      .query_group = 3,
@@ -21,7 +19,7 @@ static void power_is_that_of_the_plain_sum_in_double(void **state) {
     for (int i = 0; i < 2; i++) {
         struct fkv_spectrum s;
         int n = 20, heads = made_heads(&m, states[i]);
-        assert_ok(made_measure(path, states[i], n, 5, false, &s, &err), err);
+        assert_ok(made_measure(path, states[i], n, 5, false, &s, &err));
         assert_int_equal(s.segments, 2);
         assert_int_equal(s.tokens_left_out, 2);
         assert_int_equal(s.heads, heads);
@@ -54,14 +52,12 @@ static double cosine(int recording, enum fkv_state state, int layer, int64_t t, 
     return (channel + 1) * cos(acos(-1) * wave * ((double)t + 0.5) / 50);
 }
 
-static void a_cosine_at_a_dct_frequency_puts_its_energy_there(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(a_cosine_at_a_dct_frequency_puts_its_energy_there, made_folder, remove_folder) {
     struct fkv_spectrum s;
     struct made m = made_keys(1, 1, 3, 50, cosine);
     wave = test_between(1, 49);
     made_write(&m, path);
-    assert_ok(made_measure(path, FKV_STATE_KEY, 50, 0, false, &s, &err), err);
+    assert_ok(made_measure(path, FKV_STATE_KEY, 50, 0, false, &s, &err));
     for (int t = 0; t < 50; t++)
         assert_close(s.power[t], t == wave ? 25 * 14.0 / 3 : 0, 1e-8, 1e-5);
     fkv_spectrum_free(&s);
@@ -79,10 +75,9 @@ static double mean_excess(const struct fkv_spectrum *s, int row, double *se) {
 }
 
 static void check_excess_is_one(struct made *m) {
-    struct fkv_error err;
     struct fkv_spectrum s;
     made_write(m, path);
-    assert_ok(made_measure(path, FKV_STATE_KEY, 128, 0, true, &s, &err), err);
+    assert_ok(made_measure(path, FKV_STATE_KEY, 128, 0, true, &s, &err));
     assert_string_equal(s.null_kind, "permute");
     for (int row = 0; row < m->layers * m->heads; row++) {
         double se, excess = mean_excess(&s, row, &se);
@@ -98,8 +93,7 @@ static void check_excess_is_one(struct made *m) {
     fkv_spectrum_free(&s);
 }
 
-static void white_noise_has_excess_one(void **state) {
-    (void)state;
+TEST_WITH(white_noise_has_excess_one, made_folder, remove_folder) {
     struct made m = made_keys(2, 2, 16, 1024, made_white);
     m.recordings = 2, m.tokens[1] = 800, m.document[1] = 1;
     check_excess_is_one(&m);
@@ -113,15 +107,14 @@ static double permuted_drift(int recording, enum fkv_state state, int layer, int
                       channel);
 }
 
-static void a_permuted_capture_has_excess_one_and_an_ordered_one_does_not(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(a_permuted_capture_has_excess_one_and_an_ordered_one_does_not, made_folder,
+          remove_folder) {
     struct fkv_spectrum s;
     char ordered[300];
     struct made m = made_keys(1, 1, 32, 256, made_drift);
-    snprintf(ordered, sizeof ordered, "%s/ordered", base);
+    snprintf(ordered, sizeof ordered, "%s/ordered", folder);
     made_write(&m, ordered);
-    assert_ok(made_measure(ordered, FKV_STATE_KEY, 128, 0, true, &s, &err), err);
+    assert_ok(made_measure(ordered, FKV_STATE_KEY, 128, 0, true, &s, &err));
     assert_true(s.power[1] / s.null[1] > 20);
     fkv_spectrum_free(&s);
     /* Every channel is ordered alike here, so one permutation moves a whole spectrum: many segments
@@ -136,7 +129,7 @@ static void a_permuted_capture_has_excess_one_and_an_ordered_one_does_not(void *
         }
     m.value = permuted_drift;
     made_write(&m, path);
-    assert_ok(made_measure(path, FKV_STATE_KEY, 128, 0, true, &s, &err), err);
+    assert_ok(made_measure(path, FKV_STATE_KEY, 128, 0, true, &s, &err));
     double total = 0, null_total = 0, se, excess = mean_excess(&s, 0, &se);
     for (int t = 1; t < 128; t++) total += s.power[t], null_total += s.null[t];
     assert_close(total, null_total, 0, 1e-5); /* Parseval: a permutation keeps the energy */
@@ -153,9 +146,7 @@ static double by_recording(int recording, enum fkv_state state, int layer, int64
 
 /* Two recordings of one document and a document of its own. Segments of 8 constants v have power 8
  * v^2 at t = 0. Document 0: v = 1, 2 | 3; document 1: v = 2. */
-static void documents_weigh_equally_over_recordings(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(documents_weigh_equally_over_recordings, made_folder, remove_folder) {
     struct fkv_spectrum s;
     struct made m = {.layers = 1,
                      .heads = 1,
@@ -168,7 +159,7 @@ static void documents_weigh_equally_over_recordings(void **state) {
                      .states = 1,
                      .value = by_recording};
     made_write(&m, path);
-    assert_ok(made_measure(path, FKV_STATE_KEY, 8, 0, false, &s, &err), err);
+    assert_ok(made_measure(path, FKV_STATE_KEY, 8, 0, false, &s, &err));
     assert_int_equal(s.documents, 2);
     assert_int_equal(s.segments, 4);
     assert_close(s.power[0], 8 * ((1.0 + 4 + 9) / 3 + 4) / 2, 0, 1e-6);
@@ -177,13 +168,11 @@ static void documents_weigh_equally_over_recordings(void **state) {
     fkv_spectrum_free(&s);
 }
 
-static void normalised_power_does_not_see_the_scale_of_channels(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(normalised_power_does_not_see_the_scale_of_channels, made_folder, remove_folder) {
     struct fkv_spectrum s;
     struct made m = made_keys(1, 2, 8, 64, made_drift);
     made_write(&m, path);
-    assert_ok(made_measure(path, FKV_STATE_KEY, 64, 0, false, &s, &err), err);
+    assert_ok(made_measure(path, FKV_STATE_KEY, 64, 0, false, &s, &err));
     double sum = 0;
     for (int t = 1; t < 64; t++) sum += s.normalised[t];
     assert_close(sum, 64, 0, 1e-5); /* each channel: its energy without DC over its variance = n */
@@ -191,8 +180,7 @@ static void normalised_power_does_not_see_the_scale_of_channels(void **state) {
 }
 
 /* The floor is what rounding to 16 bits does to a sample, on average. */
-static void rounding_floor_is_the_energy_that_rounding_adds(void **state) {
-    (void)state;
+TEST_WITH(rounding_floor_is_the_energy_that_rounding_adds, made_folder, remove_folder) {
     enum { N = 200000 };
     float *x = malloc(N * sizeof *x), *back = malloc(N * sizeof *back);
     uint16_t *stored = malloc(N * sizeof *stored);
@@ -214,74 +202,66 @@ static void rounding_floor_is_the_energy_that_rounding_adds(void **state) {
 
 /* A user's own file: four numbers and one array, written as anybody would. */
 static void write_minimal(const char *file, const float *value, int64_t tokens, bool context) {
-    struct fkv_error err;
     struct fkv_h5_writer *w;
     const int64_t dims[] = {1, 2, tokens, 4};
-    assert_ok(fkv_h5_create(file, &w, &err), err);
-    assert_ok(fkv_h5_put_int(w, "/", "n_layers", 1, &err), err);
-    assert_ok(fkv_h5_put_int(w, "/", "n_kv_heads", 2, &err), err);
-    assert_ok(fkv_h5_put_int(w, "/", "head_dim", 4, &err), err);
-    if (context) assert_ok(fkv_h5_put_int(w, "/", "trained_context", 36, &err), err);
-    assert_ok(fkv_h5_put(w, "/value", FKV_H5_F32, 4, dims, value, &err), err);
-    assert_ok(fkv_h5_commit(w, &err), err);
+    assert_ok(fkv_h5_create(file, &w, &err));
+    assert_ok(fkv_h5_put_int(w, "/", "n_layers", 1, &err));
+    assert_ok(fkv_h5_put_int(w, "/", "n_kv_heads", 2, &err));
+    assert_ok(fkv_h5_put_int(w, "/", "head_dim", 4, &err));
+    if (context) assert_ok(fkv_h5_put_int(w, "/", "trained_context", 36, &err));
+    assert_ok(fkv_h5_put(w, "/value", FKV_H5_F32, 4, dims, value, &err));
+    assert_ok(fkv_h5_commit(w, &err));
 }
 
-static void a_minimal_file_with_one_state_is_measured(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(a_minimal_file_with_one_state_is_measured, made_folder, remove_folder) {
     struct fkv_spectrum s;
     float value[2 * 40 * 4];
     char own[300];
     test_fill(value, 320, 0, 1);
-    snprintf(own, sizeof own, "%s/own.h5", base);
+    snprintf(own, sizeof own, "%s/own.h5", folder);
     write_minimal(own, value, 40, false);
-    assert_refused(made_measure(own, FKV_STATE_VALUE, 0, -1, false, &s, &err), err,
-                   "trained_context");
-    assert_ok(made_measure(own, FKV_STATE_VALUE, 40, 0, true, &s, &err), err);
+    assert_refused(made_measure(own, FKV_STATE_VALUE, 0, -1, false, &s, &err), "trained_context");
+    assert_ok(made_measure(own, FKV_STATE_VALUE, 40, 0, true, &s, &err));
     double energy = 0, power = 0;
     for (int i = 0; i < 320; i++) energy += (double)value[i] * value[i];
     for (int i = 0; i < 80; i++) power += s.power[i] * 4;
     assert_close(power, energy, 0, 1e-5);
     assert_true(isnan(s.power_se[5])); /* one segment */
     fkv_spectrum_free(&s);
-    snprintf(own, sizeof own, "%s/context.h5", base);
+    snprintf(own, sizeof own, "%s/context.h5", folder);
     write_minimal(own, value, 40, true);
-    assert_ok(made_measure(own, FKV_STATE_VALUE, 0, -1, false, &s, &err), err); /* 36 - 4 = 32 */
+    assert_ok(made_measure(own, FKV_STATE_VALUE, 0, -1, false, &s, &err)); /* 36 - 4 = 32 */
     assert_int_equal(s.n, 32);
     assert_int_equal(s.tokens_left_out, 4);
     fkv_spectrum_free(&s);
 }
 
-static void too_short_recordings_nan_and_empty_folders_are_refused(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(too_short_recordings_nan_and_empty_folders_are_refused, made_folder, remove_folder) {
     struct fkv_spectrum s;
     float value[2 * 40 * 4];
     char own[300], empty[300];
     test_fill(value, 320, 0, 1);
     value[4 * 17 + 2] = NAN;
-    snprintf(own, sizeof own, "%s/own.h5", base);
-    snprintf(empty, sizeof empty, "%s/empty", base);
+    snprintf(own, sizeof own, "%s/own.h5", folder);
+    snprintf(empty, sizeof empty, "%s/empty", folder);
     write_minimal(own, value, 40, false);
-    assert_refused(made_measure(own, FKV_STATE_VALUE, 100, 4, false, &s, &err), err,
+    assert_refused(made_measure(own, FKV_STATE_VALUE, 100, 4, false, &s, &err),
                    "no segment of 100 tokens");
-    assert_refused(made_measure(own, FKV_STATE_VALUE, 100, 4, false, &s, &err), err, "own.h5");
-    assert_refused(made_measure(own, FKV_STATE_VALUE, 30, 4, false, &s, &err), err, "token 17");
-    assert_refused(made_measure(empty, FKV_STATE_VALUE, 30, 4, false, &s, &err), err, "empty");
+    assert_refused(made_measure(own, FKV_STATE_VALUE, 100, 4, false, &s, &err), "own.h5");
+    assert_refused(made_measure(own, FKV_STATE_VALUE, 30, 4, false, &s, &err), "token 17");
+    assert_refused(made_measure(empty, FKV_STATE_VALUE, 30, 4, false, &s, &err), "empty");
     char command[400];
     snprintf(command, sizeof command, "mkdir '%s'", empty);
     assert_int_equal(system(command), 0);
-    assert_refused(made_measure(empty, FKV_STATE_VALUE, 30, 4, false, &s, &err), err, "empty");
+    assert_refused(made_measure(empty, FKV_STATE_VALUE, 30, 4, false, &s, &err), "empty");
 }
 
-static void the_null_does_not_depend_on_the_order_of_recordings(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(the_null_does_not_depend_on_the_order_of_recordings, made_folder, remove_folder) {
     struct fkv_spectrum a, b;
     char other[300];
     struct made m = made_keys(1, 2, 4, 64, made_white);
     m.recordings = 2, m.tokens[1] = 64, m.document[1] = 1;
-    snprintf(other, sizeof other, "%s/other", base);
+    snprintf(other, sizeof other, "%s/other", folder);
     made_write(&m, path);
     made_write(&m, other);
     char swap[1600];
@@ -290,8 +270,8 @@ static void the_null_does_not_depend_on_the_order_of_recordings(void **state) {
              "rm ../capture.h5",
              other);
     assert_int_equal(system(swap), 0);
-    assert_ok(made_measure(path, FKV_STATE_KEY, 16, 0, true, &a, &err), err);
-    assert_ok(made_measure(other, FKV_STATE_KEY, 16, 0, true, &b, &err), err);
+    assert_ok(made_measure(path, FKV_STATE_KEY, 16, 0, true, &a, &err));
+    assert_ok(made_measure(other, FKV_STATE_KEY, 16, 0, true, &b, &err));
     for (int i = 0; i < 32; i++) assert_close(a.null[i], b.null[i], 0, 1e-12);
     fkv_spectrum_free(&a);
     fkv_spectrum_free(&b);
@@ -299,15 +279,13 @@ static void the_null_does_not_depend_on_the_order_of_recordings(void **state) {
 
 /* The rest of a command (bounds, bootstraps) runs on what OpenMP gives the caller, while workers of
  * one thread are open and after. */
-static void workers_leave_the_callers_threads_alone(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(workers_leave_the_callers_threads_alone, made_folder, remove_folder) {
     struct fkv_workers workers;
     const int callers = omp_get_max_threads();
     for (int threads = 0; threads <= 3; threads++) {
         int team = 0;
         omp_set_num_threads(3);
-        assert_ok(fkv_workers_open(&workers, "cpu", 0, threads, NULL, &err), err);
+        assert_ok(fkv_workers_open(&workers, "cpu", 0, threads, NULL, &err));
         assert_int_equal(workers.count, threads ? threads : 3);
 #pragma omp parallel
 #pragma omp single
@@ -317,21 +295,4 @@ static void workers_leave_the_callers_threads_alone(void **state) {
         assert_int_equal(omp_get_max_threads(), 3);
     }
     omp_set_num_threads(callers);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        TEST(power_is_that_of_the_plain_sum_in_double),
-        TEST(a_cosine_at_a_dct_frequency_puts_its_energy_there),
-        TEST(white_noise_has_excess_one),
-        TEST(a_permuted_capture_has_excess_one_and_an_ordered_one_does_not),
-        TEST(documents_weigh_equally_over_recordings),
-        TEST(normalised_power_does_not_see_the_scale_of_channels),
-        TEST(rounding_floor_is_the_energy_that_rounding_adds),
-        TEST(a_minimal_file_with_one_state_is_measured),
-        TEST(too_short_recordings_nan_and_empty_folders_are_refused),
-        TEST(the_null_does_not_depend_on_the_order_of_recordings),
-        TEST(workers_leave_the_callers_threads_alone),
-    };
-    return test_run(tests, NULL, NULL);
 }

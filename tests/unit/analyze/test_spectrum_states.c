@@ -1,16 +1,16 @@
 /* Stored states on several threads: the same bits, the same errors, a bounded memory. */
 #include "tests/unit/analyze/made_folder.h"
 
-static int measure_on(int threads, int length, struct fkv_spectrum *out, struct fkv_error *err) {
+static int measure_on(int threads, int length, struct fkv_spectrum *out) {
     struct fkv_capture *capture = NULL;
     struct fkv_segment_plan plan = {0};
     struct fkv_workers workers = {0};
-    assert_ok(fkv_capture_open(path, &capture, err), *err);
-    assert_ok(fkv_spectrum_plan(capture, length, 4, &plan, err), *err);
-    assert_ok(fkv_workers_open(&workers, "cpu", 0, threads, NULL, err), *err);
+    assert_ok(fkv_capture_open(path, &capture, &err));
+    assert_ok(fkv_spectrum_plan(capture, length, 4, &plan, &err));
+    assert_ok(fkv_workers_open(&workers, "cpu", 0, threads, NULL, &err));
     struct fkv_measurement m = {
         .capture = capture, .plan = &plan, .workers = &workers, .null = true};
-    int status = fkv_spectrum_measure(&m, FKV_STATE_KEY, out, err);
+    int status = fkv_spectrum_measure(&m, FKV_STATE_KEY, out, &err);
     fkv_workers_close(&workers);
     fkv_segment_plan_free(&plan);
     fkv_capture_close(capture);
@@ -36,15 +36,13 @@ static void assert_same_bits(const double *a, const double *b, size_t count) {
     assert_memory_equal(a, b, count * sizeof *a);
 }
 
-static void the_number_of_threads_changes_no_bit(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(the_number_of_threads_changes_no_bit, made_folder, remove_folder) {
     write_uneven((enum fkv_dtype)test_between(FKV_F32, FKV_BF16));
     struct fkv_spectrum one;
-    assert_ok(measure_on(1, 60, &one, &err), err);
+    assert_ok(measure_on(1, 60, &one));
     for (int threads = 2; threads <= 7; threads += 5) {
         struct fkv_spectrum s;
-        assert_ok(measure_on(threads, 60, &s, &err), err);
+        assert_ok(measure_on(threads, 60, &s));
         assert_same_bits(s.power, one.power, 9 * 60);
         assert_same_bits(s.power_se, one.power_se, 9 * 60);
         assert_same_bits(s.null, one.null, 9 * 60);
@@ -57,9 +55,9 @@ static void the_number_of_threads_changes_no_bit(void **state) {
 }
 
 /* A byte in the middle of a file is one of its states. */
-static void a_damaged_file_gives_the_same_error_on_any_number_of_threads(void **state) {
-    (void)state;
-    struct fkv_error err, other;
+TEST_WITH(a_damaged_file_gives_the_same_error_on_any_number_of_threads, made_folder,
+          remove_folder) {
+    struct fkv_error first;
     struct fkv_spectrum s;
     char file[400];
     write_uneven(FKV_F32);
@@ -73,15 +71,15 @@ static void a_damaged_file_gives_the_same_error_on_any_number_of_threads(void **
     fseek(f, middle, SEEK_SET);
     fputc(byte ^ 4, f);
     fclose(f);
-    assert_refused(measure_on(1, 60, &s, &err), err, "000003.h5: key: cannot read");
+    assert_refused(measure_on(1, 60, &s), "000003.h5: key: cannot read");
+    first = err;
     for (int i = 0; i < 5; i++) {
-        assert_refused(measure_on(test_between(2, 7), 60, &s, &other), other, "000003.h5");
-        assert_string_equal(other.message, err.message);
+        assert_refused(measure_on(test_between(2, 7), 60, &s), "000003.h5");
+        assert_string_equal(err.message, first.message);
     }
 }
 
-static void memory_is_bounded_whatever_the_capture(void **state) {
-    (void)state;
+TEST_WITH(memory_is_bounded_whatever_the_capture, made_folder, remove_folder) {
     static const struct {
         int32_t n, heads, head_dim;
         int64_t segments;
@@ -98,13 +96,4 @@ static void memory_is_bounded_whatever_the_capture(void **state) {
         if (bytes > (int64_t)1 << 30)
             fail_msg("%lld bytes for segments of %d", (long long)bytes, captures[i].n);
     }
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        TEST(the_number_of_threads_changes_no_bit),
-        TEST(a_damaged_file_gives_the_same_error_on_any_number_of_threads),
-        TEST(memory_is_bounded_whatever_the_capture),
-    };
-    return test_run(tests, NULL, NULL);
 }

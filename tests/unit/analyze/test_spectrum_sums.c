@@ -6,16 +6,15 @@
 /* Sums over the segments of each recording of `m`, written as freqkv-capture --spectra-only does.
  */
 static void write_sums(const struct made *m, const char *folder, int length, int skip) {
-    struct fkv_error err;
     struct fkv_capture_info info;
     struct fkv_capture_writer *w;
     const struct fkv_backend_ops *ops;
     struct fkv_backend *backend;
-    assert_ok(fkv_backend_find("cpu", &ops, NULL, &err), err);
-    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 1}, &backend, &err), err);
+    assert_ok(fkv_backend_find("cpu", &ops, NULL, &err));
+    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 1}, &backend, &err));
     made_info(m, &info);
     info.spectra_only = true;
-    assert_ok(fkv_capture_create(folder, &info, false, &w, &err), err);
+    assert_ok(fkv_capture_create(folder, &info, false, &w, &err));
     float *x = malloc((size_t)(length * m->head_dim) * sizeof *x);
     double *power = malloc((size_t)length * sizeof *power),
            *scaled = malloc((size_t)length * sizeof *scaled);
@@ -24,8 +23,7 @@ static void write_sums(const struct made *m, const char *folder, int length, int
         snprintf(recording.name, sizeof recording.name, "text %d", m->document[r]);
         memset(recording.text_sha256, 'a' + m->document[r] % 6, 64);
         struct fkv_spectra_sums sums;
-        assert_ok(fkv_spectra_sums_allocate(&sums, m->layers, m->heads, length, m->head_dim, &err),
-                  err);
+        assert_ok(fkv_spectra_sums_allocate(&sums, m->layers, m->heads, length, m->head_dim, &err));
         sums.skip_sinks = skip;
         sums.segments = (m->tokens[r] - skip) / length;
         for (int row = 0; row < m->layers * m->heads; row++)
@@ -36,11 +34,9 @@ static void write_sums(const struct made *m, const char *folder, int length, int
                                            row % m->heads, i % m->head_dim);
                 struct fkv_buffer *buffer;
                 assert_ok(ops->buffer_adopt(backend, x, (size_t)(length * m->head_dim) * 4, &buffer,
-                                            &err),
-                          err);
+                                            &err));
                 assert_ok(ops->power(backend, buffer, 0, (size_t)m->head_dim, length, 1,
-                                     m->head_dim, power, scaled, &err),
-                          err);
+                                     m->head_dim, power, scaled, &err));
                 ops->buffer_release(backend, buffer);
                 for (int t = 0; t < length; t++) {
                     sums.power_sum[row * length + t] += power[t];
@@ -49,22 +45,20 @@ static void write_sums(const struct made *m, const char *folder, int length, int
                 }
             }
         int32_t *tokens = calloc((size_t)m->tokens[r], sizeof *tokens);
-        assert_ok(fkv_capture_begin(w, r, &recording, tokens, &err), err);
-        assert_ok(fkv_capture_write_sums(w, FKV_STATE_KEY, &sums, &err), err);
-        assert_ok(fkv_capture_commit(w, &err), err);
+        assert_ok(fkv_capture_begin(w, r, &recording, tokens, &err));
+        assert_ok(fkv_capture_write_sums(w, FKV_STATE_KEY, &sums, &err));
+        assert_ok(fkv_capture_commit(w, &err));
         free(tokens);
         fkv_spectra_sums_free(&sums);
     }
-    assert_ok(fkv_capture_finish(w, &err), err);
+    assert_ok(fkv_capture_finish(w, &err));
     fkv_capture_abandon(w);
     fkv_capture_info_free(&info);
     ops->close(backend);
     free(x), free(power), free(scaled);
 }
 
-static void sums_give_the_spectrum_of_the_stored_states(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(sums_give_the_spectrum_of_the_stored_states, made_folder, remove_folder) {
     struct fkv_spectrum stored, summed;
     char sums[300];
     struct made m = {.layers = 2,
@@ -77,11 +71,11 @@ static void sums_give_the_spectrum_of_the_stored_states(void **state) {
                      .offset = {0, 100, 0},
                      .states = 1,
                      .value = made_drift};
-    snprintf(sums, sizeof sums, "%s/sums", base);
+    snprintf(sums, sizeof sums, "%s/sums", folder);
     made_write(&m, path);
     write_sums(&m, sums, 32, 4);
-    assert_ok(made_measure(path, FKV_STATE_KEY, 32, 4, true, &stored, &err), err);
-    assert_ok(made_measure(sums, FKV_STATE_KEY, 0, -1, true, &summed, &err), err);
+    assert_ok(made_measure(path, FKV_STATE_KEY, 32, 4, true, &stored, &err));
+    assert_ok(made_measure(sums, FKV_STATE_KEY, 0, -1, true, &summed, &err));
     assert_int_equal(summed.n, 32);
     assert_int_equal(summed.segments, stored.segments);
     assert_int_equal(summed.tokens_left_out, stored.tokens_left_out);
@@ -106,32 +100,22 @@ static void sums_give_the_spectrum_of_the_stored_states(void **state) {
         assert_close(summed.normalised[i], stored.normalised[i], 1e-9, 1e-5);
     fkv_spectrum_free(&stored);
     fkv_spectrum_free(&summed);
-    assert_refused(made_measure(sums, FKV_STATE_KEY, 30, -1, false, &summed, &err), err,
+    assert_refused(made_measure(sums, FKV_STATE_KEY, 30, -1, false, &summed, &err),
                    "segments of 32 tokens");
-    assert_refused(made_measure(sums, FKV_STATE_KEY, 32, 3, false, &summed, &err), err, "4 sinks");
+    assert_refused(made_measure(sums, FKV_STATE_KEY, 32, 3, false, &summed, &err), "4 sinks");
 }
 
 /* Many draws of one segment's permutation tend to the null that sums use. */
-static void the_expected_null_is_the_mean_of_permutation_nulls(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(the_expected_null_is_the_mean_of_permutation_nulls, made_folder, remove_folder) {
     struct fkv_spectrum stored, summed;
     char sums[300];
     struct made m = made_keys(1, 1, 12, 16 * 250, made_drift);
-    snprintf(sums, sizeof sums, "%s/sums", base);
+    snprintf(sums, sizeof sums, "%s/sums", folder);
     made_write(&m, path);
     write_sums(&m, sums, 16, 0);
-    assert_ok(made_measure(path, FKV_STATE_KEY, 16, 0, true, &stored, &err), err);
-    assert_ok(made_measure(sums, FKV_STATE_KEY, 0, -1, true, &summed, &err), err);
+    assert_ok(made_measure(path, FKV_STATE_KEY, 16, 0, true, &stored, &err));
+    assert_ok(made_measure(sums, FKV_STATE_KEY, 0, -1, true, &summed, &err));
     for (int t = 0; t < 16; t++) assert_close(stored.null[t], summed.null[t], 0, t ? 0.12 : 1e-6);
     fkv_spectrum_free(&stored);
     fkv_spectrum_free(&summed);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        TEST(sums_give_the_spectrum_of_the_stored_states),
-        TEST(the_expected_null_is_the_mean_of_permutation_nulls),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -4,27 +4,19 @@
 #include "analyze/tables/table.h"
 #include "tests/unit/support.h"
 
-static char folder[256], path[300];
+static char path[300];
 
 static int setup(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/file", test_make_folder(folder));
+    make_folder(state);
+    snprintf(path, sizeof path, "%s/file", folder);
     return 0;
 }
 
-static int teardown(void **state) {
-    (void)state;
-    test_remove_folder(folder);
-    return 0;
-}
-
-static void a_table_gives_back_what_was_written(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(a_table_gives_back_what_was_written, setup, remove_folder) {
     struct fkv_table t;
     const char text[] = "name,x,y\r\n\"a, \"\"b\"\"\nc\",1.5,\r\n,-2e3,nan\nlast,,7";
     test_write_text(path, text);
-    assert_ok(fkv_table_read(path, &t, &err), err);
+    assert_ok(fkv_table_read(path, &t, &err));
     assert_int_equal(t.rows, 3);
     assert_int_equal(t.columns, 3);
     assert_int_equal(fkv_table_column(&t, "y"), 2);
@@ -39,25 +31,16 @@ static void a_table_gives_back_what_was_written(void **state) {
     fkv_table_free(&t);
 }
 
-static void a_ragged_table_is_refused_by_row(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(a_ragged_table_is_refused_by_row, setup, remove_folder) {
     struct fkv_table t;
     test_write_file(path, "a,b\n1,2\n3\n", 10);
-    assert_refused(fkv_table_read(path, &t, &err), err, "row 2: expected 2 cells, found 1");
+    assert_refused(fkv_table_read(path, &t, &err), "row 2: expected 2 cells, found 1");
     test_write_file(path, "a,b\n1,2,3\n", 10);
-    assert_refused(fkv_table_read(path, &t, &err), err, "row 1: expected 2 cells, found 3");
+    assert_refused(fkv_table_read(path, &t, &err), "row 1: expected 2 cells, found 3");
     test_write_file(path, "a,b\n1,\0\n", 8);
-    assert_refused(fkv_table_read(path, &t, &err), err, "expected text, found a NUL");
+    assert_refused(fkv_table_read(path, &t, &err), "expected text, found a NUL");
     test_write_file(path, "", 0);
-    assert_ok(fkv_table_read(path, &t, &err), err);
+    assert_ok(fkv_table_read(path, &t, &err));
     assert_int_equal(t.rows, 0);
     fkv_table_free(&t);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_table_gives_back_what_was_written, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_ragged_table_is_refused_by_row, setup, teardown)};
-    return test_run(tests, NULL, NULL);
 }

@@ -7,35 +7,29 @@
 
 enum { LANES = 3, TOKENS = 333, MOST_ROWS = 40 };
 
-static char folder[256];
 static struct fkv_model model;
 static struct sample samples[LANES]; /* of one info */
 static struct fkv_capture_writer *writer;
 
 static int make(void **state) {
-    (void)state;
-    struct fkv_error err;
-    test_make_folder(folder);
-    assert_ok(fkv_backend_find("cpu", &model.ops, NULL, &err), err);
-    assert_ok(model.ops->open(&(struct fkv_backend_options){.threads = 1}, &model.backend, &err),
-              err);
+    make_folder(state);
+    assert_ok(fkv_backend_find("cpu", &model.ops, NULL, &err));
+    assert_ok(model.ops->open(&(struct fkv_backend_options){.threads = 1}, &model.backend, &err));
     sample_info(&samples[0].info, (enum fkv_dtype)test_between(0, 2), 15);
     for (int i = 0; i < LANES; i++) {
         samples[i].info = samples[0].info;
         sample_fill(&samples[i], TOKENS, (char)('1' + i));
     }
-    assert_ok(fkv_capture_create(folder, &samples[0].info, false, &writer, &err), err);
+    assert_ok(fkv_capture_create(folder, &samples[0].info, false, &writer, &err));
     return 0;
 }
 
 static int clean(void **state) {
-    (void)state;
     fkv_capture_abandon(writer);
     for (int i = 1; i < LANES; i++) sample_free_states(&samples[i]);
     sample_free(&samples[0]);
     model.ops->close(model.backend);
-    test_remove_folder(folder);
-    return 0;
+    return remove_folder(state);
 }
 
 static size_t largest_rows(void) {
@@ -45,22 +39,19 @@ static size_t largest_rows(void) {
 }
 
 static struct fkv_pipeline *start(size_t ring) {
-    struct fkv_error err;
     struct fkv_pipeline *p;
     const struct fkv_pipeline_options o = {LANES, ring};
-    assert_ok(fkv_pipeline_open(writer, &samples[0].info, &model, &o, &p, &err), err);
+    assert_ok(fkv_pipeline_open(writer, &samples[0].info, &model, &o, &p, &err));
     return p;
 }
 
 /* One event; the buffer is gone when it returns. */
-static int hand_over(struct fkv_pipeline *p, int lane, int state, int layer, int64_t t, int rows,
-                     struct fkv_error *err) {
+static int hand_over(struct fkv_pipeline *p, int lane, int state, int layer, int64_t t, int rows) {
     const struct sample *s = &samples[lane];
     const size_t width = (size_t)sample_heads(&s->info, state) * (size_t)s->info.head_dim;
     struct fkv_buffer *states;
     assert_ok(model.ops->buffer_adopt(model.backend, sample_rows(s, state, layer, t),
-                                      (size_t)rows * width * sizeof(float), &states, err),
-              *err);
+                                      (size_t)rows * width * sizeof(float), &states, &err));
     const struct fkv_pipeline_rows r = {.state = (enum fkv_state)state,
                                         .layer = layer,
                                         .rows = rows,
@@ -68,16 +59,16 @@ static int hand_over(struct fkv_pipeline *p, int lane, int state, int layer, int
                                         .t = t,
                                         .states = states,
                                         .stride = width};
-    int status = fkv_pipeline_rows(p, lane, &r, err);
+    int status = fkv_pipeline_rows(p, lane, &r, &err);
     model.ops->buffer_release(model.backend, states);
     return status;
 }
 
 /* All tokens of the recordings in all lanes, in turns, in blocks of random sizes. */
-static int feed_all(struct fkv_pipeline *p, int64_t first, struct fkv_error *err) {
+static int feed_all(struct fkv_pipeline *p, int64_t first) {
     for (int i = 0; i < LANES; i++)
         if (fkv_pipeline_begin(p, i, first + i, &samples[i].recording, samples[i].tokens, NULL,
-                               err))
+                               &err))
             return FKV_FAILED;
     int64_t fed[LANES] = {0};
     for (int done = 0; done < LANES;)
@@ -88,27 +79,25 @@ static int feed_all(struct fkv_pipeline *p, int64_t first, struct fkv_error *err
             if (rows > left) rows = (int)left;
             for (int layer = 0; layer < samples[0].info.layer_count; layer++)
                 for (int state = 0; state < FKV_STATES; state++)
-                    if (hand_over(p, i, state, layer, fed[i], rows, err)) return FKV_FAILED;
+                    if (hand_over(p, i, state, layer, fed[i], rows)) return FKV_FAILED;
             fed[i] += rows;
             if (fed[i] < TOKENS) continue;
-            if (fkv_pipeline_end(p, i, TOKENS, samples[i].nll, err)) return FKV_FAILED;
+            if (fkv_pipeline_end(p, i, TOKENS, samples[i].nll, &err)) return FKV_FAILED;
             done++;
         }
     return FKV_OK;
 }
 
-static void what_is_handed_over_arrives(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(what_is_handed_over_arrives, make, clean) {
     int64_t whole;
     struct fkv_pipeline *p = start(largest_rows() * (size_t)test_between(1, 5) + 64);
-    assert_ok(feed_all(p, 0, &err), err);
-    assert_ok(feed_all(p, LANES, &err), err);
-    assert_ok(fkv_pipeline_check(p, 1, &samples[1].recording, &err), err);
-    assert_ok(fkv_pipeline_close(p, &whole, &err), err);
+    assert_ok(feed_all(p, 0));
+    assert_ok(feed_all(p, LANES));
+    assert_ok(fkv_pipeline_check(p, 1, &samples[1].recording, &err));
+    assert_ok(fkv_pipeline_close(p, &whole, &err));
     assert_int_equal(whole, 2 * LANES);
     struct fkv_capture *c;
-    assert_ok(fkv_capture_open(folder, &c, &err), err);
+    assert_ok(fkv_capture_open(folder, &c, &err));
     const struct fkv_capture_info *info = &samples[0].info;
     const size_t d = (size_t)info->head_dim;
     for (int i = 0; i < 2 * LANES; i++)
@@ -116,8 +105,7 @@ static void what_is_handed_over_arrives(void **state) {
             const int heads = sample_heads(info, k), layer = test_between(0, info->layer_count - 1);
             float *x = malloc((size_t)heads * TOKENS * d * sizeof *x), expected;
             assert_ok(fkv_capture_read_state(c, i, (enum fkv_state)k, layer, 0, heads, 0, TOKENS, x,
-                                             &err),
-                      err);
+                                             &err));
             for (size_t h = 0; h < (size_t)heads; h++)
                 for (size_t t = 0; t < TOKENS; t++)
                     for (size_t at = 0; at < d; at++) {
@@ -133,23 +121,21 @@ static void what_is_handed_over_arrives(void **state) {
     fkv_capture_close(c);
 }
 
-static void an_error_of_the_writer_reaches_the_feed(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(an_error_of_the_writer_reaches_the_feed, make, clean) {
     int64_t whole;
     struct fkv_pipeline *p = start(2 * largest_rows() + 64);
-    assert_ok(feed_all(p, 0, &err), err);
+    assert_ok(feed_all(p, 0));
     ((float *)sample_rows(&samples[1], FKV_STATE_VALUE, 0, TOKENS / 2))[0] = NAN;
     char words[64];
     snprintf(words, sizeof words, "a text 2.txt: value of layer 0, head %d, token %d",
              samples[0].info.head_index[0], TOKENS / 2);
     /* The feed is told when it comes by again, at the latest with the next recordings. */
-    int status = feed_all(p, LANES, &err);
-    for (int i = 0; status == FKV_OK && i < 3; i++) status = feed_all(p, 2 * LANES, &err);
+    int status = feed_all(p, LANES);
+    for (int i = 0; status == FKV_OK && i < 3; i++) status = feed_all(p, 2 * LANES);
     assert_int_equal(status, FKV_FAILED);
     assert_non_null(strstr(err.message, words));
-    assert_refused(fkv_pipeline_check(p, 0, &samples[0].recording, &err), err, words);
-    assert_refused(fkv_pipeline_close(p, &whole, &err), err, words);
+    assert_refused(fkv_pipeline_check(p, 0, &samples[0].recording, &err), words);
+    assert_refused(fkv_pipeline_close(p, &whole, &err), words);
     assert_true(whole >= LANES);
     for (int i = 0; i < LANES; i++) assert_true(fkv_capture_has(writer, i));
     assert_false(fkv_capture_has(writer, LANES + 1));
@@ -160,30 +146,18 @@ static void an_error_of_the_writer_reaches_the_feed(void **state) {
     assert_int_equal(system(command), 0);
 }
 
-static void recordings_that_are_not_ended_leave_nothing(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(recordings_that_are_not_ended_leave_nothing, make, clean) {
     int64_t whole;
     fkv_pipeline_close(NULL, NULL, NULL);
     struct fkv_pipeline *p = start(largest_rows() + 64);
-    assert_ok(feed_all(p, 0, &err), err);
+    assert_ok(feed_all(p, 0));
     for (int i = 0; i < LANES; i++) {
         assert_ok(fkv_pipeline_begin(p, i, LANES + i, &samples[i].recording, samples[i].tokens,
-                                     NULL, &err),
-                  err);
-        assert_ok(hand_over(p, i, FKV_STATE_KEY, 0, 0, MOST_ROWS, &err), err);
+                                     NULL, &err));
+        assert_ok(hand_over(p, i, FKV_STATE_KEY, 0, 0, MOST_ROWS));
     }
-    assert_ok(fkv_pipeline_close(p, &whole, &err), err);
+    assert_ok(fkv_pipeline_close(p, &whole, &err));
     assert_int_equal(whole, LANES);
     assert_true(fkv_capture_has(writer, LANES - 1));
     assert_false(fkv_capture_has(writer, LANES));
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(what_is_handed_over_arrives, make, clean),
-        cmocka_unit_test_setup_teardown(an_error_of_the_writer_reaches_the_feed, make, clean),
-        cmocka_unit_test_setup_teardown(recordings_that_are_not_ended_leave_nothing, make, clean),
-    };
-    return test_run(tests, NULL, NULL);
 }

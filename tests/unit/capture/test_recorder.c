@@ -8,16 +8,15 @@
 #include "capture/store/capture_merge.h"
 #include "capture/store/capture_reader.h"
 #include "tests/unit/capture/small_model.h"
+#include "tests/unit/store/captured_nll.h"
 
-static char base[256], model[300], texts[3][300];
+static char model[300], texts[3][300];
 static struct fkv_engine engine;
 static struct fkv_engine_options engine_options;
 
 static int make(void **state) {
-    (void)state;
-    struct fkv_error err;
-    test_make_folder(base);
-    snprintf(model, sizeof model, "%s/model", base);
+    make_folder(state);
+    snprintf(model, sizeof model, "%s/model", folder);
     write_small_model(model, FKV_F32, 0.5);
     fkv_engine_options_default(&engine_options);
     engine_options.model = model;
@@ -26,23 +25,19 @@ static int make(void **state) {
     engine_options.quiet = true;
     const int counts[3] = {1401, 900, 30}; /* 700 + 700 + 1 left out; 700 + 200; 30 */
     for (int i = 0; i < 3; i++) {
-        snprintf(texts[i], sizeof texts[i], "%s/text%d.bin", base, i);
+        snprintf(texts[i], sizeof texts[i], "%s/text%d.bin", folder, i);
         write_ids(texts[i], counts[i]);
         engine_options.token_ids[i] = texts[i];
     }
     engine_options.token_ids_count = 3;
-    assert_ok(fkv_engine_open(&engine_options, &engine, &err), err);
+    assert_ok(fkv_engine_open(&engine_options, &engine, &err));
     return 0;
 }
 
 static int clean(void **state) {
-    (void)state;
     fkv_engine_close(&engine);
-    test_remove_folder(base);
-    return 0;
+    return remove_folder(state);
 }
-
-static const char *in_base(const char *name) { return test_path(base, name); }
 
 static struct fkv_recorder_options defaults(const char *out) {
     return (struct fkv_recorder_options){
@@ -64,20 +59,18 @@ static int run(const struct fkv_recorder_options *o, struct fkv_recorder_summary
 
 static struct fkv_capture *record_and_open(const struct fkv_recorder_options *o,
                                            struct fkv_recorder_summary *summary) {
-    struct fkv_error err;
     struct fkv_capture *c;
-    assert_ok(run(o, summary, &err), err);
-    assert_ok(fkv_capture_open(o->out, &c, &err), err);
+    assert_ok(run(o, summary, &err));
+    assert_ok(fkv_capture_open(o->out, &c, &err));
     return c;
 }
 
 /* [heads, n_tokens, head_dim] of one layer; the caller frees */
 static float *layer_of(struct fkv_capture *c, int index, enum fkv_state state, int layer) {
-    struct fkv_error err;
     const int heads = fkv_capture_heads(c, state);
     const int64_t n = fkv_capture_recording(c, index)->n_tokens;
     float *x = malloc((size_t)heads * (size_t)n * SMALL_HEAD_DIM * sizeof *x);
-    assert_ok(fkv_capture_read_state(c, index, state, layer, 0, heads, 0, n, x, &err), err);
+    assert_ok(fkv_capture_read_state(c, index, state, layer, 0, heads, 0, n, x, &err));
     return x;
 }
 
@@ -88,10 +81,9 @@ static bool same_file(const char *a, const char *b, int number) {
     return system(command) == 0;
 }
 
-static void a_long_text_becomes_recordings_with_offsets(void **state) {
-    (void)state;
+TEST_WITH(a_long_text_becomes_recordings_with_offsets, make, clean) {
     struct fkv_recorder_summary s;
-    const struct fkv_recorder_options o = defaults(in_base("c"));
+    const struct fkv_recorder_options o = defaults(in_folder("c"));
     struct fkv_capture *c = record_and_open(&o, &s);
     const int64_t expected[5][2] = {{700, 0}, {700, 700}, {700, 0}, {200, 700}, {30, 0}};
     assert_int_equal(fkv_capture_count(c), 5);
@@ -107,18 +99,17 @@ static void a_long_text_becomes_recordings_with_offsets(void **state) {
 }
 
 /* The second piece of a text is what a text of that piece alone gives. */
-static void every_recording_starts_with_an_empty_cache(void **state) {
-    (void)state;
+TEST_WITH(every_recording_starts_with_an_empty_cache, make, clean) {
     char command[2000];
     struct fkv_recorder_summary s;
-    struct fkv_recorder_options o = defaults(in_base("whole"));
+    struct fkv_recorder_options o = defaults(in_folder("whole"));
     struct fkv_capture *whole = record_and_open(&o, &s);
     snprintf(command, sizeof command, "tail -c +1401 '%s' | head -c 1400 > '%s'", texts[0],
-             in_base("piece.bin"));
+             in_folder("piece.bin"));
     assert_int_equal(system(command), 0);
-    engine_options.token_ids[0] = in_base("piece.bin");
+    engine_options.token_ids[0] = in_folder("piece.bin");
     engine_options.token_ids_count = 1;
-    o.out = in_base("piece");
+    o.out = in_folder("piece");
     struct fkv_capture *piece = record_and_open(&o, &s);
     engine_options.token_ids[0] = texts[0];
     engine_options.token_ids_count = 3;
@@ -135,23 +126,20 @@ static void every_recording_starts_with_an_empty_cache(void **state) {
 }
 
 /* A host's block and a device's: recordings of three feeds or one, on disk and as sums. */
-static void the_block_changes_no_number_beyond_rounding(void **state) {
-    (void)state;
+TEST_WITH(the_block_changes_no_number_beyond_rounding, make, clean) {
     enum { TOKENS = 1401, LENGTH = 200 };
-    struct fkv_error err;
     struct fkv_recorder_summary s;
     struct fkv_capture *c[2], *sums[2];
     float nll[2][TOKENS];
-    bool found;
     for (int i = 0; i < 2; i++) {
-        struct fkv_recorder_options o = defaults(in_base(i ? "device" : "host"));
+        struct fkv_recorder_options o = defaults(in_folder(i ? "device" : "host"));
         o.block = i ? 4096 : 512;
         o.max_tokens = TOKENS;
         c[i] = record_and_open(&o, &s);
-        o.out = in_base(i ? "device_sums" : "host_sums");
+        o.out = in_folder(i ? "device_sums" : "host_sums");
         o.spectra_only = true, o.length = LENGTH;
         sums[i] = record_and_open(&o, &s);
-        assert_ok(fkv_capture_read_nll(c[i], 0, nll[i], &found, &err), err);
+        assert_true(captured_nll(c[i], 0, nll[i]));
     }
     assert_arrays_close(nll[1] + 1, nll[0] + 1, TOKENS - 1, 1e-4, 0);
     for (int i = 0; i < FKV_STATES; i++) {
@@ -164,8 +152,8 @@ static void the_block_changes_no_number_beyond_rounding(void **state) {
             free(host);
             free(device);
         }
-        assert_ok(fkv_capture_read_sums(sums[0], 0, i, &a, &err), err);
-        assert_ok(fkv_capture_read_sums(sums[1], 0, i, &b, &err), err);
+        assert_ok(fkv_capture_read_sums(sums[0], 0, i, &a, &err));
+        assert_ok(fkv_capture_read_sums(sums[1], 0, i, &b, &err));
         assert_int_equal(a.segments, (TOKENS - 4) / LENGTH);
         assert_int_equal(b.segments, a.segments);
         for (int32_t h = 0; h < SMALL_LAYERS * a.heads; h++) {
@@ -183,13 +171,12 @@ static void the_block_changes_no_number_beyond_rounding(void **state) {
     }
 }
 
-static void chosen_layers_and_heads_are_slices_of_all(void **state) {
-    (void)state;
+TEST_WITH(chosen_layers_and_heads_are_slices_of_all, make, clean) {
     struct fkv_recorder_summary s;
     const int layers[] = {0, 2}, heads[] = {1};
-    struct fkv_recorder_options o = defaults(in_base("all"));
+    struct fkv_recorder_options o = defaults(in_folder("all"));
     struct fkv_capture *all = record_and_open(&o, &s);
-    o.out = in_base("some");
+    o.out = in_folder("some");
     o.layers = layers, o.layer_count = 2, o.heads = heads, o.head_count = 1;
     struct fkv_capture *some = record_and_open(&o, &s);
     for (int i = 0; i < FKV_STATES; i++) {
@@ -205,26 +192,24 @@ static void chosen_layers_and_heads_are_slices_of_all(void **state) {
     fkv_capture_close(some);
 }
 
-static void nll_is_that_of_feeding_token_by_token(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(nll_is_that_of_feeding_token_by_token, make, clean) {
     struct fkv_recorder_summary s;
-    const struct fkv_recorder_options o = defaults(in_base("c"));
+    const struct fkv_recorder_options o = defaults(in_folder("c"));
     struct fkv_capture *c = record_and_open(&o, &s);
     struct fkv_session *session;
     const struct fkv_session_options options = {.block = 1, .max_tokens = 700};
-    assert_ok(fkv_session_open(engine.model, &fkv_full_attention, &options, &session, &err), err);
+    assert_ok(fkv_session_open(engine.model, &fkv_full_attention, &options, &session, &err));
     int32_t tokens[700];
     float nll[700];
     double sum = 0;
     bool found;
-    assert_ok(fkv_capture_read_tokens(c, 0, tokens, &found, &err), err);
-    assert_ok(fkv_capture_read_nll(c, 0, nll, &found, &err), err);
+    assert_ok(fkv_capture_read_tokens(c, 0, tokens, &found, &err));
+    assert_true(captured_nll(c, 0, nll));
     assert_true(isnan(nll[0]));
     for (int t = 0; t + 1 < 700; t++) {
         double expected;
-        assert_ok(fkv_session_feed(session, &tokens[t], 1, &err), err);
-        assert_ok(fkv_session_score(session, 0, 1, &tokens[t + 1], &expected, NULL, &err), err);
+        assert_ok(fkv_session_feed(session, &tokens[t], 1, &err));
+        assert_ok(fkv_session_score(session, 0, 1, &tokens[t + 1], &expected, NULL, &err));
         assert_close(nll[t + 1], expected, 1e-4, 1e-4);
         sum += expected;
     }
@@ -244,14 +229,12 @@ static void add_power(const float *x, int n, double *power) {
         }
 }
 
-static void spectra_only_equals_the_spectra_of_stored_states(void **state) {
-    (void)state;
+TEST_WITH(spectra_only_equals_the_spectra_of_stored_states, make, clean) {
     enum { N = 211, SKIP = 3, SEGMENTS = (700 - SKIP) / N };
-    struct fkv_error err;
     struct fkv_recorder_summary s;
-    struct fkv_recorder_options o = defaults(in_base("states"));
+    struct fkv_recorder_options o = defaults(in_folder("states"));
     struct fkv_capture *stored = record_and_open(&o, &s);
-    o.out = in_base("sums");
+    o.out = in_folder("sums");
     o.spectra_only = true;
     o.length = N, o.skip_sinks = SKIP;
     struct fkv_capture *sums = record_and_open(&o, &s);
@@ -260,7 +243,7 @@ static void spectra_only_equals_the_spectra_of_stored_states(void **state) {
                      3 * (700 - SKIP - SEGMENTS * N) + (200 - SKIP) + (30 - SKIP));
     for (int i = 0; i < FKV_STATES; i++) {
         struct fkv_spectra_sums found;
-        assert_ok(fkv_capture_read_sums(sums, 1, i, &found, &err), err);
+        assert_ok(fkv_capture_read_sums(sums, 1, i, &found, &err));
         assert_int_equal(found.segments, SEGMENTS);
         assert_int_equal(found.skip_sinks, SKIP);
         const int layer = test_between(0, SMALL_LAYERS - 1),
@@ -288,98 +271,91 @@ static void spectra_only_equals_the_spectra_of_stored_states(void **state) {
         fkv_spectra_sums_free(&found);
     }
     struct fkv_spectra_sums none;
-    assert_ok(fkv_capture_read_sums(sums, 4, FKV_STATE_KEY, &none, &err), err);
+    assert_ok(fkv_capture_read_sums(sums, 4, FKV_STATE_KEY, &none, &err));
     assert_int_equal(none.segments, 0);
     fkv_spectra_sums_free(&none);
     fkv_capture_close(stored);
     fkv_capture_close(sums);
 }
 
-static void resuming_completes_to_the_same_bytes(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(resuming_completes_to_the_same_bytes, make, clean) {
     struct fkv_recorder_summary s;
     char whole[400], part[400], command[2000];
-    strcpy(whole, in_base("whole"));
-    strcpy(part, in_base("part"));
+    strcpy(whole, in_folder("whole"));
+    strcpy(part, in_folder("part"));
     struct fkv_recorder_options o = defaults(whole);
-    assert_ok(run(&o, &s, &err), err);
+    assert_ok(run(&o, &s, &err));
     snprintf(command, sizeof command,
              "cp -r '%s' '%s' && cd '%s' && rm capture.h5 documents/000003.h5 documents/000004.h5",
              whole, part, part);
     assert_int_equal(system(command), 0);
     o.out = part;
-    assert_refused(run(&o, &s, &err), err, "--resume");
+    assert_refused(run(&o, &s, &err), "--resume");
     o.resume = true;
-    assert_ok(run(&o, &s, &err), err);
+    assert_ok(run(&o, &s, &err));
     assert_int_equal(s.recordings_there, 3);
     assert_int_equal(s.recordings, 2);
     for (int i = 0; i < 5; i++) assert_true(same_file(whole, part, i));
     o.dtype = FKV_F16;
-    assert_refused(run(&o, &s, &err), err, "dtype: expected \"f16\", found \"f32\"");
+    assert_refused(run(&o, &s, &err), "dtype: expected \"f16\", found \"f32\"");
     o.dtype = FKV_F32;
     o.max_tokens = 300;
-    assert_refused(run(&o, &s, &err), err, "options: expected");
+    assert_refused(run(&o, &s, &err), "options: expected");
     o.max_tokens = 0;
     engine_options.token_ids_count = 2;
-    assert_refused(run(&o, &s, &err), err, "expected 4 recordings of these texts, found more");
+    assert_refused(run(&o, &s, &err), "expected 4 recordings of these texts, found more");
     engine_options.token_ids_count = 3;
     engine_options.token_ids[0] = texts[1];
-    assert_refused(run(&o, &s, &err), err, "made from another text");
+    assert_refused(run(&o, &s, &err), "made from another text");
     engine_options.token_ids[0] = texts[0];
 }
 
-static void a_stopped_run_leaves_whole_recordings(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(a_stopped_run_leaves_whole_recordings, make, clean) {
     struct fkv_recorder_summary s;
     volatile sig_atomic_t stop = 1;
-    struct fkv_recorder_options o = defaults(in_base("c"));
+    struct fkv_recorder_options o = defaults(in_folder("c"));
     o.stop = &stop;
-    assert_refused(run(&o, &s, &err), err, "interrupted");
-    assert_int_equal(access(in_base("c"), F_OK), -1);
+    assert_refused(run(&o, &s, &err), "interrupted");
+    assert_int_equal(access(in_folder("c"), F_OK), -1);
     o.stop = NULL;
     char command[2000];
-    assert_ok(run(&o, &s, &err), err);
-    snprintf(command, sizeof command, "rm '%s/documents/000004.h5'", in_base("c"));
+    assert_ok(run(&o, &s, &err));
+    snprintf(command, sizeof command, "rm '%s/documents/000004.h5'", in_folder("c"));
     assert_int_equal(system(command), 0);
     o.stop = &stop;
     o.resume = true;
-    assert_refused(run(&o, &s, &err), err, "interrupted");
-    snprintf(command, sizeof command, "test -z \"$(find '%s' -name '.*.tmp*')\"", in_base("c"));
+    assert_refused(run(&o, &s, &err), "interrupted");
+    snprintf(command, sizeof command, "test -z \"$(find '%s' -name '.*.tmp*')\"", in_folder("c"));
     assert_int_equal(system(command), 0);
 }
 
-static void shards_merge_to_all_recordings(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(shards_merge_to_all_recordings, make, clean) {
     struct fkv_recorder_summary s;
     char folder[3][400];
     int64_t tokens = 0;
     for (int i = 0; i < 2; i++) {
-        strcpy(folder[i], in_base(i ? "one" : "zero"));
+        strcpy(folder[i], in_folder(i ? "one" : "zero"));
         struct fkv_recorder_options o = defaults(folder[i]);
         o.shard = i, o.shards = 2;
-        assert_ok(run(&o, &s, &err), err);
+        assert_ok(run(&o, &s, &err));
         tokens += s.tokens;
     }
     assert_int_equal(tokens, 2330);
-    strcpy(folder[2], in_base("merged"));
+    strcpy(folder[2], in_folder("merged"));
     const char *const parts[] = {folder[0], folder[1]};
-    assert_ok(fkv_capture_merge(parts, 2, folder[2], &err), err);
+    assert_ok(fkv_capture_merge(parts, 2, folder[2], &err));
     struct fkv_capture *c;
-    assert_ok(fkv_capture_open(folder[2], &c, &err), err);
+    assert_ok(fkv_capture_open(folder[2], &c, &err));
     assert_int_equal(fkv_capture_count(c), 5);
     fkv_capture_close(c);
-    struct fkv_recorder_options o = defaults(in_base("four"));
+    struct fkv_recorder_options o = defaults(in_folder("four"));
     o.shard = 3, o.shards = 4;
-    assert_refused(run(&o, &s, &err), err, "--shard 3/4: expected documents, found none");
+    assert_refused(run(&o, &s, &err), "--shard 3/4: expected documents, found none");
 }
 
-static void beyond_the_trained_context_is_marked(void **state) {
-    (void)state;
+TEST_WITH(beyond_the_trained_context_is_marked, make, clean) {
     struct fkv_recorder_summary s;
-    struct fkv_recorder_options o = defaults(in_base("c"));
+    struct fkv_recorder_options o = defaults(in_folder("c"));
     o.max_tokens = 1000;
     struct fkv_capture *c = record_and_open(&o, &s);
     assert_int_equal(fkv_capture_count(c), 4); /* 1000 + 401, 900, 30 */
@@ -389,18 +365,16 @@ static void beyond_the_trained_context_is_marked(void **state) {
     fkv_capture_close(c);
 }
 
-static void what_cannot_be_is_refused_before_the_run(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(what_cannot_be_is_refused_before_the_run, make, clean) {
     struct fkv_recorder_summary s;
-    struct fkv_recorder_options o = defaults(in_base("c"));
+    struct fkv_recorder_options o = defaults(in_folder("c"));
     o.spectra_only = true;
     o.length = 697;
-    assert_refused(run(&o, &s, &err), err, "no segment: --length 697 after the first 4 tokens");
+    assert_refused(run(&o, &s, &err), "no segment: --length 697 after the first 4 tokens");
     o.max_tokens = 2000;
     o.length = 1400;
-    assert_refused(run(&o, &s, &err), err, "the longest recording, \"text0.bin\", has 1401 tokens");
-    o = defaults(in_base("small"));
+    assert_refused(run(&o, &s, &err), "the longest recording, \"text0.bin\", has 1401 tokens");
+    o = defaults(in_folder("small"));
     assert_int_equal(mkdir(o.out, 0777), 0);
     if (mount("tmpfs", o.out, "tmpfs", 0, "size=64k")) {
         printf("skipped in part: cannot mount a small tmpfs\n");
@@ -412,44 +386,23 @@ static void what_cannot_be_is_refused_before_the_run(void **state) {
     assert_non_null(strstr(err.message, "free: fewer --layers"));
 }
 
-static void states_float16_cannot_hold_stop_the_run(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(states_float16_cannot_hold_stop_the_run, make, clean) {
     struct fkv_recorder_summary s;
     struct fkv_engine large;
     char folder[400];
-    strcpy(folder, in_base("large-model"));
+    strcpy(folder, in_folder("large-model"));
     write_small_model(folder, FKV_F32, 100);
     engine_options.model = folder;
-    assert_ok(fkv_engine_open(&engine_options, &large, &err), err);
+    assert_ok(fkv_engine_open(&engine_options, &large, &err));
     struct fkv_engine usual = engine;
     engine = large;
-    struct fkv_recorder_options o = defaults(in_base("c"));
+    struct fkv_recorder_options o = defaults(in_folder("c"));
     o.dtype = FKV_F16;
-    assert_refused(run(&o, &s, &err), err, "is beyond float16's 65504: use --dtype f32 or bf16");
+    assert_refused(run(&o, &s, &err), "is beyond float16's 65504: use --dtype f32 or bf16");
     assert_int_equal(access(o.out, F_OK), -1);
     o.dtype = FKV_BF16;
-    assert_ok(run(&o, &s, &err), err);
+    assert_ok(run(&o, &s, &err));
     engine = usual;
     engine_options.model = model;
     fkv_engine_close(&large);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_long_text_becomes_recordings_with_offsets, make, clean),
-        cmocka_unit_test_setup_teardown(every_recording_starts_with_an_empty_cache, make, clean),
-        cmocka_unit_test_setup_teardown(the_block_changes_no_number_beyond_rounding, make, clean),
-        cmocka_unit_test_setup_teardown(chosen_layers_and_heads_are_slices_of_all, make, clean),
-        cmocka_unit_test_setup_teardown(nll_is_that_of_feeding_token_by_token, make, clean),
-        cmocka_unit_test_setup_teardown(spectra_only_equals_the_spectra_of_stored_states, make,
-                                        clean),
-        cmocka_unit_test_setup_teardown(resuming_completes_to_the_same_bytes, make, clean),
-        cmocka_unit_test_setup_teardown(a_stopped_run_leaves_whole_recordings, make, clean),
-        cmocka_unit_test_setup_teardown(shards_merge_to_all_recordings, make, clean),
-        cmocka_unit_test_setup_teardown(beyond_the_trained_context_is_marked, make, clean),
-        cmocka_unit_test_setup_teardown(what_cannot_be_is_refused_before_the_run, make, clean),
-        cmocka_unit_test_setup_teardown(states_float16_cannot_hold_stop_the_run, make, clean),
-    };
-    return test_run(tests, NULL, NULL);
 }

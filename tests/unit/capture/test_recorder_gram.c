@@ -13,7 +13,6 @@ static struct fkv_engine engine;
 static struct fkv_engine_options engine_options;
 
 static void open_model(enum fkv_dtype dtype) {
-    struct fkv_error err;
     test_make_folder(base);
     snprintf(model, sizeof model, "%s/model", base);
     snprintf(ids, sizeof ids, "%s/ids.bin", base);
@@ -23,7 +22,7 @@ static void open_model(enum fkv_dtype dtype) {
     engine_options.model = model, engine_options.backend = "cpu", engine_options.quiet = true;
     engine_options.threads = test_between(1, 3);
     engine_options.token_ids[0] = ids, engine_options.token_ids_count = 1;
-    assert_ok(fkv_engine_open(&engine_options, &engine, &err), err);
+    assert_ok(fkv_engine_open(&engine_options, &engine, &err));
 }
 
 static void close_model(void) {
@@ -32,20 +31,18 @@ static void close_model(void) {
 }
 
 static void record(struct fkv_recorder_options *o, struct fkv_recorder_needs *needs) {
-    struct fkv_error err;
     struct fkv_recorder *r;
     struct fkv_recorder_summary summary;
-    assert_ok(fkv_recorder_open(&engine, &engine_options, o, &r, &err), err);
-    assert_ok(fkv_recorder_survey(r, needs, &err), err);
-    assert_ok(fkv_recorder_run(r, needs, &summary, &err), err);
+    assert_ok(fkv_recorder_open(&engine, &engine_options, o, &r, &err));
+    assert_ok(fkv_recorder_survey(r, needs, &err));
+    assert_ok(fkv_recorder_run(r, needs, &summary, &err));
     fkv_recorder_close(r);
 }
 
 /* Element [a, b] of a head's: columns a and b of its part of W_O. */
 static double element(int layer, int head, int a, int b) {
     struct fkv_role_tensor t;
-    struct fkv_error err;
-    assert_ok(fkv_checkpoint_find(engine.model->checkpoint, FKV_OUTPUT, layer, &t, &err), err);
+    assert_ok(fkv_checkpoint_find(engine.model->checkpoint, FKV_OUTPUT, layer, &t, &err));
     double sum = 0;
     for (int64_t row = 0; row < t.shape[0]; row++) {
         float x[2];
@@ -60,10 +57,8 @@ static double element(int layer, int head, int a, int b) {
     return sum;
 }
 
-static void it_is_that_of_the_weights_in_any_dtype(void **state) {
-    (void)state;
+TEST(it_is_that_of_the_weights_in_any_dtype) {
     for (enum fkv_dtype dtype = FKV_F32; dtype <= FKV_BF16; dtype++) {
-        struct fkv_error err;
         struct fkv_recorder_needs needs;
         struct fkv_capture *c;
         char folder[300];
@@ -79,10 +74,10 @@ static void it_is_that_of_the_weights_in_any_dtype(void **state) {
                                          .head_count = 1,
                                          .shards = 1};
         record(&o, &needs);
-        assert_ok(fkv_capture_open(folder, &c, &err), err);
+        assert_ok(fkv_capture_open(folder, &c, &err));
         for (int layer = 0; layer < 2; layer++) {
             float gram[GROUP][D][D];
-            assert_ok(fkv_capture_read_output_gram(c, layer, &gram[0][0][0], &err), err);
+            assert_ok(fkv_capture_read_output_gram(c, layer, &gram[0][0][0], &err));
             for (int g = 0; g < GROUP; g++)
                 for (int a = 0; a < D; a++)
                     for (int b = 0; b < D; b++)
@@ -95,8 +90,7 @@ static void it_is_that_of_the_weights_in_any_dtype(void **state) {
     }
 }
 
-static void it_is_counted_made_once_and_made_again_where_it_is_missing(void **state) {
-    (void)state;
+TEST(it_is_counted_made_once_and_made_again_where_it_is_missing) {
     struct fkv_recorder_needs needs, left;
     char folder[300], path[400], command[1000];
     open_model(FKV_F32);
@@ -122,12 +116,4 @@ static void it_is_counted_made_once_and_made_again_where_it_is_missing(void **st
     snprintf(path, sizeof path, "%s/output_gram.h5", folder);
     assert_int_equal(access(path, F_OK), -1);
     close_model();
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(it_is_that_of_the_weights_in_any_dtype),
-        cmocka_unit_test(it_is_counted_made_once_and_made_again_where_it_is_missing),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -6,16 +6,16 @@
 #include "capture/recorder.h"
 #include "capture/store/capture_reader.h"
 #include "tests/unit/capture/small_model.h"
+#include "tests/unit/store/captured_nll.h"
 
 #define MODEL "tests/golden/llama-mha"
 enum { LAYERS = 2, KV_HEADS = 4, HEAD_DIM = 8, CONTEXT = 64, TEXTS = 3 };
 
-static char base[256], texts[TEXTS][300];
+static char texts[TEXTS][300];
 static struct fkv_engine engine, other;
 static struct fkv_engine_options engine_options, other_options;
 
 static void open_engine(const char *backend, struct fkv_engine_options *o, struct fkv_engine *e) {
-    struct fkv_error err;
     fkv_engine_options_default(o);
     o->model = MODEL;
     o->backend = backend;
@@ -26,15 +26,14 @@ static void open_engine(const char *backend, struct fkv_engine_options *o, struc
     o->cache_dtype = FKV_F32;
     for (int i = 0; i < TEXTS; i++) o->token_ids[i] = texts[i];
     o->token_ids_count = TEXTS;
-    assert_ok(fkv_engine_open(o, e, &err), err);
+    assert_ok(fkv_engine_open(o, e, &err));
 }
 
 static int make(void **state) {
-    (void)state;
-    test_make_folder(base);
+    make_folder(state);
     const int counts[TEXTS] = {2 * CONTEXT + 9, 5, CONTEXT - 3}; /* 64 + 64 + 9; 5; 61 */
     for (int i = 0; i < TEXTS; i++) {
-        snprintf(texts[i], sizeof texts[i], "%s/text%d.bin", base, i);
+        snprintf(texts[i], sizeof texts[i], "%s/text%d.bin", folder, i);
         write_ids(texts[i], counts[i]);
     }
     const char *name = getenv("FKV_TEST_BACKEND");
@@ -44,11 +43,9 @@ static int make(void **state) {
 }
 
 static int clean(void **state) {
-    (void)state;
     fkv_engine_close(&engine);
     fkv_engine_close(&other);
-    test_remove_folder(base);
-    return 0;
+    return remove_folder(state);
 }
 
 static int record(const struct fkv_engine *e, struct fkv_engine_options *engine_o, int batch,
@@ -75,15 +72,14 @@ static void expect_close(const double *a, const double *b, size_t n, double tole
 /* The norm before a projection magnifies what was rounded in a token whose state is small: 4e-6 of
  * the largest was the most in 200 captures, mostly it is 1.5e-6. */
 static void expect_same_states(struct fkv_capture *a, struct fkv_capture *b, int index) {
-    struct fkv_error err;
     const int64_t n = fkv_capture_recording(a, index)->n_tokens;
     for (int state = 0; state < FKV_STATES; state++)
         for (int layer = 0; layer < LAYERS; layer++) {
             const int heads = fkv_capture_heads(a, state);
             const size_t count = (size_t)heads * (size_t)n * HEAD_DIM;
             float *x = malloc(count * sizeof *x), *y = malloc(count * sizeof *y);
-            assert_ok(fkv_capture_read_state(a, index, state, layer, 0, heads, 0, n, x, &err), err);
-            assert_ok(fkv_capture_read_state(b, index, state, layer, 0, heads, 0, n, y, &err), err);
+            assert_ok(fkv_capture_read_state(a, index, state, layer, 0, heads, 0, n, x, &err));
+            assert_ok(fkv_capture_read_state(b, index, state, layer, 0, heads, 0, n, y, &err));
             float largest = 0;
             for (size_t i = 0; i < count; i++) largest = fmaxf(largest, fabsf(x[i]));
             for (size_t i = 0; i < count; i++) assert_close(y[i], x[i], 2e-5 * largest, 0);
@@ -93,11 +89,10 @@ static void expect_same_states(struct fkv_capture *a, struct fkv_capture *b, int
 }
 
 static void expect_same_sums(struct fkv_capture *a, struct fkv_capture *b, int index) {
-    struct fkv_error err;
     for (int state = 0; state < FKV_STATES; state++) {
         struct fkv_spectra_sums x, y;
-        assert_ok(fkv_capture_read_sums(a, index, state, &x, &err), err);
-        assert_ok(fkv_capture_read_sums(b, index, state, &y, &err), err);
+        assert_ok(fkv_capture_read_sums(a, index, state, &x, &err));
+        assert_ok(fkv_capture_read_sums(b, index, state, &y, &err));
         assert_int_equal(x.segments, y.segments);
         assert_int_equal(x.heads, y.heads);
         const size_t rows = (size_t)x.layers * (size_t)x.heads, n = rows * (size_t)x.n;
@@ -113,12 +108,11 @@ static void expect_same_sums(struct fkv_capture *a, struct fkv_capture *b, int i
 
 /* From the mapped checkpoint, wherever the weights are: the same to the bit. */
 static void expect_same_gram(struct fkv_capture *a, struct fkv_capture *b) {
-    struct fkv_error err;
     const size_t count = (size_t)fkv_capture_heads(a, FKV_STATE_QUERY) * HEAD_DIM * HEAD_DIM;
     float *x = malloc(count * sizeof *x), *y = malloc(count * sizeof *y);
     for (int layer = 0; layer < LAYERS; layer++) {
-        assert_ok(fkv_capture_read_output_gram(a, layer, x, &err), err);
-        assert_ok(fkv_capture_read_output_gram(b, layer, y, &err), err);
+        assert_ok(fkv_capture_read_output_gram(a, layer, x, &err));
+        assert_ok(fkv_capture_read_output_gram(b, layer, y, &err));
         assert_memory_equal(x, y, count * sizeof *x);
     }
     free(x);
@@ -127,10 +121,9 @@ static void expect_same_gram(struct fkv_capture *a, struct fkv_capture *b) {
 
 /* Same texts under the same numbers, same contents. */
 static void expect_same(const char *one, const char *two) {
-    struct fkv_error err;
     struct fkv_capture *a, *b;
-    assert_ok(fkv_capture_open(one, &a, &err), err);
-    assert_ok(fkv_capture_open(two, &b, &err), err);
+    assert_ok(fkv_capture_open(one, &a, &err));
+    assert_ok(fkv_capture_open(two, &b, &err));
     assert_int_equal(fkv_capture_count(a), fkv_capture_count(b));
     if (!fkv_capture_info(a)->spectra_only) expect_same_gram(a, b);
     for (int i = 0; i < fkv_capture_count(a); i++) {
@@ -141,9 +134,8 @@ static void expect_same(const char *one, const char *two) {
         assert_int_equal(x->offset, y->offset);
         assert_int_equal(x->n_tokens, y->n_tokens);
         float nll[2][2 * CONTEXT];
-        bool found;
-        assert_ok(fkv_capture_read_nll(a, i, nll[0], &found, &err), err);
-        assert_ok(fkv_capture_read_nll(b, i, nll[1], &found, &err), err);
+        assert_true(captured_nll(a, i, nll[0]));
+        assert_true(captured_nll(b, i, nll[1]));
         for (int64_t t = 1; t < x->n_tokens; t++) assert_close(nll[1][t], nll[0][t], 1e-4, 1e-5);
         if (fkv_capture_info(a)->spectra_only)
             expect_same_sums(a, b, i);
@@ -157,10 +149,9 @@ static void expect_same(const char *one, const char *two) {
 static const int every_second[] = {0, 2}, last_two[] = {2, 3};
 
 static void compare(bool spectra, const int *heads, int head_count) {
-    struct fkv_error err;
     struct fkv_recorder_summary s, t;
     char one[300], many[300];
-    snprintf(one, sizeof one, "%s/one", base);
+    snprintf(one, sizeof one, "%s/one", folder);
     struct fkv_recorder_options o = {.out = one,
                                      .states = 15,
                                      .dtype = FKV_F32,
@@ -170,15 +161,14 @@ static void compare(bool spectra, const int *heads, int head_count) {
                                      .length = 20,
                                      .skip_sinks = 4,
                                      .shards = 1};
-    assert_ok(record(&engine, &engine_options, 1, &o, &s, &err), err);
+    assert_ok(record(&engine, &engine_options, 1, &o, &s, &err));
     for (int i = 0; i < 4; i++) {
         const int batch =
             i < 2 ? 2 + 7 * i : 1 + 2 * (i - 2); /* 2 and 9 on the CPU, 1 and 3 on the other */
-        snprintf(many, sizeof many, "%s/many%d", base, i);
+        snprintf(many, sizeof many, "%s/many%d", folder, i);
         o.out = many;
         assert_ok(record(i < 2 ? &engine : &other, i < 2 ? &engine_options : &other_options, batch,
-                         &o, &t, &err),
-                  err);
+                         &o, &t, &err));
         assert_int_equal(s.recordings, 5);
         assert_int_equal(t.recordings, 5);
         assert_int_equal(t.tokens, s.tokens);
@@ -188,39 +178,32 @@ static void compare(bool spectra, const int *heads, int head_count) {
     }
 }
 
-static void states_do_not_depend_on_batch_or_backend(void **state) {
-    (void)state;
-    compare(false, NULL, 0);
-}
+TEST_WITH(states_do_not_depend_on_batch_or_backend, make, clean) { compare(false, NULL, 0); }
 
-static void states_of_chosen_heads_do_not_depend_on_batch_or_backend(void **state) {
-    (void)state;
+TEST_WITH(states_of_chosen_heads_do_not_depend_on_batch_or_backend, make, clean) {
     compare(false, test_between(0, 1) ? every_second : last_two, 2);
 }
 
-static void spectra_do_not_depend_on_batch_or_backend(void **state) {
-    (void)state;
+TEST_WITH(spectra_do_not_depend_on_batch_or_backend, make, clean) {
     compare(true, every_second, 2);
 }
 
 /* What a killed run of several recordings leaves, gaps, is filled by any other number of them. */
-static void gaps_are_filled_with_another_batch(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_WITH(gaps_are_filled_with_another_batch, make, clean) {
     struct fkv_recorder_summary s;
     char whole[300], part[300], command[1500];
-    snprintf(whole, sizeof whole, "%s/whole", base);
-    snprintf(part, sizeof part, "%s/part", base);
+    snprintf(whole, sizeof whole, "%s/whole", folder);
+    snprintf(part, sizeof part, "%s/part", folder);
     struct fkv_recorder_options o = {
         .out = whole, .states = 15, .dtype = FKV_F32, .skip_sinks = 4, .length = 20, .shards = 1};
-    assert_ok(record(&engine, &engine_options, 1, &o, &s, &err), err);
+    assert_ok(record(&engine, &engine_options, 1, &o, &s, &err));
     snprintf(command, sizeof command,
              "cp -r '%s' '%s' && cd '%s' && rm capture.h5 documents/000000.h5 documents/000003.h5",
              whole, part, part);
     assert_int_equal(system(command), 0);
     o.out = part;
     o.resume = true;
-    assert_ok(record(&engine, &engine_options, test_between(1, 4), &o, &s, &err), err);
+    assert_ok(record(&engine, &engine_options, test_between(1, 4), &o, &s, &err));
     assert_int_equal(s.recordings_there, 3);
     assert_int_equal(s.recordings, 2);
     expect_same(whole, part);
@@ -228,17 +211,6 @@ static void gaps_are_filled_with_another_batch(void **state) {
     assert_int_equal(system(command), 0);
     engine_options.token_ids_count =
         1; /* three recordings; the fourth and fifth are of other texts */
-    assert_refused(record(&engine, &engine_options, 2, &o, &s, &err), err,
+    assert_refused(record(&engine, &engine_options, 2, &o, &s, &err),
                    "expected 3 recordings of these texts, found more");
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(states_do_not_depend_on_batch_or_backend, make, clean),
-        cmocka_unit_test_setup_teardown(states_of_chosen_heads_do_not_depend_on_batch_or_backend,
-                                        make, clean),
-        cmocka_unit_test_setup_teardown(spectra_do_not_depend_on_batch_or_backend, make, clean),
-        cmocka_unit_test_setup_teardown(gaps_are_filled_with_another_batch, make, clean),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -9,8 +9,7 @@
 static inline const struct fkv_backend_ops *tested_backend(void) {
     const char *name = getenv("FKV_TEST_BACKEND");
     const struct fkv_backend_ops *ops;
-    struct fkv_error err;
-    assert_ok(fkv_backend_find(name ? name : "cpu", &ops, NULL, &err), err);
+    assert_ok(fkv_backend_find(name ? name : "cpu", &ops, NULL, &err));
     return ops;
 }
 
@@ -18,12 +17,9 @@ static inline const struct fkv_backend_ops *tested_backend(void) {
 static inline struct fkv_model *open_embedded_model(const struct fkv_backend_ops *ops) {
     struct fkv_backend *backend;
     struct fkv_model *model;
-    struct fkv_error err;
-    assert_ok(ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &backend, &err),
-              err);
+    assert_ok(ops->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_F32}, &backend, &err));
     assert_ok(fkv_model_open("data/litbank-1m", ops, backend,
-                             &(struct fkv_model_options){.check_values = true}, &model, &err),
-              err);
+                             &(struct fkv_model_options){.check_values = true}, &model, &err));
     return model;
 }
 

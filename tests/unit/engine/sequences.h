@@ -8,8 +8,6 @@
 
 enum { TOKENS = 300, VOCAB = 2048, SEQUENCES = 3, LAYERS = 6, KV_HEADS = 2, BLOCK = 96 };
 
-static struct fkv_error err;
-
 struct fixture {
     struct fkv_model *model;
     int32_t tokens[SEQUENCES][TOKENS];
@@ -37,7 +35,7 @@ static inline struct fkv_session *open_session(struct fixture *f, const char *po
     struct fkv_session_options options = {
         .block = BLOCK / SEQUENCES * sequences, .sequences = sequences, .max_tokens = TOKENS};
     struct fkv_session *s;
-    assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
+    assert_ok(fkv_session_open(f->model, &p, &options, &s, &err));
     return s;
 }
 
@@ -52,7 +50,7 @@ static inline int32_t feed_some(struct fixture *f, struct fkv_session *s, const 
             feeds[feed_count++] =
                 (struct fkv_feed){q, f->tokens[q] + fkv_session_tokens(s, q), counts[q]};
     }
-    assert_ok(fkv_session_feed_batch(s, feeds, feed_count, &err), err);
+    assert_ok(fkv_session_feed_batch(s, feeds, feed_count, &err));
     return feed_count;
 }
 

@@ -11,11 +11,10 @@ enum { MODULES = sizeof modules / sizeof *modules };
 
 static void read_config(const char *fields, struct fkv_adapter_config *c) {
     char text[512];
-    struct fkv_error err;
     snprintf(text, sizeof text, "{\"peft_type\": \"LORA\", %s}", fields);
     json_t *root = fkv_json_parse(text, strlen(text), "c.json", &err);
     assert_non_null(root);
-    assert_ok(fkv_adapter_config_read(root, "c.json", c, &err), err);
+    assert_ok(fkv_adapter_config_read(root, "c.json", c, &err));
     json_decref(root);
 }
 
@@ -24,8 +23,7 @@ static void read_config(const char *fields, struct fkv_adapter_config *c) {
 #define QUV T "[\"q_proj\", \"up_proj\", \"v_proj\"], "
 #define L "\"layers_to_transform\": "
 
-static void targets_are_those_of_peft(void **state) {
-    (void)state;
+TEST(targets_are_those_of_peft) {
     static const struct {
         const char *fields, *targeted; /* a 0 or 1 for each module */
     } rows[] = {
@@ -50,11 +48,10 @@ static void targets_are_those_of_peft(void **state) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct fkv_adapter_config c;
-        struct fkv_error err;
         read_config(rows[i].fields, &c);
         for (int m = 0; m < MODULES; m++) {
             bool targeted;
-            assert_ok(fkv_adapter_config_targets(&c, &modules[m], &targeted, &err), err);
+            assert_ok(fkv_adapter_config_targets(&c, &modules[m], &targeted, &err));
             if (targeted != (rows[i].targeted[m] == '1'))
                 fail_msg("{%s}: %s: found %d", rows[i].fields, modules[m].name, targeted);
         }
@@ -62,8 +59,7 @@ static void targets_are_those_of_peft(void **state) {
     }
 }
 
-static void ranks_are_those_of_peft(void **state) {
-    (void)state;
+TEST(ranks_are_those_of_peft) {
     static const struct {
         const char *pattern;
         int32_t ranks[MODULES]; /* 8: by no pattern */
@@ -78,7 +74,6 @@ static void ranks_are_those_of_peft(void **state) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct fkv_adapter_config c;
-        struct fkv_error err;
         char fields[256];
         snprintf(fields, sizeof fields, "\"lora_alpha\": 16, \"rank_pattern\": %s",
                  rows[i].pattern);
@@ -86,7 +81,7 @@ static void ranks_are_those_of_peft(void **state) {
         for (int m = 0; m < MODULES; m++) {
             int32_t rank;
             float scale;
-            assert_ok(fkv_adapter_config_scale(&c, &modules[m], &rank, &scale, &err), err);
+            assert_ok(fkv_adapter_config_scale(&c, &modules[m], &rank, &scale, &err));
             assert_int_equal(rank, rows[i].ranks[m]);
             assert_float_equal(scale, 16.0f / (float)rank, 0);
         }
@@ -94,27 +89,16 @@ static void ranks_are_those_of_peft(void **state) {
     }
 }
 
-static void scale_is_by_the_root_of_the_rank_in_rslora(void **state) {
-    (void)state;
+TEST(scale_is_by_the_root_of_the_rank_in_rslora) {
     struct fkv_adapter_config c;
-    struct fkv_error err;
     int32_t rank;
     float scale;
     read_config("\"r\": 9, \"lora_alpha\": 6.5, \"use_rslora\": true, "
                 "\"alpha_pattern\": {\"up_proj\": 3}",
                 &c);
-    assert_ok(fkv_adapter_config_scale(&c, &modules[0], &rank, &scale, &err), err);
+    assert_ok(fkv_adapter_config_scale(&c, &modules[0], &rank, &scale, &err));
     assert_float_equal(scale, 6.5f / 3, 1e-7f);
-    assert_ok(fkv_adapter_config_scale(&c, &modules[1], &rank, &scale, &err), err);
+    assert_ok(fkv_adapter_config_scale(&c, &modules[1], &rank, &scale, &err));
     assert_float_equal(scale, 1.0f, 0);
     fkv_adapter_config_free(&c);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(targets_are_those_of_peft),
-        cmocka_unit_test(ranks_are_those_of_peft),
-        cmocka_unit_test(scale_is_by_the_root_of_the_rank_in_rslora),
-    };
-    return test_run(tests, NULL, NULL);
 }

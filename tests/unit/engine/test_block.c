@@ -5,7 +5,6 @@
 
 #include "engine/command_line.h"
 
-static struct fkv_error err;
 static struct fkv_engine engine;
 static struct fkv_backend_ops ops;
 static struct fkv_device_info device; /* what the pretended backend says of itself */
@@ -41,18 +40,17 @@ static int tear_down(void **state) {
 /* Of so many sessions of one backend, which takes its own once. */
 static int64_t bytes_of(const struct fkv_session_options *options, int sessions) {
     struct fkv_session_needs needs = {0};
-    assert_ok(fkv_session_add_needs(engine.model, &fkv_full_attention, options, &needs, &err), err);
+    assert_ok(fkv_session_add_needs(engine.model, &fkv_full_attention, options, &needs, &err));
     return sessions * (needs.cache + needs.scratch) + needs.own.shared + needs.own.kept;
 }
 
 /* The backend's own rows are among it: run it first, for they are kept. */
-static void a_session_takes_little_more_memory_than_was_said(void **state) {
-    (void)state;
+TEST(a_session_takes_little_more_memory_than_was_said) {
     const struct fkv_session_options options = {.block = 4096, .max_tokens = 4096};
     struct fkv_session *s;
     const int64_t said = bytes_of(&options, 1);
     const struct mallinfo2 before = mallinfo2();
-    assert_ok(fkv_session_open(engine.model, &fkv_full_attention, &options, &s, &err), err);
+    assert_ok(fkv_session_open(engine.model, &fkv_full_attention, &options, &s, &err));
     const struct mallinfo2 after = mallinfo2();
     const double taken =
         (double)(after.uordblks + after.hblkhd) - (double)(before.uordblks + before.hblkhd);
@@ -68,14 +66,12 @@ static int32_t block_of(enum fkv_space space, int64_t memory, bool baseline, int
     device =
         (struct fkv_device_info){.space = space, .memory_free = memory, .memory_total = memory};
     struct fkv_session_options options = {.sequences = sequences, .max_tokens = max_tokens};
-    assert_ok(
-        fkv_engine_block(&pretended, &fkv_full_attention, baseline, shares, beside, &options, &err),
-        err);
+    assert_ok(fkv_engine_block(&pretended, &fkv_full_attention, baseline, shares, beside, &options,
+                               &err));
     return options.block;
 }
 
-static void a_host_is_fed_512_rows_and_a_device_4096(void **state) {
-    (void)state;
+TEST(a_host_is_fed_512_rows_and_a_device_4096) {
     const int64_t much = 1ll << 40;
     assert_int_equal(block_of(FKV_HOST, much, false, 1, 1, 0, 100000), 512);
     assert_int_equal(block_of(FKV_HOST, 1, false, 1, 1, 0, 100000), 512);
@@ -91,8 +87,7 @@ static void a_host_is_fed_512_rows_and_a_device_4096(void **state) {
                      600); /* a decode step must fit */
 }
 
-static void a_device_with_little_memory_is_fed_fewer_rows(void **state) {
-    (void)state;
+TEST(a_device_with_little_memory_is_fed_fewer_rows) {
     struct fkv_session_options options = {.max_tokens = 100000};
     const int64_t beside = test_between(0, 1 << 30);
     for (int baseline = 0; baseline < 2; baseline++) {
@@ -111,8 +106,7 @@ static void a_device_with_little_memory_is_fed_fewer_rows(void **state) {
                      512); /* refused later, with numbers */
 }
 
-static void what_a_policy_stores_does_not_depend_on_the_block(void **state) {
-    (void)state;
+TEST(what_a_policy_stores_does_not_depend_on_the_block) {
     static const char *const policies[] = {"full", "freqkv", "linear", "local", "streaming"};
     enum { TOKENS = 700 };
     int32_t tokens[TOKENS];
@@ -126,10 +120,10 @@ static void what_a_policy_stores_does_not_depend_on_the_block(void **state) {
             struct fkv_session_options options = {.block = blocks[b], .max_tokens = TOKENS};
             struct fkv_session_statistics found;
             struct fkv_session *s;
-            assert_ok(fkv_session_open(engine.model, &policy, &options, &s, &err), err);
+            assert_ok(fkv_session_open(engine.model, &policy, &options, &s, &err));
             for (int32_t at = 0, n; at < TOKENS; at += n) {
                 n = TOKENS - at < blocks[b] ? TOKENS - at : blocks[b];
-                assert_ok(fkv_session_feed(s, tokens + at, n, &err), err);
+                assert_ok(fkv_session_feed(s, tokens + at, n, &err));
             }
             fkv_session_statistics(s, &found);
             if (!b) first = found;
@@ -145,8 +139,7 @@ static void what_a_policy_stores_does_not_depend_on_the_block(void **state) {
     }
 }
 
-static void a_rehearsal_leaves_no_trace(void **state) {
-    (void)state;
+TEST(a_rehearsal_leaves_no_trace) {
     enum { TOKENS = 300 };
     int32_t tokens[TOKENS];
     double nll[2][TOKENS];
@@ -160,16 +153,14 @@ static void a_rehearsal_leaves_no_trace(void **state) {
         for (int rehearsed = 0; rehearsed < 2; rehearsed++) {
             struct fkv_session *s;
             struct fkv_cost cost = {-1, -1};
-            assert_ok(fkv_session_open(engine.model, &policy, &options, &s, &err), err);
+            assert_ok(fkv_session_open(engine.model, &policy, &options, &s, &err));
             if (rehearsed) {
-                assert_ok(
-                    fkv_session_rehearse(s, 1, TOKENS / 3, TOKENS, FKV_SCORED_WITH_KL, &cost, &err),
-                    err);
+                assert_ok(fkv_session_rehearse(s, 1, TOKENS / 3, TOKENS, FKV_SCORED_WITH_KL, &cost,
+                                               &err));
                 assert_true(cost.token >= 0 && cost.slot >= 0 && fkv_cost_seconds(&cost, 1, 1) > 0);
             }
-            assert_ok(fkv_session_feed(s, tokens, TOKENS, &err), err);
-            assert_ok(fkv_session_score(s, 0, TOKENS - 1, tokens + 1, nll[rehearsed], NULL, &err),
-                      err);
+            assert_ok(fkv_session_feed(s, tokens, TOKENS, &err));
+            assert_ok(fkv_session_score(s, 0, TOKENS - 1, tokens + 1, nll[rehearsed], NULL, &err));
             fkv_session_statistics(s, &found[rehearsed]);
             fkv_session_close(s);
         }
@@ -182,13 +173,4 @@ static void a_rehearsal_leaves_no_trace(void **state) {
     }
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_session_takes_little_more_memory_than_was_said),
-        cmocka_unit_test(a_host_is_fed_512_rows_and_a_device_4096),
-        cmocka_unit_test(a_device_with_little_memory_is_fed_fewer_rows),
-        cmocka_unit_test(what_a_policy_stores_does_not_depend_on_the_block),
-        cmocka_unit_test(a_rehearsal_leaves_no_trace),
-    };
-    return test_run(tests, set_up, tear_down);
-}
+TEST_GROUP(set_up, tear_down)

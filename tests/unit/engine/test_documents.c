@@ -11,12 +11,11 @@ enum { VOCAB = 2000 };
 
 static struct fkv_tokenizer *tokenizer(void) {
     static const char path[] = "tests/golden/tokenizer/llama2.json";
-    struct fkv_error err = {0};
     struct fkv_tokenizer *t;
     char *data;
     size_t bytes;
-    assert_ok(fkv_read_file(path, 1 << 18, &data, &bytes, &err), err);
-    assert_ok(fkv_tokenizer_parse(data, bytes, path, &t, &err), err);
+    assert_ok(fkv_read_file(path, 1 << 18, &data, &bytes, &err));
+    assert_ok(fkv_tokenizer_parse(data, bytes, path, &t, &err));
     free(data);
     return t;
 }
@@ -45,19 +44,18 @@ static struct fkv_documents_options ids(const char *const *paths, int count) {
 /* Checks a document against name and text (NULL: not looked at) and frees it. */
 static void expect(struct fkv_documents *d, const struct fkv_tokenizer *t, const char *name,
                    const char *text) {
-    struct fkv_error err = {0};
     struct fkv_document document;
     bool more;
-    assert_ok(fkv_documents_next(d, &document, &more, &err), err);
+    assert_ok(fkv_documents_next(d, &document, &more, &err));
     assert_true(more);
     assert_string_equal(document.name, name);
     if (text) {
         fkv_sha256_hex hash;
-        assert_ok(fkv_sha256_memory(text, strlen(text), hash, &err), err);
+        assert_ok(fkv_sha256_memory(text, strlen(text), hash, &err));
         assert_string_equal(document.text_sha256, hash);
         int32_t *expected;
         size_t count;
-        assert_ok(fkv_tokenizer_encode(t, text, strlen(text), true, &expected, &count, &err), err);
+        assert_ok(fkv_tokenizer_encode(t, text, strlen(text), true, &expected, &count, &err));
         assert_int_equal(document.count, count);
         assert_memory_equal(document.tokens, expected, count * sizeof *expected);
         assert_int_equal(document.tokens[0], fkv_tokenizer_bos(t));
@@ -67,19 +65,16 @@ static void expect(struct fkv_documents *d, const struct fkv_tokenizer *t, const
 }
 
 static void expect_end(struct fkv_documents *d) {
-    struct fkv_error err = {0};
     struct fkv_document document;
     bool more = true;
-    assert_ok(fkv_documents_next(d, &document, &more, &err), err);
+    assert_ok(fkv_documents_next(d, &document, &more, &err));
     assert_false(more);
     assert_int_equal(fkv_documents_bytes_read(d), fkv_documents_bytes(d));
     fkv_documents_close(d);
 }
 
-static void texts_come_whole_and_in_order(void **state) {
-    (void)state;
-    char folder[256], inner[300], note[FKV_DOCUMENTS_NOTE];
-    test_make_folder(folder);
+TEST_IN_FOLDER(texts_come_whole_and_in_order) {
+    char inner[300], note[FKV_DOCUMENTS_NOTE];
     snprintf(inner, sizeof inner, "%s/books", folder);
     assert_int_equal(mkdir(inner, 0777), 0);
     put_text(inner, "b.txt", "second\r\n");
@@ -94,8 +89,7 @@ static void texts_come_whole_and_in_order(void **state) {
                  "\"id\": 7}\r\n{\"text\": \"t\", \"article\": \"a\"}")};
     struct fkv_documents_options o = texts(paths, 3);
     struct fkv_documents *d;
-    struct fkv_error err = {0};
-    assert_ok(fkv_documents_open(&o, t, &d, &err), err);
+    assert_ok(fkv_documents_open(&o, t, &d, &err));
     assert_true(fkv_documents_bytes(d) > 100);
     assert_int_equal(fkv_documents_bytes_read(d), 0);
     fkv_documents_note(d, note);
@@ -110,51 +104,43 @@ static void texts_come_whole_and_in_order(void **state) {
     expect_end(d);
 
     o.max_documents = 5;
-    assert_ok(fkv_documents_open(&o, t, &d, &err), err);
+    assert_ok(fkv_documents_open(&o, t, &d, &err));
     int count = 0;
     for (bool more = true; more; count += more) {
         struct fkv_document document;
-        assert_ok(fkv_documents_next(d, &document, &more, &err), err);
+        assert_ok(fkv_documents_next(d, &document, &more, &err));
         fkv_document_free(&document);
     }
     assert_int_equal(count, 5);
     fkv_documents_close(d);
     fkv_documents_close(NULL);
     fkv_tokenizer_close(t);
-    test_remove_folder(folder);
 }
 
-static void rows_that_are_empty_are_left_out_and_counted(void **state) {
-    (void)state;
-    char folder[256], note[FKV_DOCUMENTS_NOTE];
-    test_make_folder(folder);
+TEST_IN_FOLDER(rows_that_are_empty_are_left_out_and_counted) {
+    char note[FKV_DOCUMENTS_NOTE];
     struct fkv_tokenizer *t = tokenizer();
     const char *path = put_text(folder, "rows.JSONL",
                                 "\xef\xbb\xbf{\"text\": \"first row\"}\r\n{\"text\": \"\"}\n"
                                 "{\"text\": null}\r\n{\"text\": \"fourth\"}\n");
     struct fkv_documents_options o = texts(&path, 1);
     struct fkv_documents *d;
-    struct fkv_error err = {0};
-    assert_ok(fkv_documents_open(&o, t, &d, &err), err);
+    assert_ok(fkv_documents_open(&o, t, &d, &err));
     fkv_documents_note(d, note);
     assert_string_equal(note, "");
     expect(d, t, "rows.JSONL:1", "first row");
     expect(d, t, "rows.JSONL:4", "fourth");
     struct fkv_document document;
     bool more = true;
-    assert_ok(fkv_documents_next(d, &document, &more, &err), err);
+    assert_ok(fkv_documents_next(d, &document, &more, &err));
     assert_false(more);
     fkv_documents_note(d, note);
     assert_string_equal(note, "2 rows are left out: empty or of one token");
     fkv_documents_close(d);
     fkv_tokenizer_close(t);
-    test_remove_folder(folder);
 }
 
-static void files_of_any_name_are_read_by_their_format(void **state) {
-    (void)state;
-    char folder[256];
-    test_make_folder(folder);
+TEST_IN_FOLDER(files_of_any_name_are_read_by_their_format) {
     struct fkv_tokenizer *t = tokenizer();
     const struct {
         const char *name, *format, *data, *document;
@@ -173,18 +159,15 @@ static void files_of_any_name_are_read_by_their_format(void **state) {
         const char *path = put_text(folder, cases[i].name, cases[i].data);
         struct fkv_documents_options o = texts(&path, 1);
         struct fkv_documents *d;
-        struct fkv_error err = {0};
         o.text_format = cases[i].format;
-        assert_ok(fkv_documents_open(&o, t, &d, &err), err);
+        assert_ok(fkv_documents_open(&o, t, &d, &err));
         expect(d, t, cases[i].document, "a text");
         expect_end(d);
     }
     fkv_tokenizer_close(t);
-    test_remove_folder(folder);
 }
 
-static void only_the_field_of_a_row_is_read(void **state) {
-    (void)state;
+TEST(only_the_field_of_a_row_is_read) {
     const struct {
         const char *row, *field, *text; /* text NULL: refused */
     } cases[] = {
@@ -213,7 +196,6 @@ static void only_the_field_of_a_row_is_read(void **state) {
         {"", NULL, NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct fkv_error err = {0};
         char *text;
         size_t bytes;
         int status = fkv_jsonl_text(cases[i].row, strlen(cases[i].row), cases[i].field, "r.jsonl:1",
@@ -229,10 +211,9 @@ static void only_the_field_of_a_row_is_read(void **state) {
         free(text);
     }
     static const char nul[] = "{\"text\": \"a\\u0000b\"}";
-    struct fkv_error err = {0};
     char *text;
     size_t bytes;
-    assert_ok(fkv_jsonl_text(nul, strlen(nul), NULL, "r.jsonl:1", &text, &bytes, &err), err);
+    assert_ok(fkv_jsonl_text(nul, strlen(nul), NULL, "r.jsonl:1", &text, &bytes, &err));
     assert_int_equal(bytes, 3);
     assert_memory_equal(text, "a\0b", 4);
     free(text);
@@ -262,8 +243,7 @@ static size_t write_npy(uint8_t *out, int version, const char *descr, const int3
     return prefix + padded + n * width;
 }
 
-static void npy_of_every_integer_type_gives_the_ids(void **state) {
-    (void)state;
+TEST(npy_of_every_integer_type_gives_the_ids) {
     static const char *const types[] = {"|u1", "|i1", "<u2", "<i2", ">u2", ">i2", "<u4",
                                         "<i4", ">u4", ">i4", "<u8", "<i8", ">u8", ">i8"};
     static uint8_t file[1 << 14];
@@ -274,21 +254,16 @@ static void npy_of_every_integer_type_gives_the_ids(void **state) {
             int high = types[k][2] == '1' ? 127 : types[k][2] == '2' ? 32767 : INT32_MAX;
             for (size_t i = 0; i < n; i++)
                 values[i] = (int32_t)(test_random() % ((uint64_t)high + 1));
-            struct fkv_error err = {0};
             int32_t *found;
             assert_ok(fkv_npy_parse(file, write_npy(file, version, types[k], values, n), "x.npy",
-                                    &found, &count, &err),
-                      err);
+                                    &found, &count, &err));
             assert_int_equal(count, n);
             if (n) assert_memory_equal(found, values, n * sizeof *values);
             free(found);
         }
 }
 
-static void raw_ids_are_little_endian(void **state) {
-    (void)state;
-    char folder[256];
-    test_make_folder(folder);
+TEST_IN_FOLDER(raw_ids_are_little_endian) {
     static const uint8_t data[] = {1, 0, 2, 0, 0xff, 4, 0, 0};
     const char *paths[] = {put(folder, "ids.bin", data, sizeof data)};
     struct fkv_documents_options o = ids(paths, 1);
@@ -299,37 +274,32 @@ static void raw_ids_are_little_endian(void **state) {
         o.vocab = 0x30000;
         struct fkv_documents *d;
         struct fkv_document document;
-        struct fkv_error err = {0};
         bool more;
-        assert_ok(fkv_documents_open(&o, NULL, &d, &err), err);
-        assert_ok(fkv_documents_next(d, &document, &more, &err), err);
+        assert_ok(fkv_documents_open(&o, NULL, &d, &err));
+        assert_ok(fkv_documents_next(d, &document, &more, &err));
         assert_string_equal(document.name, "ids.bin");
         assert_int_equal(document.count, k ? 2 : 4);
         assert_memory_equal(document.tokens, expected[k], document.count * 4);
         fkv_sha256_hex hash;
-        assert_ok(fkv_sha256_memory(expected[k], document.count * 4, hash, &err), err);
+        assert_ok(fkv_sha256_memory(expected[k], document.count * 4, hash, &err));
         assert_string_equal(document.text_sha256, hash);
         fkv_document_free(&document);
         expect_end(d);
     }
-    test_remove_folder(folder);
 }
 
-static void the_first_ids_are_shown_as_text(void **state) {
-    (void)state;
-    char folder[256], note[FKV_DOCUMENTS_NOTE];
-    test_make_folder(folder);
+TEST_IN_FOLDER(the_first_ids_are_shown_as_text) {
+    char note[FKV_DOCUMENTS_NOTE];
     struct fkv_tokenizer *t = tokenizer();
-    struct fkv_error err = {0};
     int32_t *tokens;
     size_t count;
-    assert_ok(fkv_tokenizer_encode(t, "hello", 5, true, &tokens, &count, &err), err);
+    assert_ok(fkv_tokenizer_encode(t, "hello", 5, true, &tokens, &count, &err));
     uint16_t words[32];
     for (size_t i = 0; i < count; i++) words[i] = (uint16_t)tokens[i];
     const char *path = put(folder, "ids.bin", words, 2 * count);
     struct fkv_documents_options o = ids(&path, 1);
     struct fkv_documents *d;
-    assert_ok(fkv_documents_open(&o, t, &d, &err), err);
+    assert_ok(fkv_documents_open(&o, t, &d, &err));
     expect(d, t, "ids.bin", NULL);
     fkv_documents_note(d, note);
     if (strncmp(note, "ids.bin begins with 1 ", 22) || !strstr(note, ": \"hello\""))
@@ -337,7 +307,6 @@ static void the_first_ids_are_shown_as_text(void **state) {
     expect_end(d);
     free(tokens);
     fkv_tokenizer_close(t);
-    test_remove_folder(folder);
 }
 
 /* Opening or reading the first document fails with a message that has the file's name and `text`.
@@ -346,7 +315,6 @@ static void refused(struct fkv_documents_options o, const struct fkv_tokenizer *
                     const char *text) {
     struct fkv_documents *d;
     struct fkv_document document;
-    struct fkv_error err = {0};
     bool more = false;
     int status = fkv_documents_open(&o, t, &d, &err);
     if (!status) {
@@ -358,10 +326,8 @@ static void refused(struct fkv_documents_options o, const struct fkv_tokenizer *
         fail_msg("message \"%s\" lacks \"%s\" or \"%s\"", err.message, name, text);
 }
 
-static void what_cannot_be_read_is_named(void **state) {
-    (void)state;
-    char folder[256], empty[300];
-    test_make_folder(folder);
+TEST_IN_FOLDER(what_cannot_be_read_is_named) {
+    char empty[300];
     snprintf(empty, sizeof empty, "%s/empty", folder);
     assert_int_equal(mkdir(empty, 0777), 0);
     struct fkv_tokenizer *t = tokenizer();
@@ -406,11 +372,9 @@ static void what_cannot_be_read_is_named(void **state) {
     dtype.token_dtype = "int8";
     refused(dtype, NULL, "--token-dtype", "int8");
     fkv_tokenizer_close(t);
-    test_remove_folder(folder);
 }
 
-static void absurd_npy_headers_are_refused(void **state) {
-    (void)state;
+TEST(absurd_npy_headers_are_refused) {
     const struct {
         const char *dict, *message;
     } cases[] = {
@@ -430,7 +394,6 @@ static void absurd_npy_headers_are_refused(void **state) {
         {"{'descr': '<i4', 'fortran_order': False, 'shape': (2,), } x", "not a dict"},
         {"", "not a dict"},
     };
-    struct fkv_error err = {0};
     int32_t *found;
     size_t count;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -438,31 +401,16 @@ static void absurd_npy_headers_are_refused(void **state) {
         size_t n = strlen(cases[i].dict);
         file[8] = (char)n;
         memcpy(file + 10, cases[i].dict, n + 1);
-        assert_refused(fkv_npy_parse(file, 10 + n + 8, "x.npy", &found, &count, &err), err,
+        assert_refused(fkv_npy_parse(file, 10 + n + 8, "x.npy", &found, &count, &err),
                        cases[i].message);
     }
     static uint8_t file[1 << 12];
     int32_t values[] = {1, 2, 3};
     size_t bytes = write_npy(file, 1, "<i8", values, 3);
     for (size_t cut = 0; cut < bytes; cut++)
-        assert_refused(fkv_npy_parse(file, cut, "x.npy", &found, &count, &err), err, "x.npy");
+        assert_refused(fkv_npy_parse(file, cut, "x.npy", &found, &count, &err), "x.npy");
     file[bytes - 9] = 0x80;
-    assert_refused(fkv_npy_parse(file, bytes, "x.npy", &found, &count, &err), err, "token 1: -");
+    assert_refused(fkv_npy_parse(file, bytes, "x.npy", &found, &count, &err), "token 1: -");
     file[6] = 4;
-    assert_refused(fkv_npy_parse(file, bytes, "x.npy", &found, &count, &err), err, "version");
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(texts_come_whole_and_in_order),
-        cmocka_unit_test(rows_that_are_empty_are_left_out_and_counted),
-        cmocka_unit_test(files_of_any_name_are_read_by_their_format),
-        cmocka_unit_test(only_the_field_of_a_row_is_read),
-        cmocka_unit_test(npy_of_every_integer_type_gives_the_ids),
-        cmocka_unit_test(raw_ids_are_little_endian),
-        cmocka_unit_test(the_first_ids_are_shown_as_text),
-        cmocka_unit_test(what_cannot_be_read_is_named),
-        cmocka_unit_test(absurd_npy_headers_are_refused),
-    };
-    return test_run(tests, NULL, NULL);
+    assert_refused(fkv_npy_parse(file, bytes, "x.npy", &found, &count, &err), "version");
 }

@@ -8,9 +8,8 @@ static struct gguf_file file;
 static struct fkv_gguf *parsed(unsigned char **memory) {
     size_t bytes;
     struct fkv_gguf *g;
-    struct fkv_error err;
     *memory = gguf_assemble(&file, &bytes);
-    assert_ok(fkv_gguf_parse(*memory, bytes, "m.gguf", &g, &err), err);
+    assert_ok(fkv_gguf_parse(*memory, bytes, "m.gguf", &g, &err));
     return g;
 }
 
@@ -18,9 +17,8 @@ static struct fkv_gguf *parsed(unsigned char **memory) {
 static void refused(const char *text) {
     size_t bytes;
     struct fkv_gguf *g;
-    struct fkv_error err;
     unsigned char *memory = gguf_assemble(&file, &bytes);
-    assert_refused(fkv_gguf_parse(memory, bytes, "m.gguf", &g, &err), err, text);
+    assert_refused(fkv_gguf_parse(memory, bytes, "m.gguf", &g, &err), text);
     if (strncmp(err.message, "m.gguf: ", 8)) fail_msg("message \"%s\" names no file", err.message);
     assert_null(g);
     free(memory);
@@ -28,9 +26,7 @@ static void refused(const char *text) {
 
 /* ---- what is read ---- */
 
-static void metadata_are_found_by_key(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(metadata_are_found_by_key) {
     struct fkv_gguf_string s = {0};
     struct fkv_gguf_array array;
     int64_t i = 0;
@@ -51,43 +47,42 @@ static void metadata_are_found_by_key(void **state) {
     gguf_put(&file.keys, (float[]){0.5f, -2}, 8);
     unsigned char *memory;
     struct fkv_gguf *g = parsed(&memory);
-    assert_ok(fkv_gguf_get_int(g, "i8", true, -9, 9, &i, &err), err);
+    assert_ok(fkv_gguf_get_int(g, "i8", true, -9, 9, &i, &err));
     assert_int_equal(i, -5);
-    assert_ok(fkv_gguf_get_int(g, "i32", true, INT32_MIN, 0, &i, &err), err);
+    assert_ok(fkv_gguf_get_int(g, "i32", true, INT32_MIN, 0, &i, &err));
     assert_int_equal(i, -70000);
-    assert_ok(fkv_gguf_get_int(g, "u64", true, 0, INT64_MAX, &i, &err), err);
+    assert_ok(fkv_gguf_get_int(g, "u64", true, 0, INT64_MAX, &i, &err));
     assert_true(i == INT64_MAX);
-    assert_ok(fkv_gguf_get_double(g, "f64", true, 0, 1, &x, &err), err);
+    assert_ok(fkv_gguf_get_double(g, "f64", true, 0, 1, &x, &err));
     assert_close(x, 0.125, 0, 0);
-    assert_ok(fkv_gguf_get_bool(g, "yes", true, &b, &err), err);
+    assert_ok(fkv_gguf_get_bool(g, "yes", true, &b, &err));
     assert_true(b);
-    assert_ok(fkv_gguf_get_string(g, "name", true, &s, &err), err);
+    assert_ok(fkv_gguf_get_string(g, "name", true, &s, &err));
     assert_true(s.bytes == 6 && !memcmp(s.text, "a name", 6));
-    assert_ok(fkv_gguf_get_array(g, "words", true, FKV_GGUF_STRING, &array, &err), err);
+    assert_ok(fkv_gguf_get_array(g, "words", true, FKV_GGUF_STRING, &array, &err));
     s = fkv_gguf_next_string(&array);
     assert_true(s.bytes == 3 && !memcmp(s.text, "one", 3) && array.count == 1);
     s = fkv_gguf_next_string(&array);
     assert_true(s.bytes == 0 && array.count == 0);
-    assert_ok(fkv_gguf_get_array(g, "scores", true, FKV_GGUF_FLOAT32, &array, &err), err);
+    assert_ok(fkv_gguf_get_array(g, "scores", true, FKV_GGUF_FLOAT32, &array, &err));
     assert_true(array.count == 2 && fkv_gguf_item(&array, 1) == -2);
 
     i = 42;
-    assert_ok(fkv_gguf_get_int(g, "none", false, 0, 9, &i, &err), err);
+    assert_ok(fkv_gguf_get_int(g, "none", false, 0, 9, &i, &err));
     assert_int_equal(i, 42);
-    assert_refused(fkv_gguf_get_int(g, "none", true, 0, 9, &i, &err), err,
+    assert_refused(fkv_gguf_get_int(g, "none", true, 0, 9, &i, &err),
                    "m.gguf: key none: expected it, found nothing");
-    assert_refused(fkv_gguf_get_int(g, "i8", true, 0, 9, &i, &err), err,
+    assert_refused(fkv_gguf_get_int(g, "i8", true, 0, 9, &i, &err),
                    "m.gguf: key i8: expected an integer in [0, 9], found -5");
-    assert_refused(fkv_gguf_get_int(g, "name", true, 0, 9, &i, &err), err,
+    assert_refused(fkv_gguf_get_int(g, "name", true, 0, 9, &i, &err),
                    "m.gguf: key name: expected an integer, found string");
-    assert_refused(fkv_gguf_get_array(g, "scores", true, FKV_GGUF_STRING, &array, &err), err,
+    assert_refused(fkv_gguf_get_array(g, "scores", true, FKV_GGUF_STRING, &array, &err),
                    "m.gguf: key scores: expected an array of string, found one of float32");
     fkv_gguf_close(g);
     free(memory);
 }
 
-static void tensors_have_their_shapes_the_other_way_round(void **state) {
-    (void)state;
+TEST(tensors_have_their_shapes_the_other_way_round) {
     unsigned char blocks[2 * 34], *memory;
     float x[3] = {1, 2, 3};
     for (size_t i = 0; i < sizeof blocks; i++) blocks[i] = (unsigned char)i;
@@ -117,11 +112,9 @@ static void tensors_have_their_shapes_the_other_way_round(void **state) {
 
 /* ---- refusals ---- */
 
-static void versions_and_counts_are_checked(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(versions_and_counts_are_checked) {
     struct fkv_gguf *g;
-    assert_refused(fkv_gguf_parse("GGUX\3\0\0\0", 8, "m.gguf", &g, &err), err, "expected GGUF");
+    assert_refused(fkv_gguf_parse("GGUX\3\0\0\0", 8, "m.gguf", &g, &err), "expected GGUF");
     gguf_begin(&file);
     file.version = 1;
     refused("header: version: expected 2 or 3, found 1");
@@ -137,8 +130,7 @@ static void versions_and_counts_are_checked(void **state) {
     refused("header: number of tensors: expected at most");
 }
 
-static void keys_are_checked(void **state) {
-    (void)state;
+TEST(keys_are_checked) {
     gguf_begin(&file);
     gguf_key(&file, "odd", 13, "12345678", 8);
     refused("key odd: type: expected 0 to 12, found 13");
@@ -166,8 +158,7 @@ static void keys_are_checked(void **state) {
     refused("name of a key: expected at most");
 }
 
-static void tensors_are_checked(void **state) {
-    (void)state;
+TEST(tensors_are_checked) {
     static const struct {
         uint32_t dims;
         uint64_t sizes[5];
@@ -223,11 +214,9 @@ static void small_model(void) {
     gguf_tensor(&file, "b", 0, 3, 0, (float[3]){1, 2, 3}, 12);
 }
 
-static void a_file_that_is_cut_short_is_refused(void **state) {
-    (void)state;
+TEST(a_file_that_is_cut_short_is_refused) {
     size_t bytes;
     struct fkv_gguf *g;
-    struct fkv_error err;
     small_model();
     unsigned char *memory = gguf_assemble(&file, &bytes);
     for (size_t n = 0; n < bytes; n++) {
@@ -240,11 +229,9 @@ static void a_file_that_is_cut_short_is_refused(void **state) {
     free(memory);
 }
 
-static void changed_bytes_give_a_verdict(void **state) {
-    (void)state;
+TEST(changed_bytes_give_a_verdict) {
     size_t bytes;
     struct fkv_gguf *g;
-    struct fkv_error err;
     small_model();
     unsigned char *memory = gguf_assemble(&file, &bytes);
     for (int round = 0; round < 20000; round++) {
@@ -256,17 +243,4 @@ static void changed_bytes_give_a_verdict(void **state) {
     }
     free(memory);
     fkv_gguf_close(NULL);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(metadata_are_found_by_key),
-        cmocka_unit_test(tensors_have_their_shapes_the_other_way_round),
-        cmocka_unit_test(versions_and_counts_are_checked),
-        cmocka_unit_test(keys_are_checked),
-        cmocka_unit_test(tensors_are_checked),
-        cmocka_unit_test(a_file_that_is_cut_short_is_refused),
-        cmocka_unit_test(changed_bytes_give_a_verdict),
-    };
-    return test_run(tests, NULL, NULL);
 }

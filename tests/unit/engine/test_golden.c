@@ -56,17 +56,15 @@ static void compare(const char *model, const char *backend, int block, const cha
 
 static void feed_all(struct fkv_session *s, const int32_t *tokens, int count, int block, int vocab,
                      float *logits) {
-    struct fkv_error err;
     for (int at = 0; at < count; at += block) {
         int rows = count - at < block ? count - at : block;
-        assert_ok(fkv_session_feed(s, tokens + at, rows, &err), err);
-        assert_ok(fkv_session_logits(s, 0, rows, logits + (size_t)at * (size_t)vocab, &err), err);
+        assert_ok(fkv_session_feed(s, tokens + at, rows, &err));
+        assert_ok(fkv_session_logits(s, 0, rows, logits + (size_t)at * (size_t)vocab, &err));
     }
 }
 
 static void check_run(const struct fkv_model *model, const char *name, const char *backend,
                       const struct fkv_safetensors *expected, int block) {
-    struct fkv_error err;
     struct fkv_session *session;
     struct recording seen = {.model = model};
     const struct fkv_tensor *tokens = expected_tensor(expected, "tokens"),
@@ -78,11 +76,11 @@ static void check_run(const struct fkv_model *model, const char *name, const cha
     struct fkv_session_options options = {
         .block = block, .max_tokens = count, .cache_dtype = FKV_F32};
     if (!strcmp(backend, "cuda") && model->config.rotations[0].channels < model->config.head_dim) {
-        assert_refused(fkv_session_open(model, &policy, &options, &session, &err), err,
+        assert_refused(fkv_session_open(model, &policy, &options, &session, &err),
                        "channels of a head to turn, or none");
         return;
     }
-    assert_ok(fkv_session_open(model, &policy, &options, &session, &err), err);
+    assert_ok(fkv_session_open(model, &policy, &options, &session, &err));
     for (int site = 0; site < STATES; site++)
         fkv_session_tap(session, (enum fkv_site)site, record, &seen);
 
@@ -105,7 +103,6 @@ static void check_run(const struct fkv_model *model, const char *name, const cha
 /* `adapter`: the folder of one, or NULL; then its results are what is compared with. */
 static void check_model(const char *name, const char *adapter, const char *backend,
                         bool one_by_one) {
-    struct fkv_error err = {0};
     const struct fkv_backend_ops *ops;
     struct fkv_backend *processor;
     struct fkv_model *model;
@@ -113,15 +110,13 @@ static void check_model(const char *name, const char *adapter, const char *backe
     char folder[128], results[160];
     snprintf(folder, sizeof folder, "tests/golden/%s", name);
     snprintf(results, sizeof results, "%s/expected", adapter ? adapter : folder);
-    assert_ok(fkv_backend_find(backend, &ops, NULL, &err), err);
+    assert_ok(fkv_backend_find(backend, &ops, NULL, &err));
     assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2, .compute = FKV_COMPUTE_F32},
-                        &processor, &err),
-              err);
+                        &processor, &err));
     assert_ok(fkv_model_open(folder, ops, processor,
                              &(struct fkv_model_options){.check_values = true, .adapter = adapter},
-                             &model, &err),
-              err);
-    assert_ok(fkv_safetensors_open(results, &expected, &err), err);
+                             &model, &err));
+    assert_ok(fkv_safetensors_open(results, &expected, &err));
     static const int blocks[] = {1, 7, MAX_TOKENS};
     for (size_t i = !one_by_one; i < sizeof blocks / sizeof blocks[0]; i++)
         check_run(model, name, backend, expected, blocks[i]);
@@ -154,46 +149,39 @@ static void family_equals_transformers(void **state) {
     check_model(*state, NULL, "reference", !slow);
 }
 
-int main(void) {
-#define MODEL(test, folder)                                                                        \
-    { test, equals_transformers, NULL, NULL, folder }
-#define ADAPTER(test, folder, base)                                                                \
-    {                                                                                              \
-        test, equals_peft, NULL, NULL, (const char *[]) { folder, base }                           \
-    }
-#define FAMILY(test, folder)                                                                       \
-    { test, family_equals_transformers, NULL, NULL, folder }
-    const struct CMUnitTest tests[] = {
-        MODEL("llama_multi_head_untied_equals_transformers", "llama-mha"),
-        MODEL("llama_grouped_query_tied_equals_transformers", "llama-gqa-tied"),
-        MODEL("llama3_rope_equals_transformers", "llama3-rope"),
-        MODEL("linear_rope_equals_transformers", "linear-rope"),
-        MODEL("yarn_equals_transformers", "yarn-rope"),
-        MODEL("dynamic_rope_within_the_context_equals_transformers", "dynamic-rope-within"),
-        MODEL("dynamic_rope_beyond_it_equals_transformers", "dynamic-rope-beyond"),
-        MODEL("longrope_within_its_original_context_equals_transformers", "longrope-within"),
-        MODEL("longrope_beyond_it_equals_transformers", "longrope-beyond"),
-        MODEL("mistral_equals_transformers", "mistral"),
-        MODEL("qwen2_equals_transformers", "qwen2"),
-        MODEL("qwen3_equals_transformers", "qwen3"),
-        MODEL("heads_wider_than_the_model_equal_transformers", "wide-heads"),
-        MODEL("f16_checkpoint_equals_transformers_in_float32", "llama-f16"),
-        MODEL("bf16_checkpoint_equals_transformers_in_float32", "llama-bf16"),
-        MODEL("sharded_checkpoint_equals_transformers", "sharded"),
-        ADAPTER("ranks_and_alphas_by_pattern_equal_peft", "patterns", "llama-mha"),
-        ADAPTER("embedding_of_a_tied_base_equals_peft", "tied-embedding", "llama-gqa-tied"),
-        ADAPTER("whole_modules_equal_peft", "saved-modules", "llama-gqa-tied"),
-        ADAPTER("biases_equal_peft", "biases", "qwen2"),
-        FAMILY("mistral_that_slides_equals_transformers", "mistral-sliding"),
-        FAMILY("qwen3_with_layers_that_slide_equals_transformers", "qwen3-sliding"),
-        FAMILY("smollm3_with_listed_rotations_equals_transformers", "smollm3"),
-        FAMILY("smollm3_by_interval_that_slides_equals_transformers", "smollm3-interval"),
-        FAMILY("phi3_equals_transformers", "phi3"),
-        FAMILY("phi3_with_partial_rotation_equals_transformers", "phi3-partial"),
-        FAMILY("granite_equals_transformers", "granite"),
-        FAMILY("olmo2_equals_transformers", "olmo2"),
-        FAMILY("gemma2_equals_transformers", "gemma2"),
-        FAMILY("gemma3_within_a_multimodal_checkpoint_equals_transformers", "gemma3"),
-    };
-    return test_run(tests, NULL, NULL);
-}
+#define MODEL(name, folder) TEST_OF(name, equals_transformers, folder)
+#define ADAPTER(name, folder, base)                                                                \
+    static const char *const name##_folders[] = {folder, base};                                    \
+    TEST_OF(name, equals_peft, name##_folders)
+#define FAMILY(name, folder) TEST_OF(name, family_equals_transformers, folder)
+
+MODEL(llama_multi_head_untied_equals_transformers, "llama-mha")
+MODEL(llama_grouped_query_tied_equals_transformers, "llama-gqa-tied")
+MODEL(llama3_rope_equals_transformers, "llama3-rope")
+MODEL(linear_rope_equals_transformers, "linear-rope")
+MODEL(yarn_equals_transformers, "yarn-rope")
+MODEL(dynamic_rope_within_the_context_equals_transformers, "dynamic-rope-within")
+MODEL(dynamic_rope_beyond_it_equals_transformers, "dynamic-rope-beyond")
+MODEL(longrope_within_its_original_context_equals_transformers, "longrope-within")
+MODEL(longrope_beyond_it_equals_transformers, "longrope-beyond")
+MODEL(mistral_equals_transformers, "mistral")
+MODEL(qwen2_equals_transformers, "qwen2")
+MODEL(qwen3_equals_transformers, "qwen3")
+MODEL(heads_wider_than_the_model_equal_transformers, "wide-heads")
+MODEL(f16_checkpoint_equals_transformers_in_float32, "llama-f16")
+MODEL(bf16_checkpoint_equals_transformers_in_float32, "llama-bf16")
+MODEL(sharded_checkpoint_equals_transformers, "sharded")
+ADAPTER(ranks_and_alphas_by_pattern_equal_peft, "patterns", "llama-mha")
+ADAPTER(embedding_of_a_tied_base_equals_peft, "tied-embedding", "llama-gqa-tied")
+ADAPTER(whole_modules_equal_peft, "saved-modules", "llama-gqa-tied")
+ADAPTER(biases_equal_peft, "biases", "qwen2")
+FAMILY(mistral_that_slides_equals_transformers, "mistral-sliding")
+FAMILY(qwen3_with_layers_that_slide_equals_transformers, "qwen3-sliding")
+FAMILY(smollm3_with_listed_rotations_equals_transformers, "smollm3")
+FAMILY(smollm3_by_interval_that_slides_equals_transformers, "smollm3-interval")
+FAMILY(phi3_equals_transformers, "phi3")
+FAMILY(phi3_with_partial_rotation_equals_transformers, "phi3-partial")
+FAMILY(granite_equals_transformers, "granite")
+FAMILY(olmo2_equals_transformers, "olmo2")
+FAMILY(gemma2_equals_transformers, "gemma2")
+FAMILY(gemma3_within_a_multimodal_checkpoint_equals_transformers, "gemma3")

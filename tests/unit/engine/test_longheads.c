@@ -10,8 +10,6 @@
 
 enum { VOCAB = 96, LAYERS = 2, KV_HEADS = 2, HEAD_DIM = 8, TOKENS = 80, SEQUENCES = 2 };
 
-static struct fkv_error err;
-
 /* Few where the backend is emulated. */
 static int rounds(void) { return getenv("FKV_TEST_SMALL") ? 1 : 3; }
 
@@ -24,11 +22,10 @@ struct side {
 static struct side open_side(const char *backend) {
     struct side side;
     const struct fkv_backend_options options = {.compute = FKV_COMPUTE_F32};
-    assert_ok(fkv_backend_find(backend, &side.ops, NULL, &err), err);
-    assert_ok(side.ops->open(&options, &side.backend, &err), err);
+    assert_ok(fkv_backend_find(backend, &side.ops, NULL, &err));
+    assert_ok(side.ops->open(&options, &side.backend, &err));
     assert_ok(fkv_model_open("tests/golden/llama-gqa-tied", side.ops, side.backend,
-                             &(struct fkv_model_options){.check_values = true}, &side.model, &err),
-              err);
+                             &(struct fkv_model_options){.check_values = true}, &side.model, &err));
     return side;
 }
 
@@ -53,8 +50,7 @@ static struct fkv_session *open_session(struct side side, int32_t chunk, int32_t
         .block = TOKENS, .sequences = sequences, .max_tokens = TOKENS};
     struct fkv_session *s;
     assert_ok(
-        fkv_session_open(side.model, chunks ? &policy : &fkv_full_attention, &options, &s, &err),
-        err);
+        fkv_session_open(side.model, chunks ? &policy : &fkv_full_attention, &options, &s, &err));
     return s;
 }
 
@@ -64,8 +60,8 @@ static void feed(struct fkv_session *s, const int32_t *tokens, int32_t from, int
     for (int32_t at = from, rows; at < until; at += rows) {
         rows = test_between(1, most);
         if (rows > until - at) rows = until - at;
-        assert_ok(fkv_session_feed(s, tokens + at, rows, &err), err);
-        assert_ok(fkv_session_logits(s, 0, rows, logits + at * VOCAB, &err), err);
+        assert_ok(fkv_session_feed(s, tokens + at, rows, &err));
+        assert_ok(fkv_session_logits(s, 0, rows, logits + at * VOCAB, &err));
     }
 }
 
@@ -108,8 +104,7 @@ static double backends_differ(void) {
     return distance(one, other, 0, TOKENS);
 }
 
-static void the_backend_equals_the_reference(void **state) {
-    (void)state;
+TEST(the_backend_equals_the_reference) {
     for (int i = 0; i < rounds(); i++) assert_near(backends_differ);
 }
 
@@ -127,8 +122,7 @@ static double blocks_differ(void) {
     return distance(one, other, 0, TOKENS);
 }
 
-static void blocks_of_any_size_change_nothing(void **state) {
-    (void)state;
+TEST(blocks_of_any_size_change_nothing) {
     for (int i = 0; i < rounds(); i++) assert_near(blocks_differ);
 }
 
@@ -145,11 +139,10 @@ static double sequences_differ(void) {
             const int32_t left = TOKENS - fed[q], rows = test_between(1, 17);
             feeds[q] = (struct fkv_feed){q, tokens[q] + fed[q], rows < left ? rows : left};
         }
-        assert_ok(fkv_session_feed_batch(s, feeds, SEQUENCES, &err), err);
+        assert_ok(fkv_session_feed_batch(s, feeds, SEQUENCES, &err));
         for (int q = 0, row = 0; q < SEQUENCES; row += feeds[q++].count) {
             assert_ok(
-                fkv_session_logits(s, row, feeds[q].count, together[q] + fed[q] * VOCAB, &err),
-                err);
+                fkv_session_logits(s, row, feeds[q].count, together[q] + fed[q] * VOCAB, &err));
             fed[q] += feeds[q].count;
         }
     }
@@ -164,10 +157,7 @@ static double sequences_differ(void) {
     return most;
 }
 
-static void sequences_side_by_side_equal_each_alone(void **state) {
-    (void)state;
-    assert_near(sequences_differ);
-}
+TEST(sequences_side_by_side_equal_each_alone) { assert_near(sequences_differ); }
 
 static double restored_differs(void) {
     int32_t tokens[TOKENS], others[TOKENS];
@@ -178,9 +168,9 @@ static double restored_differs(void) {
     draw_tokens(tokens);
     draw_tokens(others);
     feed(s, tokens, 0, at, 20, one);
-    assert_ok(fkv_session_snapshot(s, &snapshot, &err), err);
+    assert_ok(fkv_session_snapshot(s, &snapshot, &err));
     feed(s, others, at, TOKENS, 20, other);
-    assert_ok(fkv_session_restore(s, snapshot, &err), err);
+    assert_ok(fkv_session_restore(s, snapshot, &err));
     feed(s, tokens, at, TOKENS, 20, one);
     fkv_session_reset(s, 0);
     feed(s, tokens, 0, TOKENS, 20, other);
@@ -190,13 +180,9 @@ static double restored_differs(void) {
     return distance(one, other, 0, TOKENS);
 }
 
-static void a_restored_session_goes_on_as_before(void **state) {
-    (void)state;
-    assert_near(restored_differs);
-}
+TEST(a_restored_session_goes_on_as_before) { assert_near(restored_differs); }
 
-static void up_to_the_window_it_is_full_attention(void **state) {
-    (void)state;
+TEST(up_to_the_window_it_is_full_attention) {
     int32_t tokens[TOKENS];
     struct side side = tested();
     float *const logits[] = {one, other};
@@ -212,8 +198,7 @@ static void up_to_the_window_it_is_full_attention(void **state) {
 
 /* ---- what it counts ---- */
 
-static void every_token_is_held_and_k_chunks_are_seen(void **state) {
-    (void)state;
+TEST(every_token_is_held_and_k_chunks_are_seen) {
     enum { CHUNK = 7, CHUNKS = 4 };
     int32_t tokens[TOKENS];
     double slots[TOKENS];
@@ -221,7 +206,7 @@ static void every_token_is_held_and_k_chunks_are_seen(void **state) {
     struct side side = tested();
     struct fkv_session *s = open_session(side, CHUNK, CHUNKS, 1);
     draw_tokens(tokens);
-    assert_ok(fkv_session_feed(s, tokens, TOKENS, &err), err);
+    assert_ok(fkv_session_feed(s, tokens, TOKENS, &err));
     fkv_session_row_state(s, 0, TOKENS, slots, NULL, NULL);
     for (int t = 0; t < TOKENS; t++)
         assert_close(slots[t], t < CHUNK * CHUNKS ? t + 1 : CHUNK * (CHUNKS - 1) + t % CHUNK + 1,
@@ -242,27 +227,13 @@ static void refused(int32_t window, int32_t chunk, const char *message) {
     const struct fkv_config config = {
         .layers = 2, .kv_heads = 2, .trained_context = 600, .head_dim = 8};
     struct fkv_policy_setup setup;
-    assert_refused(fkv_policy_setup(&policy, &config, 1000, &setup, &err), err, message);
+    assert_refused(fkv_policy_setup(&policy, &config, 1000, &setup, &err), message);
     assert_int_equal(fkv_exit_status(&err), FKV_EXIT_USAGE);
 }
 
-static void windows_that_are_no_chunks_are_refused(void **state) {
-    (void)state;
+TEST(windows_that_are_no_chunks_are_refused) {
     refused(64, 24, "--window: expected at least 3 chunks of 24 slots (--chunk), found 64");
     refused(64, 20, "--window: expected a multiple of the 20 slots of --chunk, found 64");
     refused(0, 256, "--window: expected at least 3 chunks of 256 slots (--chunk), found 600");
     refused(64, 0, "--chunk: expected a number from 1");
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_backend_equals_the_reference),
-        cmocka_unit_test(blocks_of_any_size_change_nothing),
-        cmocka_unit_test(sequences_side_by_side_equal_each_alone),
-        cmocka_unit_test(a_restored_session_goes_on_as_before),
-        cmocka_unit_test(up_to_the_window_it_is_full_attention),
-        cmocka_unit_test(every_token_is_held_and_k_chunks_are_seen),
-        cmocka_unit_test(windows_that_are_no_chunks_are_refused),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -7,13 +7,11 @@
 
 enum { ROUNDS = 40 };
 
-static struct fkv_error err;
-
 static float *filled(const char *name, int n, int retained) {
     struct fkv_operator o;
     float *m = malloc(sizeof *m * (size_t)n * (size_t)retained);
-    assert_ok(fkv_operator_parse(name, &o, &err), err);
-    assert_ok(fkv_operator_fill(&o, n, retained, m, &err), err);
+    assert_ok(fkv_operator_parse(name, &o, &err));
+    assert_ok(fkv_operator_fill(&o, n, retained, m, &err));
     return m;
 }
 
@@ -38,8 +36,7 @@ static void assert_rows_are_orthogonal_of_one_length(const float *m, int n, int 
             assert_close(product(m + j * n, m + k * n, n), j == k ? square : 0, 3e-6, 0);
 }
 
-static void a_constant_stays_that_constant(void **state) {
-    (void)state;
+TEST(a_constant_stays_that_constant) {
     const char *const names[] = {"dct", "meanpool", "decimate", "random", "random:5", "haar"};
     for (int round = 0; round < ROUNDS; round++) {
         const int n = test_between(2, 90), retained = test_between(1, n);
@@ -51,8 +48,7 @@ static void a_constant_stays_that_constant(void **state) {
     }
 }
 
-static void bands_and_random_operators_have_orthogonal_rows(void **state) {
-    (void)state;
+TEST(bands_and_random_operators_have_orthogonal_rows) {
     for (int round = 0; round < ROUNDS; round++) {
         const int n = test_between(2, 90), retained = test_between(1, n);
         char band[32];
@@ -66,8 +62,7 @@ static void bands_and_random_operators_have_orthogonal_rows(void **state) {
     }
 }
 
-static void keeping_every_slot_changes_nothing(void **state) {
-    (void)state;
+TEST(keeping_every_slot_changes_nothing) {
     const char *const names[] = {"dct", "meanpool", "decimate", "haar"};
     for (int round = 0; round < ROUNDS; round++) {
         const int n = test_between(1, 90);
@@ -80,8 +75,7 @@ static void keeping_every_slot_changes_nothing(void **state) {
     }
 }
 
-static void halving_powers_of_two_makes_haar_a_mean_pool(void **state) {
-    (void)state;
+TEST(halving_powers_of_two_makes_haar_a_mean_pool) {
     for (int n = 2; n <= 128; n *= 2)
         for (int retained = 1; retained <= n; retained *= 2) {
             float *haar = filled("haar", n, retained), *pool = filled("meanpool", n, retained);
@@ -90,8 +84,7 @@ static void halving_powers_of_two_makes_haar_a_mean_pool(void **state) {
         }
 }
 
-static void seeds_differ(void **state) {
-    (void)state;
+TEST(seeds_differ) {
     float *a = filled("random", 20, 9), *b = filled("random:0", 20, 9),
           *c = filled("random:1", 20, 9);
     assert_memory_equal(a, b, sizeof *a * 180);
@@ -99,17 +92,15 @@ static void seeds_differ(void **state) {
     free(a), free(b), free(c);
 }
 
-static void names_that_are_none_are_refused(void **state) {
-    (void)state;
+TEST(names_that_are_none_are_refused) {
     const char *const bad[] = {"",       "fourier",   "dct:1",    "dct-band", "dct-band:",
                                "haar:2", "random:-1", "random:x", "ops.h5",   "klt:capture"};
     struct fkv_operator o;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        assert_refused(fkv_operator_parse(bad[i], &o, &err), err, "--operator");
+        assert_refused(fkv_operator_parse(bad[i], &o, &err), "--operator");
 }
 
-static void a_file_of_another_shape_is_refused(void **state) {
-    (void)state;
+TEST(a_file_of_another_shape_is_refused) {
     const struct fkv_config config = {
         .layers = 2, .kv_heads = 3, .trained_context = 512, .head_dim = 8};
     float one[1] = {0};
@@ -123,20 +114,19 @@ static void a_file_of_another_shape_is_refused(void **state) {
     const struct fkv_policy_options options = {
         .name = "linear", .window = 64, .sinks = 4, .operator_data = &data};
     struct fkv_policy_setup s;
-    assert_ok(fkv_policy_setup(&options, &config, 1000, &s, &err), err);
+    assert_ok(fkv_policy_setup(&options, &config, 1000, &s, &err));
     fkv_policy_setup_free(&s);
     data.n = 61;
-    assert_refused(fkv_policy_setup(&options, &config, 1000, &s, &err), err,
+    assert_refused(fkv_policy_setup(&options, &config, 1000, &s, &err),
                    "op.h5@0: operator: expected L x n = 30 x 60");
     data.n = 60, data.layers = 2;
-    assert_refused(fkv_policy_setup(&options, &config, 1000, &s, &err), err, "found 2 layers of 1");
+    assert_refused(fkv_policy_setup(&options, &config, 1000, &s, &err), "found 2 layers of 1");
 }
 
 #ifndef FKV_PLAIN
 /* Whatever was measured: a constant stays, rows are orthogonal. Of a Markov process of first order
  * that forgets slowly: FreqKV's. */
-static void a_fitted_operator_is_freqkv_for_a_markov_process(void **state) {
-    (void)state;
+TEST(a_fitted_operator_is_freqkv_for_a_markov_process) {
     for (int round = 0; round < ROUNDS; round++) {
         const int n = test_between(2, 60), retained = test_between(1, n);
         double r[60] = {0}, x[60];
@@ -144,29 +134,13 @@ static void a_fitted_operator_is_freqkv_for_a_markov_process(void **state) {
         for (int i = 0; i < n; i++) x[i] = test_normal();
         for (int k = 0; k < n; k++)
             for (int i = 0; i + k < n; i++) r[k] += x[i] * x[i + k];
-        assert_ok(fkv_operator_fit(r, n, retained, m, &err), err);
+        assert_ok(fkv_operator_fit(r, n, retained, m, &err));
         assert_constant_stays(m, n, retained, 1);
         assert_rows_are_orthogonal_of_one_length(m, n, retained);
         for (int k = 0; k < n; k++) r[k] = pow(1 - 1e-6, k);
-        assert_ok(fkv_operator_fit(r, n, retained, m, &err), err);
+        assert_ok(fkv_operator_fit(r, n, retained, m, &err));
         assert_arrays_close(m, dct, (size_t)(n * retained), 1e-3, 0);
         free(m), free(dct);
     }
 }
 #endif
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_constant_stays_that_constant),
-        cmocka_unit_test(bands_and_random_operators_have_orthogonal_rows),
-        cmocka_unit_test(keeping_every_slot_changes_nothing),
-        cmocka_unit_test(halving_powers_of_two_makes_haar_a_mean_pool),
-        cmocka_unit_test(seeds_differ),
-        cmocka_unit_test(names_that_are_none_are_refused),
-        cmocka_unit_test(a_file_of_another_shape_is_refused),
-#ifndef FKV_PLAIN
-        cmocka_unit_test(a_fitted_operator_is_freqkv_for_a_markov_process),
-#endif
-    };
-    return test_run(tests, NULL, NULL);
-}

@@ -7,7 +7,6 @@
 #include "engine/cache/ratios.h"
 #include "kernels/base/ratio.h"
 
-static struct fkv_error err;
 static const struct fkv_config config = {
     .layers = 2, .kv_heads = 3, .trained_context = 512, .head_dim = 8};
 
@@ -18,10 +17,9 @@ static int setup_of(const char *name, int32_t window, int32_t sinks, int32_t rec
     return fkv_policy_setup(&o, &config, 1000, setup, &err);
 }
 
-static void defaults_are_the_trained_context_four_sinks_and_one_half(void **state) {
-    (void)state;
+TEST(defaults_are_the_trained_context_four_sinks_and_one_half) {
     struct fkv_policy_setup s;
-    assert_ok(setup_of("freqkv", 0, -1, 0, NULL, &s), err);
+    assert_ok(setup_of("freqkv", 0, -1, 0, NULL, &s));
     assert_int_equal(s.window, 512);
     assert_int_equal(s.sinks, 4);
     assert_int_equal(s.compressible, 508);
@@ -31,8 +29,7 @@ static void defaults_are_the_trained_context_four_sinks_and_one_half(void **stat
     fkv_policy_setup_free(&s);
 }
 
-static void retained_slots_are_floored_with_a_hair_of_tolerance(void **state) {
-    (void)state;
+TEST(retained_slots_are_floored_with_a_hair_of_tolerance) {
     assert_int_equal(fkv_retained(0.5, 4092), 2046);
     assert_int_equal(fkv_retained(0.29, 100), 29); /* 0.29 * 100 is 28.999999999999996 */
     assert_int_equal(fkv_retained(0.1, 4092), 409);
@@ -40,15 +37,13 @@ static void retained_slots_are_floored_with_a_hair_of_tolerance(void **state) {
 }
 
 /* As deep as the system takes: 4095 bytes. */
-static void a_table_is_read_from_a_path_of_any_length(void **state) {
-    (void)state;
+TEST_IN_FOLDER(a_table_is_read_from_a_path_of_any_length) {
     const int lengths[] = {500, 511, 512, 700, 4000, 4095};
-    char base[256], text[4200];
-    test_make_folder(base);
+    char text[4200];
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         struct fkv_ratios ratios;
         size_t wanted = (size_t)lengths[i] - strlen("/gamma.json"),
-               used = (size_t)sprintf(text, "@%s", base) - 1;
+               used = (size_t)sprintf(text, "@%s", folder) - 1;
         while (used < wanted) {
             size_t left = wanted - used, step = left > 300   ? 200
                                                 : left > 200 ? left / 2
@@ -61,44 +56,38 @@ static void a_table_is_read_from_a_path_of_any_length(void **state) {
         strcat(text, "/gamma.json");
         assert_int_equal(strlen(text + 1), lengths[i]);
         test_write_text(text + 1, "{\"gamma\": [[0.5, 0.25, 0.5], [0.5, 0.5, 0.5]]}");
-        assert_ok(fkv_ratios_read(text, 2, 3, &ratios, &err), err);
+        assert_ok(fkv_ratios_read(text, 2, 3, &ratios, &err));
         assert_close(ratios.gamma[1], 0.25, 0, 0);
         assert_string_equal(ratios.where, text + 1);
         fkv_ratios_free(&ratios);
-        assert_refused(fkv_ratios_read(text, 2, 4, &ratios, &err), err,
+        assert_refused(fkv_ratios_read(text, 2, 4, &ratios, &err),
                        "gamma.json: gamma[0]: expected 4 KV heads");
     }
-    test_remove_folder(base);
 }
 
-static void bad_options_are_refused_by_name(void **state) {
-    (void)state;
+TEST(bad_options_are_refused_by_name) {
     struct fkv_policy_setup s;
-    assert_refused(setup_of("best", 64, 4, 0, NULL, &s), err,
+    assert_refused(setup_of("best", 64, 4, 0, NULL, &s),
                    "expected one of full, freqkv, linear, local, streaming, snapkv, pyramidkv, "
                    "h2o, keydiff, knorm, longheads, found \"best\"");
-    assert_refused(setup_of("freqkv", 4, 4, 0, NULL, &s), err,
+    assert_refused(setup_of("freqkv", 4, 4, 0, NULL, &s),
                    "--window: expected more than the 4 sinks, found 4");
-    assert_refused(setup_of("streaming", 3, 4, 0, NULL, &s), err, "--window");
-    assert_refused(setup_of("freqkv", 20, 4, 16, NULL, &s), err,
-                   "--recent slots together, found 20");
-    assert_refused(setup_of("local", 64, 4, 8, NULL, &s), err,
+    assert_refused(setup_of("streaming", 3, 4, 0, NULL, &s), "--window");
+    assert_refused(setup_of("freqkv", 20, 4, 16, NULL, &s), "--recent slots together, found 20");
+    assert_refused(setup_of("local", 64, 4, 8, NULL, &s),
                    "--recent: policy local does not take it");
-    assert_refused(setup_of("freqkv", 64, 4, 0, "0", &s), err,
+    assert_refused(setup_of("freqkv", 64, 4, 0, "0", &s),
                    "--gamma: expected a ratio in (0, 1], found 0");
-    assert_refused(setup_of("freqkv", 64, 4, 0, "1.5", &s), err, "found 1.5");
-    assert_refused(setup_of("freqkv", 64, 4, 0, "1", &s), err,
+    assert_refused(setup_of("freqkv", 64, 4, 0, "1.5", &s), "found 1.5");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "1", &s),
                    "expected 1 to 59 retained slots of 60, found 60");
-    assert_refused(setup_of("freqkv", 64, 4, 0, "0.01", &s), err, "found 0 (ratio 0.01)");
-    assert_refused(setup_of("freqkv", 64, 4, 0, "abc", &s), err, "--gamma");
-    assert_refused(setup_of("freqkv", 64, 4, 0, "0.1,0.2,0.3", &s), err,
-                   "one per layer (2), found 3");
-    assert_refused(setup_of("freqkv", 64, 4, 0, "@/nowhere/gamma.json", &s), err,
-                   "/nowhere/gamma.json");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "0.01", &s), "found 0 (ratio 0.01)");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "abc", &s), "--gamma");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "0.1,0.2,0.3", &s), "one per layer (2), found 3");
+    assert_refused(setup_of("freqkv", 64, 4, 0, "@/nowhere/gamma.json", &s), "/nowhere/gamma.json");
 }
 
-static void every_policy_refuses_options_it_does_not_take(void **state) {
-    (void)state;
+TEST(every_policy_refuses_options_it_does_not_take) {
     int refused = 0, taken = 0;
     for (int of = 0; fkv_policies[of]; of++)
         for (const struct fkv_policy_option *o = fkv_policies[of]->options; o && o->name; o++)
@@ -116,12 +105,11 @@ static void every_policy_refuses_options_it_does_not_take(void **state) {
                      p++)
                     same = same || !strcmp(p->name, o->name);
                 if (same) {
-                    assert_ok(fkv_policy_setup(&options, &config, 1000, &s, &err), err);
+                    assert_ok(fkv_policy_setup(&options, &config, 1000, &s, &err));
                     fkv_policy_setup_free(&s);
                     taken++;
                 } else {
-                    assert_refused(fkv_policy_setup(&options, &config, 1000, &s, &err), err,
-                                   message);
+                    assert_refused(fkv_policy_setup(&options, &config, 1000, &s, &err), message);
                     assert_int_equal(fkv_exit_status(&err), FKV_EXIT_USAGE);
                     refused++;
                 }
@@ -130,8 +118,7 @@ static void every_policy_refuses_options_it_does_not_take(void **state) {
 }
 
 /* Two policies may share an option's name: then it means the same to the command line. */
-static void options_of_one_name_are_of_one_kind(void **state) {
-    (void)state;
+TEST(options_of_one_name_are_of_one_kind) {
     for (int a = 0; fkv_policies[a]; a++)
         for (int b = 0; b < a; b++)
             for (const struct fkv_policy_option *x = fkv_policies[a]->options; x && x->name; x++)
@@ -140,31 +127,29 @@ static void options_of_one_name_are_of_one_kind(void **state) {
                     if (!strcmp(x->name, y->name)) assert_int_equal(x->kind, y->kind);
 }
 
-static void own_options_stand_in_the_label_unless_they_are_the_default(void **state) {
-    (void)state;
+TEST(own_options_stand_in_the_label_unless_they_are_the_default) {
     struct fkv_policy_options options = {.name = "freqkv", .window = 64, .sinks = 4};
     struct fkv_policy_setup s;
-    assert_ok(fkv_policy_setup(&options, &config, 1000, &s, &err), err);
+    assert_ok(fkv_policy_setup(&options, &config, 1000, &s, &err));
     assert_string_equal(s.label, "freqkv");
     assert_string_equal(s.own_text, "recent=0 rescale=on mass-bias=off");
     fkv_policy_setup_free(&s);
     options.own[0] = (struct fkv_own_value){.name = "mass-bias", .value = 1},
     options.own[1] = (struct fkv_own_value){.name = "recent", .value = 16};
     options.own[2] = (struct fkv_own_value){.name = "rescale", .value = 0};
-    assert_ok(fkv_policy_setup(&options, &config, 1000, &s, &err), err);
+    assert_ok(fkv_policy_setup(&options, &config, 1000, &s, &err));
     assert_string_equal(s.label, "freqkv, recent 16, rescale off, mass-bias");
     assert_string_equal(s.own_text, "recent=16 rescale=off mass-bias=on");
     assert_int_equal(s.compressible, 44);
     fkv_policy_setup_free(&s);
     options.own[1].value = -1;
-    assert_refused(fkv_policy_setup(&options, &config, 1000, &s, &err), err,
+    assert_refused(fkv_policy_setup(&options, &config, 1000, &s, &err),
                    "--recent: expected a number from 0");
 }
 
-static void one_ratio_per_layer_rounds_to_sixty_fourths(void **state) {
-    (void)state;
+TEST(one_ratio_per_layer_rounds_to_sixty_fourths) {
     struct fkv_policy_setup s;
-    assert_ok(setup_of("freqkv", 132, 4, 0, "0.26,0.75", &s), err);
+    assert_ok(setup_of("freqkv", 132, 4, 0, "0.26,0.75", &s));
     assert_int_equal(s.retained[2], 34); /* 0.26 * 64 = 16.64 -> 17 of 64 parts of 128 */
     assert_int_equal(s.retained[3], 96);
     fkv_policy_setup_free(&s);
@@ -181,66 +166,47 @@ static int setup_of_table(const char *json, int32_t window, int32_t sinks, int32
     return status;
 }
 
-static void tables_are_honoured_exactly(void **state) {
-    (void)state;
+TEST(tables_are_honoured_exactly) {
     struct fkv_policy_setup s;
     const char *table =
         "{\"n_layers\":2,\"n_kv_heads\":3,\"window\":68,\"sinks\":4,"
         "\"gamma\":[[0.25,0.5,0.75],[0.5,0.5,0.125]],\"retained\":[[16,32,48],[32,32,8]]}";
     const int32_t expected[6] = {16, 32, 48, 32, 32, 8};
-    assert_ok(setup_of_table(table, 0, -1, 0, &s), err);
+    assert_ok(setup_of_table(table, 0, -1, 0, &s));
     assert_int_equal(s.window, 68);
     assert_memory_equal(s.retained, expected, sizeof expected);
     assert_close(s.gamma, 2.625 / 6, 1e-12, 0);
     fkv_policy_setup_free(&s);
     const int32_t of_recent[6] = {12, 24, 36,
                                   24, 24, 6}; /* n = 48: what is retained of 64 is no ratio of 48 */
-    assert_ok(setup_of_table(table, 0, -1, 16, &s), err);
+    assert_ok(setup_of_table(table, 0, -1, 16, &s));
     assert_memory_equal(s.retained, of_recent, sizeof of_recent);
     fkv_policy_setup_free(&s);
-    assert_refused(setup_of_table(table, 100, -1, 0, &s), err,
+    assert_refused(setup_of_table(table, 100, -1, 0, &s),
                    "window: expected 100 as in --window, found 68");
-    assert_refused(setup_of_table(table, 68, 2, 0, &s), err,
-                   "sinks: expected 2 as in --sinks, found 4");
+    assert_refused(setup_of_table(table, 68, 2, 0, &s), "sinks: expected 2 as in --sinks, found 4");
 }
 
-static void malformed_tables_are_refused_by_field(void **state) {
-    (void)state;
+TEST(malformed_tables_are_refused_by_field) {
     struct fkv_policy_setup s;
-    assert_refused(setup_of_table("{\"n_layers\":3,\"gamma\":0.5}", 64, 4, 0, &s), err,
+    assert_refused(setup_of_table("{\"n_layers\":3,\"gamma\":0.5}", 64, 4, 0, &s),
                    "n_layers: expected the model's 2, found 3");
-    assert_refused(setup_of_table("{\"n_kv_heads\":8,\"gamma\":0.5}", 64, 4, 0, &s), err,
+    assert_refused(setup_of_table("{\"n_kv_heads\":8,\"gamma\":0.5}", 64, 4, 0, &s),
                    "n_kv_heads: expected the model's 3, found 8");
-    assert_refused(setup_of_table("{}", 64, 4, 0, &s), err, "gamma: expected a table");
-    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,0.5]]}", 64, 4, 0, &s), err,
+    assert_refused(setup_of_table("{}", 64, 4, 0, &s), "gamma: expected a table");
+    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,0.5]]}", 64, 4, 0, &s),
                    "gamma: expected 2 layers, found 1");
-    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5],[0.5,0.5,0.5]]}", 64, 4, 0, &s), err,
+    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5],[0.5,0.5,0.5]]}", 64, 4, 0, &s),
                    "gamma[0]: expected 3 KV heads, found 2");
-    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,2],[0.5,0.5,0.5]]}", 64, 4, 0, &s), err,
+    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,2],[0.5,0.5,0.5]]}", 64, 4, 0, &s),
                    "gamma[0][2]");
-    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,\"x\"],[0.5,0.5,0.5]]}", 64, 4, 0, &s), err,
+    assert_refused(setup_of_table("{\"gamma\":[[0.5,0.5,\"x\"],[0.5,0.5,0.5]]}", 64, 4, 0, &s),
                    "gamma[0][2]: expected a number");
-    assert_refused(setup_of_table("{\"gamma\":0.5,\"retained\":0}", 64, 4, 0, &s), err,
+    assert_refused(setup_of_table("{\"gamma\":0.5,\"retained\":0}", 64, 4, 0, &s),
                    "retained[0][0]");
-    assert_refused(setup_of_table("{\"gamma\":0.5,\"retained\":60}", 64, 4, 0, &s), err,
+    assert_refused(setup_of_table("{\"gamma\":0.5,\"retained\":60}", 64, 4, 0, &s),
                    "expected 1 to 59 retained slots of 60");
-    assert_refused(setup_of_table("{\"gamma\":0.5,", 64, 4, 0, &s), err, "gamma.json");
-    assert_refused(setup_of_table("{\"gamma\":0.5,\"text_sha256\":[\"ab\"]}", 64, 4, 0, &s), err,
+    assert_refused(setup_of_table("{\"gamma\":0.5,", 64, 4, 0, &s), "gamma.json");
+    assert_refused(setup_of_table("{\"gamma\":0.5,\"text_sha256\":[\"ab\"]}", 64, 4, 0, &s),
                    "text_sha256[0]: expected 64 hex digits");
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults_are_the_trained_context_four_sinks_and_one_half),
-        cmocka_unit_test(retained_slots_are_floored_with_a_hair_of_tolerance),
-        cmocka_unit_test(a_table_is_read_from_a_path_of_any_length),
-        cmocka_unit_test(bad_options_are_refused_by_name),
-        cmocka_unit_test(every_policy_refuses_options_it_does_not_take),
-        cmocka_unit_test(options_of_one_name_are_of_one_kind),
-        cmocka_unit_test(own_options_stand_in_the_label_unless_they_are_the_default),
-        cmocka_unit_test(one_ratio_per_layer_rounds_to_sixty_fourths),
-        cmocka_unit_test(tables_are_honoured_exactly),
-        cmocka_unit_test(malformed_tables_are_refused_by_field),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -18,29 +18,26 @@ static int read_text(const char *text, const char *layers, int32_t head_dim, int
 }
 
 static struct fkv_rope read_ok(const char *text, int32_t head_dim, int32_t context) {
-    struct fkv_error err = {0};
     struct fkv_rope rope;
-    assert_ok(read_text(text, NULL, head_dim, context, &rope, &err), err);
+    assert_ok(read_text(text, NULL, head_dim, context, &rope, &err));
     return rope;
 }
 
 static void refused(const char *text, const char *words) {
-    struct fkv_error err = {0};
     struct fkv_rope rope;
-    assert_refused(read_text(text, NULL, 16, 2048, &rope, &err), err, words);
+    assert_refused(read_text(text, NULL, 16, 2048, &rope, &err), words);
 }
 
 /* ---- against transformers ---- */
 
 static void compare_case(const json_t *c) {
-    struct fkv_error err = {0};
     struct fkv_rope rope;
     const struct fkv_rope_defaults defaults = {
         .theta = 10000,
         .head_dim = (int32_t)json_integer_value(json_object_get(c, "head_dim")),
         .trained_context = (int32_t)json_integer_value(json_object_get(c, "context"))};
     const json_t *lengths = json_object_get(c, "lengths");
-    assert_ok(fkv_rope_read(json_object_get(c, "config"), "config", &defaults, &rope, &err), err);
+    assert_ok(fkv_rope_read(json_object_get(c, "config"), "config", &defaults, &rope, &err));
     assert_close(rope.attention_factor, json_number_value(json_object_get(c, "attention_factor")),
                  0, 1e-12);
     assert_true(json_array_size(lengths) > 0);
@@ -56,9 +53,7 @@ static void compare_case(const json_t *c) {
     }
 }
 
-static void frequencies_equal_those_of_transformers_at_every_length(void **state) {
-    (void)state;
-    struct fkv_error err = {0};
+TEST(frequencies_equal_those_of_transformers_at_every_length) {
     json_t *cases = fkv_json_load("tests/golden/rope.json", 1 << 20, &err);
     if (!cases) fail_msg("%s", err.message);
     assert_true(json_array_size(cases) >= 16);
@@ -68,8 +63,7 @@ static void frequencies_equal_those_of_transformers_at_every_length(void **state
 
 /* ---- properties ---- */
 
-static void both_spellings_and_both_names_of_the_kind_are_one(void **state) {
-    (void)state;
+TEST(both_spellings_and_both_names_of_the_kind_are_one) {
     const struct fkv_rope a = read_ok("{\"rope_theta\": 5000, \"rope_scaling\": {\"type\": "
                                       "\"dynamic\", \"factor\": 3}}",
                                       16, 512),
@@ -83,8 +77,7 @@ static void both_spellings_and_both_names_of_the_kind_are_one(void **state) {
     assert_memory_equal(a.inv_freq, b.inv_freq, 8 * sizeof *x);
 }
 
-static void dynamic_starts_where_the_context_ends_and_slows_with_every_position(void **state) {
-    (void)state;
+TEST(dynamic_starts_where_the_context_ends_and_slows_with_every_position) {
     const int32_t context = test_between(64, 8192), head_dim = 2 * test_between(2, 64);
     char text[128];
     snprintf(text, sizeof text, "{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": %g}}",
@@ -102,8 +95,7 @@ static void dynamic_starts_where_the_context_ends_and_slows_with_every_position(
     }
 }
 
-static void yarn_slows_no_pair_by_more_than_the_factor(void **state) {
-    (void)state;
+TEST(yarn_slows_no_pair_by_more_than_the_factor) {
     for (int round = 0; round < 50; round++) {
         const int32_t head_dim = 2 * test_between(1, 128), context = test_between(16, 1 << 17);
         const double factor = 1 + test_between(0, 200) / 4.0;
@@ -122,8 +114,7 @@ static void yarn_slows_no_pair_by_more_than_the_factor(void **state) {
     }
 }
 
-static void a_part_of_a_head_turns_as_a_smaller_head_would(void **state) {
-    (void)state;
+TEST(a_part_of_a_head_turns_as_a_smaller_head_would) {
     const int32_t channels = 2 * test_between(1, 32);
     char text[128];
     snprintf(text, sizeof text, "{\"partial_rotary_factor\": %.17g, \"rope_theta\": 700}",
@@ -134,16 +125,14 @@ static void a_part_of_a_head_turns_as_a_smaller_head_would(void **state) {
     assert_memory_equal(part.inv_freq, whole.inv_freq, (size_t)channels / 2 * sizeof(double));
 }
 
-static void each_kind_of_layer_reads_its_own_rotation(void **state) {
-    (void)state;
+TEST(each_kind_of_layer_reads_its_own_rotation) {
     static const char text[] =
         "{\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"linear\", \"factor\": 8, "
         "\"rope_theta\": 1000000}, \"sliding_attention\": {\"rope_type\": \"default\", "
         "\"rope_theta\": 10000}}}";
-    struct fkv_error err = {0};
     struct fkv_rope full, local;
-    assert_ok(read_text(text, "full_attention", 16, 512, &full, &err), err);
-    assert_ok(read_text(text, "sliding_attention", 16, 512, &local, &err), err);
+    assert_ok(read_text(text, "full_attention", 16, 512, &full, &err));
+    assert_ok(read_text(text, "sliding_attention", 16, 512, &local, &err));
     for (int i = 0; i < 8; i++) {
         assert_close(full.inv_freq[i], pow(1e6, -i / 8.0) / 8, 0, 1e-14);
         assert_close(local.inv_freq[i], pow(1e4, -i / 8.0), 0, 1e-14);
@@ -151,8 +140,7 @@ static void each_kind_of_layer_reads_its_own_rotation(void **state) {
     assert_string_equal(local.scaling, "null");
 }
 
-static void older_names_of_longrope_are_longrope(void **state) {
-    (void)state;
+TEST(older_names_of_longrope_are_longrope) {
     static const char *const names[] = {"su", "yarn", "longrope"};
     for (int i = 0; i < 3; i++) {
         char text[256];
@@ -171,8 +159,7 @@ static void older_names_of_longrope_are_longrope(void **state) {
     }
 }
 
-static void only_what_depends_on_the_length_is_announced(void **state) {
-    (void)state;
+TEST(only_what_depends_on_the_length_is_announced) {
     char text[128];
     const struct fkv_rope plain = read_ok("{}", 16, 512),
                           dynamic =
@@ -188,8 +175,7 @@ static void only_what_depends_on_the_length_is_announced(void **state) {
 
 /* ---- refusals ---- */
 
-static void missing_or_senseless_numbers_are_refused(void **state) {
-    (void)state;
+TEST(missing_or_senseless_numbers_are_refused) {
     refused("{\"rope_scaling\": {\"type\": \"dynamic\"}}", "rope_scaling: field \"factor\"");
     refused("{\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1]}}",
             "field \"long_factor\": expected a list of 8 numbers, found 0");
@@ -206,19 +192,4 @@ static void missing_or_senseless_numbers_are_refused(void **state) {
             "expected default, linear, dynamic, yarn, llama3 or longrope, found mrope");
     refused("{\"rope_parameters\": {\"full_attention\": {}}}",
             "found one of its own for full_attention");
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(frequencies_equal_those_of_transformers_at_every_length),
-        cmocka_unit_test(both_spellings_and_both_names_of_the_kind_are_one),
-        cmocka_unit_test(dynamic_starts_where_the_context_ends_and_slows_with_every_position),
-        cmocka_unit_test(yarn_slows_no_pair_by_more_than_the_factor),
-        cmocka_unit_test(a_part_of_a_head_turns_as_a_smaller_head_would),
-        cmocka_unit_test(each_kind_of_layer_reads_its_own_rotation),
-        cmocka_unit_test(older_names_of_longrope_are_longrope),
-        cmocka_unit_test(only_what_depends_on_the_length_is_announced),
-        cmocka_unit_test(missing_or_senseless_numbers_are_refused),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -13,13 +13,11 @@ struct subject {
 };
 
 static struct subject open_model(void) {
-    struct fkv_error err;
     struct subject s;
-    assert_ok(fkv_backend_find("cpu", &s.ops, NULL, &err), err);
-    assert_ok(s.ops->open(&(struct fkv_backend_options){.threads = 2}, &s.backend, &err), err);
+    assert_ok(fkv_backend_find("cpu", &s.ops, NULL, &err));
+    assert_ok(s.ops->open(&(struct fkv_backend_options){.threads = 2}, &s.backend, &err));
     assert_ok(fkv_model_open("tests/golden/llama-mha", s.ops, s.backend,
-                             &(struct fkv_model_options){0}, &s.model, &err),
-              err);
+                             &(struct fkv_model_options){0}, &s.model, &err));
     assert_int_equal(s.model->config.layers, LAYERS);
     return s;
 }
@@ -49,7 +47,6 @@ static void turn_layers(struct fkv_model *m, const double thetas[LAYERS]) {
  */
 static size_t run(const struct subject *s, const char *policy, const double thetas[LAYERS],
                   int32_t block, int32_t layer, float *keys) {
-    struct fkv_error err;
     struct fkv_session *session;
     const struct fkv_policy_options p = {.name = policy,
                                          .sinks = 2,
@@ -58,12 +55,12 @@ static size_t run(const struct subject *s, const char *policy, const double thet
     const struct fkv_session_options o = {
         .block = block, .max_tokens = TOKENS, .cache_dtype = FKV_F32};
     turn_layers(s->model, thetas);
-    assert_ok(fkv_session_open(s->model, &p, &o, &session, &err), err);
+    assert_ok(fkv_session_open(s->model, &p, &o, &session, &err));
     for (int32_t t = 0; t < TOKENS; t += block) {
         int32_t tokens[TOKENS];
         const int32_t rows = TOKENS - t < block ? TOKENS - t : block;
         for (int32_t i = 0; i < rows; i++) tokens[i] = (7 * (t + i) + 3) % 96;
-        assert_ok(fkv_session_feed(session, tokens, rows, &err), err);
+        assert_ok(fkv_session_feed(session, tokens, rows, &err));
     }
     size_t used = 0;
     const size_t slot = session_slot_bytes(session), d = slot / sizeof(float);
@@ -71,8 +68,7 @@ static size_t run(const struct subject *s, const char *policy, const double thet
         const struct fkv_head *head = session_head(session, layer, 0, h);
         const size_t first = (size_t)(head - session->heads) * (size_t)session->setup.capacity;
         assert_ok(s->ops->read(s->backend, session->key, first * slot, keys + used,
-                               (size_t)head->slots * slot, &err),
-                  err);
+                               (size_t)head->slots * slot, &err));
         used += (size_t)head->slots * d;
     }
     fkv_session_close(session);
@@ -80,13 +76,13 @@ static size_t run(const struct subject *s, const char *policy, const double thet
 }
 
 enum { MOST = 4 * 32 * 64 };
+static const char *const policies[] = {"freqkv", "linear", "local", "streaming"};
+static const double differing[][LAYERS] = {{1000, 3}, {0, 50}};
+static float x[MOST], y[MOST];
 
 /* Whole blocks act layer by layer; single tokens act on all layers at once. */
-static void another_layers_rotation_never_changes_a_layer(void **state) {
-    (void)state;
-    static const char *const policies[] = {"freqkv", "linear", "local", "streaming"};
+TEST(another_layers_rotation_never_changes_a_layer) {
     static const double own[] = {100, 0};
-    static float x[MOST], y[MOST];
     struct subject s = open_model();
     for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++)
         for (int which = 0; which < 2; which++)
@@ -101,16 +97,12 @@ static void another_layers_rotation_never_changes_a_layer(void **state) {
     close_model(&s);
 }
 
-static void the_order_of_rotations_changes_nothing(void **state) {
-    (void)state;
-    static const char *const policies[] = {"freqkv", "linear", "local", "streaming"};
-    static const double differ[LAYERS] = {1000, 3}, partly[LAYERS] = {0, 50};
-    static float x[MOST], y[MOST];
+TEST(the_order_of_rotations_changes_nothing) {
     struct subject s = open_model();
     for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++)
         for (int32_t layer = 0; layer < LAYERS; layer++)
             for (int which = 0; which < 2; which++) {
-                const double *thetas = which ? partly : differ;
+                const double *thetas = differing[which];
                 const int32_t block = test_between(1, TOKENS);
                 const size_t n = run(&s, policies[i], thetas, block, layer, x);
                 reversed = true;
@@ -121,16 +113,12 @@ static void the_order_of_rotations_changes_nothing(void **state) {
     close_model(&s);
 }
 
-static void decoding_equals_prefill_where_layers_turn_differently(void **state) {
-    (void)state;
-    static const char *const policies[] = {"freqkv", "linear", "local", "streaming"};
-    static const double differ[LAYERS] = {1000, 3}, partly[LAYERS] = {0, 50};
-    static float x[MOST], y[MOST];
+TEST(decoding_equals_prefill_where_layers_turn_differently) {
     struct subject s = open_model();
     for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++)
         for (int32_t layer = 0; layer < LAYERS; layer++)
             for (int which = 0; which < 2; which++) {
-                const double *thetas = which ? partly : differ;
+                const double *thetas = differing[which];
                 const size_t n = run(&s, policies[i], thetas, 1, layer, x),
                              m = run(&s, policies[i], thetas, TOKENS, layer, y);
                 assert_int_equal(n, m);
@@ -139,9 +127,7 @@ static void decoding_equals_prefill_where_layers_turn_differently(void **state) 
     close_model(&s);
 }
 
-static void a_session_chooses_by_what_it_can_reach(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(a_session_chooses_by_what_it_can_reach) {
     struct fkv_session *session;
     struct subject s = open_model();
     struct fkv_rope *rope = &s.model->config.rotations[0];
@@ -164,7 +150,7 @@ static void a_session_chooses_by_what_it_can_reach(void **state) {
                                               .positions = cases[i].positions,
                                               .cache_dtype = FKV_F32};
         double wanted[FKV_MAX_HEAD_DIM / 2];
-        assert_ok(fkv_session_open(s.model, &p, &o, &session, &err), err);
+        assert_ok(fkv_session_open(s.model, &p, &o, &session, &err));
         assert_int_equal(fkv_session_rotation_positions(session), cases[i].reached);
         fkv_rope_frequencies(rope, cases[i].reached, wanted);
         assert_memory_equal(session_attention(session, 0)->inv_freq, wanted,
@@ -172,14 +158,4 @@ static void a_session_chooses_by_what_it_can_reach(void **state) {
         fkv_session_close(session);
     }
     close_model(&s);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(another_layers_rotation_never_changes_a_layer),
-        cmocka_unit_test(the_order_of_rotations_changes_nothing),
-        cmocka_unit_test(decoding_equals_prefill_where_layers_turn_differently),
-        cmocka_unit_test(a_session_chooses_by_what_it_can_reach),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -15,8 +15,6 @@ struct fixture {
     int32_t tokens[TOKENS];
 };
 
-static struct fkv_error err;
-
 static int set_up(void **state) {
     struct fixture *f = calloc(1, sizeof *f);
     f->model = open_embedded_model(tested_backend());
@@ -39,7 +37,7 @@ static struct fkv_policy_options policy(const char *name, int32_t window, const 
 static struct fkv_session *open_session(struct fixture *f, struct fkv_policy_options p) {
     struct fkv_session_options options = {.block = 128, .max_tokens = TOKENS};
     struct fkv_session *s;
-    assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
+    assert_ok(fkv_session_open(f->model, &p, &options, &s, &err));
     return s;
 }
 
@@ -48,8 +46,8 @@ static void feed(struct fkv_session *s, const int32_t *tokens, int32_t count, in
                  float *logits) {
     for (int32_t at = 0; at < count; at += block) {
         int32_t rows = count - at < block ? count - at : block;
-        assert_ok(fkv_session_feed(s, tokens + at, rows, &err), err);
-        assert_ok(fkv_session_logits(s, 0, rows, logits + (size_t)at * VOCAB, &err), err);
+        assert_ok(fkv_session_feed(s, tokens + at, rows, &err));
+        assert_ok(fkv_session_logits(s, 0, rows, logits + (size_t)at * VOCAB, &err));
     }
 }
 
@@ -65,7 +63,7 @@ static float *run(struct fixture *f, struct fkv_policy_options p, const int32_t 
 
 static const char *const windowed[] = {"freqkv", "linear", "local", "streaming"};
 
-static void up_to_the_window_every_policy_equals_full_attention_exactly(void **state) {
+TEST(up_to_the_window_every_policy_equals_full_attention_exactly) {
     struct fixture *f = *state;
     float *full = run(f, policy("full", 0, NULL), f->tokens, 100);
     for (int i = 0; i < 3; i++) {
@@ -76,7 +74,7 @@ static void up_to_the_window_every_policy_equals_full_attention_exactly(void **s
     free(full);
 }
 
-static void past_the_window_every_policy_differs_from_full_attention(void **state) {
+TEST(past_the_window_every_policy_differs_from_full_attention) {
     struct fixture *f = *state;
     float *full = run(f, policy("full", 0, NULL), f->tokens, 100);
     for (int i = 0; i < 3; i++) {
@@ -91,7 +89,7 @@ static void past_the_window_every_policy_differs_from_full_attention(void **stat
     free(full);
 }
 
-static void decoding_equals_prefill_and_the_block_size_changes_nothing(void **state) {
+TEST(decoding_equals_prefill_and_the_block_size_changes_nothing) {
     struct fixture *f = *state;
     for (int i = 0; i < 3; i++)
         for (int window = 33; window <= 80; window += 47) {
@@ -104,7 +102,7 @@ static void decoding_equals_prefill_and_the_block_size_changes_nothing(void **st
         }
 }
 
-static void the_future_never_changes_the_past(void **state) {
+TEST(the_future_never_changes_the_past) {
     struct fixture *f = *state;
     int32_t other[TOKENS], change = test_between(70, 250);
     memcpy(other, f->tokens, sizeof other);
@@ -117,7 +115,7 @@ static void the_future_never_changes_the_past(void **state) {
     }
 }
 
-static void the_number_of_compressions_follows_the_formula(void **state) {
+TEST(the_number_of_compressions_follows_the_formula) {
     struct fixture *f = *state;
     static const char *const gammas[] = {"0.25", "0.5", "0.75"};
     float *logits = malloc(sizeof(float) * TOKENS * VOCAB);
@@ -140,7 +138,7 @@ static void the_number_of_compressions_follows_the_formula(void **state) {
     free(logits);
 }
 
-static void a_restored_session_goes_on_as_if_nothing_had_happened(void **state) {
+TEST(a_restored_session_goes_on_as_if_nothing_had_happened) {
     struct fixture *f = *state;
     float *first = malloc(sizeof(float) * TOKENS * VOCAB),
           *again = malloc(sizeof(float) * TOKENS * VOCAB);
@@ -149,9 +147,9 @@ static void a_restored_session_goes_on_as_if_nothing_had_happened(void **state) 
         struct fkv_session *s = open_session(f, policy(windowed[i], 48, "0.5"));
         struct fkv_snapshot *snapshot;
         feed(s, f->tokens, at, 50, first);
-        assert_ok(fkv_session_snapshot(s, &snapshot, &err), err);
+        assert_ok(fkv_session_snapshot(s, &snapshot, &err));
         feed(s, f->tokens + at, rest, 50, first);
-        assert_ok(fkv_session_restore(s, snapshot, &err), err);
+        assert_ok(fkv_session_restore(s, snapshot, &err));
         assert_int_equal(fkv_session_tokens(s, 0), at);
         feed(s, f->tokens + at, rest, 50, again);
         assert_memory_equal(first, again, sizeof(float) * (size_t)rest * VOCAB);
@@ -161,7 +159,7 @@ static void a_restored_session_goes_on_as_if_nothing_had_happened(void **state) 
     free(first), free(again);
 }
 
-static void reset_starts_from_an_empty_cache(void **state) {
+TEST(reset_starts_from_an_empty_cache) {
     struct fixture *f = *state;
     float *first = malloc(sizeof(float) * TOKENS * VOCAB),
           *again = malloc(sizeof(float) * TOKENS * VOCAB);
@@ -174,10 +172,9 @@ static void reset_starts_from_an_empty_cache(void **state) {
     free(first), free(again);
 }
 
-static void heads_with_ratios_of_their_own_keep_their_own_schedule(void **state) {
+TEST_IN_FOLDER(heads_with_ratios_of_their_own_keep_their_own_schedule) {
     struct fixture *f = *state;
-    char folder[256], path[300], gamma[310];
-    test_make_folder(folder);
+    char path[300], gamma[310];
     snprintf(path, sizeof path, "%s/gamma.json", folder);
     FILE *file = fopen(path, "w");
     fprintf(file, "{\"format_version\":1,\"n_layers\":6,\"n_kv_heads\":2,\"window\":68,\"sinks\":4,"
@@ -203,10 +200,9 @@ static void heads_with_ratios_of_their_own_keep_their_own_schedule(void **state)
     float *decode = run(f, p, f->tokens, 1);
     assert_arrays_close(decode, blocks, (size_t)TOKENS * VOCAB, 0, 2e-5);
     free(blocks), free(decode);
-    test_remove_folder(folder);
 }
 
-static void recent_slots_stay_uncompressed_and_rescaling_can_be_switched_off(void **state) {
+TEST(recent_slots_stay_uncompressed_and_rescaling_can_be_switched_off) {
     struct fixture *f = *state;
     struct fkv_policy_options plain = policy("freqkv", 64, "0.5"), recent = plain, flat = plain;
     recent.own[0] = (struct fkv_own_value){.name = "recent", .value = 16};
@@ -225,17 +221,17 @@ static void recent_slots_stay_uncompressed_and_rescaling_can_be_switched_off(voi
     free(a), free(b), free(c), free(decode);
 }
 
-static void a_decode_step_allocates_nothing(void **state) {
+TEST(a_decode_step_allocates_nothing) {
     struct fixture *f = *state;
     for (int i = 0; i < 3; i++) {
         struct fkv_session *s = open_session(f, policy(windowed[i], 48, "0.5"));
         float *logits = malloc(sizeof(float) * VOCAB);
-        assert_ok(fkv_session_feed(s, f->tokens, 100, &err), err);
-        assert_ok(fkv_session_feed(s, f->tokens + 100, 1, &err), err);
+        assert_ok(fkv_session_feed(s, f->tokens, 100, &err));
+        assert_ok(fkv_session_feed(s, f->tokens + 100, 1, &err));
         struct mallinfo2 before = mallinfo2();
         for (int t = 101; t < 200; t++) {
-            assert_ok(fkv_session_feed(s, f->tokens + t, 1, &err), err);
-            assert_ok(fkv_session_logits(s, 0, 1, logits, &err), err);
+            assert_ok(fkv_session_feed(s, f->tokens + t, 1, &err));
+            assert_ok(fkv_session_logits(s, 0, 1, logits, &err));
         }
         struct mallinfo2 after = mallinfo2();
         if (!strcmp(f->model->ops->name, "cpu")) { /* the reference and drivers do as they like */
@@ -247,7 +243,7 @@ static void a_decode_step_allocates_nothing(void **state) {
     }
 }
 
-static void a_sixteen_bit_cache_stays_close_to_float32(void **state) {
+TEST(a_sixteen_bit_cache_stays_close_to_float32) {
     struct fixture *f = *state;
     struct fkv_policy_options p = policy("freqkv", 64, "0.5");
     float *exact = run(f, p, f->tokens, 100), *logits = malloc(sizeof(float) * TOKENS * VOCAB);
@@ -255,7 +251,7 @@ static void a_sixteen_bit_cache_stays_close_to_float32(void **state) {
         struct fkv_session_options options = {
             .block = 128, .max_tokens = TOKENS, .cache_dtype = (enum fkv_dtype)d};
         struct fkv_session *s;
-        assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
+        assert_ok(fkv_session_open(f->model, &p, &options, &s, &err));
         feed(s, f->tokens, TOKENS, 100, logits);
         assert_arrays_close(logits, exact, (size_t)TOKENS * VOCAB, 0, d == FKV_F16 ? 0.02 : 0.15);
         fkv_session_close(s);
@@ -281,14 +277,14 @@ static int count_event(void *context, const struct fkv_tap_event *event, struct 
     return FKV_OK;
 }
 
-static void taps_see_every_token_of_every_layer_once_and_every_compression(void **state) {
+TEST(taps_see_every_token_of_every_layer_once_and_every_compression) {
     struct fixture *f = *state;
     struct fkv_policy_options p = policy("freqkv", 64, "0.5");
     struct fkv_session_options options = {
         .block = 128, .max_tokens = TOKENS, .measure_energy = true};
     struct fkv_session *s;
     struct counted c = {0};
-    assert_ok(fkv_session_open(f->model, &p, &options, &s, &err), err);
+    assert_ok(fkv_session_open(f->model, &p, &options, &s, &err));
     for (int site = 0; site < FKV_SITES; site++)
         fkv_session_tap(s, (enum fkv_site)site, count_event, &c);
     float *logits = malloc(sizeof(float) * TOKENS * VOCAB);
@@ -300,7 +296,7 @@ static void taps_see_every_token_of_every_layer_once_and_every_compression(void 
     fkv_session_close(s);
 }
 
-static void score_is_the_log_softmax_and_kl_to_itself_is_zero(void **state) {
+TEST(score_is_the_log_softmax_and_kl_to_itself_is_zero) {
     struct fixture *f = *state;
     struct fkv_session *a = open_session(f, policy("full", 0, NULL)),
                        *b = open_session(f, policy("local", 40, "0.5"));
@@ -308,11 +304,11 @@ static void score_is_the_log_softmax_and_kl_to_itself_is_zero(void **state) {
     double nll[128], kl[128], other[128];
     int32_t top1[128];
     const struct fkv_row_scores scores = {nll, top1}, others = {other, NULL};
-    assert_ok(fkv_session_feed(a, f->tokens, 128, &err), err);
-    assert_ok(fkv_session_feed(b, f->tokens, 128, &err), err);
-    assert_ok(fkv_session_logits(a, 3, 100, logits, &err),
-              err); /* the very rows: other products round otherwise */
-    assert_ok(fkv_session_compare(a, a, 3, 100, f->tokens + 4, &scores, &others, kl, &err), err);
+    assert_ok(fkv_session_feed(a, f->tokens, 128, &err));
+    assert_ok(fkv_session_feed(b, f->tokens, 128, &err));
+    assert_ok(fkv_session_logits(a, 3, 100, logits,
+                                 &err)); /* the very rows: other products round otherwise */
+    assert_ok(fkv_session_compare(a, a, 3, 100, f->tokens + 4, &scores, &others, kl, &err));
     for (int i = 0; i < 100; i++) {
         const float *row = logits + (size_t)i * VOCAB;
         double sum = 0;
@@ -323,20 +319,20 @@ static void score_is_the_log_softmax_and_kl_to_itself_is_zero(void **state) {
         assert_close(kl[i], 0, 1e-12, 0);
         assert_true(nll[i] == other[i]);
     }
-    assert_ok(fkv_session_score(a, 3, 100, f->tokens + 4, other, NULL, &err), err);
+    assert_ok(fkv_session_score(a, 3, 100, f->tokens + 4, other, NULL, &err));
     for (int i = 0; i < 100; i++) assert_close(other[i], nll[i], 1e-12, 1e-12);
-    assert_ok(fkv_session_compare(b, a, 0, 127, f->tokens + 1, &scores, &others, kl, &err), err);
+    assert_ok(fkv_session_compare(b, a, 0, 127, f->tokens + 1, &scores, &others, kl, &err));
     assert_close(kl[30], 0, 1e-9, 0);
     assert_true(kl[120] > 1e-4);
     free(logits);
     fkv_session_close(a), fkv_session_close(b);
 }
 
-static void row_state_tells_slots_rounds_and_age(void **state) {
+TEST(row_state_tells_slots_rounds_and_age) {
     struct fixture *f = *state;
     struct fkv_session *s = open_session(f, policy("freqkv", 64, "0.5"));
     double slots[128], round[128], since[128];
-    assert_ok(fkv_session_feed(s, f->tokens, 128, &err), err);
+    assert_ok(fkv_session_feed(s, f->tokens, 128, &err));
     fkv_session_row_state(s, 0, 128, slots, round, since);
     assert_close(slots[0], 1, 1e-9, 0);
     assert_close(slots[63], 64, 1e-9, 0);
@@ -349,41 +345,19 @@ static void row_state_tells_slots_rounds_and_age(void **state) {
     fkv_session_close(s);
 }
 
-static void misuse_is_refused(void **state) {
+TEST(misuse_is_refused) {
     struct fixture *f = *state;
     struct fkv_session *s = open_session(f, policy("full", 0, NULL));
     int32_t bad = VOCAB;
     float logits[VOCAB];
-    assert_refused(fkv_session_feed(s, &bad, 1, &err), err,
-                   "expected an id below 2048, found 2048");
-    assert_refused(fkv_session_feed(s, f->tokens, 129, &err), err, "1 to 128 tokens, found 129");
-    assert_refused(fkv_session_logits(s, 0, 1, logits, &err), err,
-                   "rows within the 0 of the last feed");
-    for (int at = 0; at < TOKENS; at += 100)
-        assert_ok(fkv_session_feed(s, f->tokens, 100, &err), err);
-    assert_refused(fkv_session_feed(s, f->tokens, 1, &err), err, "the cache of 300 slots is full");
+    assert_refused(fkv_session_feed(s, &bad, 1, &err), "expected an id below 2048, found 2048");
+    assert_refused(fkv_session_feed(s, f->tokens, 129, &err), "1 to 128 tokens, found 129");
+    assert_refused(fkv_session_logits(s, 0, 1, logits, &err), "rows within the 0 of the last feed");
+    for (int at = 0; at < TOKENS; at += 100) assert_ok(fkv_session_feed(s, f->tokens, 100, &err));
+    assert_refused(fkv_session_feed(s, f->tokens, 1, &err), "the cache of 300 slots is full");
     fkv_session_close(s);
     fkv_session_close(NULL);
     fkv_snapshot_free(NULL);
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(up_to_the_window_every_policy_equals_full_attention_exactly),
-        cmocka_unit_test(past_the_window_every_policy_differs_from_full_attention),
-        cmocka_unit_test(decoding_equals_prefill_and_the_block_size_changes_nothing),
-        cmocka_unit_test(the_future_never_changes_the_past),
-        cmocka_unit_test(the_number_of_compressions_follows_the_formula),
-        cmocka_unit_test(a_restored_session_goes_on_as_if_nothing_had_happened),
-        cmocka_unit_test(reset_starts_from_an_empty_cache),
-        cmocka_unit_test(heads_with_ratios_of_their_own_keep_their_own_schedule),
-        cmocka_unit_test(recent_slots_stay_uncompressed_and_rescaling_can_be_switched_off),
-        cmocka_unit_test(a_decode_step_allocates_nothing),
-        cmocka_unit_test(a_sixteen_bit_cache_stays_close_to_float32),
-        cmocka_unit_test(taps_see_every_token_of_every_layer_once_and_every_compression),
-        cmocka_unit_test(score_is_the_log_softmax_and_kl_to_itself_is_zero),
-        cmocka_unit_test(row_state_tells_slots_rounds_and_age),
-        cmocka_unit_test(misuse_is_refused),
-    };
-    return test_run(tests, set_up, tear_down);
-}
+TEST_GROUP(set_up, tear_down)

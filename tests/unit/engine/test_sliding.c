@@ -7,7 +7,6 @@
 
 enum { TOKENS = 61, VOCAB = 96, LAYERS = 3, WIDTH = 10 };
 
-static struct fkv_error err;
 static const struct fkv_backend_ops *ops;
 static struct fkv_backend *processor;
 static struct fkv_model *model; /* layers 0 and 2 slide over 6 tokens, layer 1 does not */
@@ -16,13 +15,11 @@ static int32_t tokens[TOKENS];
 static int open_model(void **state) {
     (void)state;
     const char *name = getenv("FKV_TEST_BACKEND");
-    assert_ok(fkv_backend_find(name ? name : "cpu", &ops, NULL, &err), err);
+    assert_ok(fkv_backend_find(name ? name : "cpu", &ops, NULL, &err));
     assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2, .compute = FKV_COMPUTE_F32},
-                        &processor, &err),
-              err);
+                        &processor, &err));
     assert_ok(fkv_model_open("tests/golden/gemma3", ops, processor, &(struct fkv_model_options){0},
-                             &model, &err),
-              err);
+                             &model, &err));
     assert_int_equal(model->config.layer[0].window, 6);
     assert_int_equal(model->config.layer[1].window, 0);
     assert_int_equal(model->config.layer[2].window, 6);
@@ -64,13 +61,13 @@ static void feed(const char *policy, int window, int block, bool tapped, struct 
     const struct fkv_session_options o = {
         .block = block, .max_tokens = TOKENS, .cache_dtype = FKV_F32};
     memset(run, 0, sizeof *run);
-    assert_ok(fkv_session_open(model, &p, &o, &s, &err), err);
+    assert_ok(fkv_session_open(model, &p, &o, &s, &err));
     if (tapped) fkv_session_tap(s, FKV_SITE_KEY, see_keys, run);
     fkv_session_tap(s, FKV_SITE_ACTION, see_action, run);
     for (int at = 0; at < TOKENS; at += block) {
         const int rows = TOKENS - at < block ? TOKENS - at : block;
-        assert_ok(fkv_session_feed(s, tokens + at, rows, &err), err);
-        assert_ok(fkv_session_logits(s, 0, rows, run->logits + at * VOCAB, &err), err);
+        assert_ok(fkv_session_feed(s, tokens + at, rows, &err));
+        assert_ok(fkv_session_logits(s, 0, rows, run->logits + at * VOCAB, &err));
     }
     fkv_session_statistics(s, &run->statistics);
     fkv_session_close(s);
@@ -81,8 +78,7 @@ enum { POLICIES = sizeof policies / sizeof policies[0] };
 
 /* Keys of layer 1 are made of what layer 0 gave, which no policy touches; from layer 1 on they
  * differ. */
-static void a_layer_that_slides_over_less_than_the_window_is_left_alone(void **state) {
-    (void)state;
+TEST(a_layer_that_slides_over_less_than_the_window_is_left_alone) {
     static struct run full, run;
     feed("full", 0, 7, true, &full);
     for (int p = 0; p < POLICIES; p++) {
@@ -100,8 +96,7 @@ static void a_layer_that_slides_over_less_than_the_window_is_left_alone(void **s
 }
 
 /* One KV head, N = 16, S = 2: one layer acts, by the schedule. */
-static void only_layers_that_the_policy_acts_on_are_counted(void **state) {
-    (void)state;
+TEST(only_layers_that_the_policy_acts_on_are_counted) {
     static struct run run;
     feed("freqkv", 16, 61, false, &run);
     assert_int_equal(run.statistics.compressions, (TOKENS - 16 + 6) / 7);
@@ -111,8 +106,7 @@ static void only_layers_that_the_policy_acts_on_are_counted(void **state) {
     assert_int_equal(run.statistics.cache_bytes_peak, 2 * 4 * WIDTH * (TOKENS + 2 * 6));
 }
 
-static void decoding_equals_prefill_at_every_block(void **state) {
-    (void)state;
+TEST(decoding_equals_prefill_at_every_block) {
     static struct run whole, blocks;
     static const int windows[] = {4, 6, 7, 16, 40}, sizes[] = {1, 5, 23};
     for (int p = 0; p < POLICIES; p++)
@@ -125,8 +119,7 @@ static void decoding_equals_prefill_at_every_block(void **state) {
         }
 }
 
-static void up_to_the_window_a_policy_is_full_attention(void **state) {
-    (void)state;
+TEST(up_to_the_window_a_policy_is_full_attention) {
     static struct run full, run;
     feed("full", 0, 11, false, &full);
     for (int p = 0; p < POLICIES; p++) {
@@ -136,8 +129,7 @@ static void up_to_the_window_a_policy_is_full_attention(void **state) {
 }
 
 /* Six slots are all that a layer's window of 6 lets through. */
-static void a_window_that_the_policy_never_reaches_does_not_matter(void **state) {
-    (void)state;
+TEST(a_window_that_the_policy_never_reaches_does_not_matter) {
     static struct run with, without;
     for (int p = 0; p < POLICIES; p++) {
         feed(policies[p], 6, 9, false, &with);
@@ -148,24 +140,13 @@ static void a_window_that_the_policy_never_reaches_does_not_matter(void **state)
     }
 }
 
-static void a_policy_that_would_change_nothing_is_refused(void **state) {
-    (void)state;
+TEST(a_policy_that_would_change_nothing_is_refused) {
     struct fkv_policy_setup setup;
     const struct fkv_policy_options options = {.name = "freqkv", .window = 7, .sinks = 2};
     model->config.layer[1].window = 5;
-    assert_refused(fkv_policy_setup(&options, &model->config, TOKENS, &setup, &err), err,
+    assert_refused(fkv_policy_setup(&options, &model->config, TOKENS, &setup, &err),
                    "--window: expected at most 6, the window that every layer of the model has");
     model->config.layer[1].window = 0;
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_layer_that_slides_over_less_than_the_window_is_left_alone),
-        cmocka_unit_test(only_layers_that_the_policy_acts_on_are_counted),
-        cmocka_unit_test(decoding_equals_prefill_at_every_block),
-        cmocka_unit_test(up_to_the_window_a_policy_is_full_attention),
-        cmocka_unit_test(a_window_that_the_policy_never_reaches_does_not_matter),
-        cmocka_unit_test(a_policy_that_would_change_nothing_is_refused),
-    };
-    return test_run(tests, open_model, close_model);
-}
+TEST_GROUP(open_model, close_model)

@@ -136,7 +136,7 @@ static int tear_down(void **state) {
     return 0;
 }
 
-static void what_is_due_before_a_feed_is_one_call_for_all_layers_and_sequences(void **state) {
+TEST(what_is_due_before_a_feed_is_one_call_for_all_layers_and_sequences) {
     struct fixture *f = *state;
     for (int p = 1; p < rounds(4, 3); p++) {
         struct fkv_session *s = open_session(f, policies[p], 24, SEQUENCES);
@@ -155,7 +155,7 @@ static void what_is_due_before_a_feed_is_one_call_for_all_layers_and_sequences(v
     }
 }
 
-static void decode_steps_have_one_shape_and_allocate_nothing(void **state) {
+TEST(decode_steps_have_one_shape_and_allocate_nothing) {
     struct fixture *f = *state;
     for (int p = 0; p < 4; p++) {
         struct fkv_session *s = open_session(f, policies[p], 40, SEQUENCES);
@@ -188,23 +188,23 @@ static int ignore(void *context, const struct fkv_tap_event *event, struct fkv_e
     return FKV_OK;
 }
 
-static void a_tap_on_states_keeps_a_pass_from_being_a_step(void **state) {
+TEST(a_tap_on_states_keeps_a_pass_from_being_a_step) {
     struct fixture *f = *state;
     struct fkv_session *s = open_session(f, "full", 0, 1);
     int events = 0;
     seen.steps_created = 0;
     fkv_session_tap(s, FKV_SITE_VALUE, ignore, &events);
-    assert_ok(fkv_session_feed(s, f->tokens[0], 1, &err), err);
+    assert_ok(fkv_session_feed(s, f->tokens[0], 1, &err));
     assert_int_equal(events, LAYERS);
     assert_int_equal(seen.steps_created, 0);
     fkv_session_tap(s, FKV_SITE_VALUE, NULL, NULL);
-    assert_ok(fkv_session_feed(s, f->tokens[0], 1, &err), err);
+    assert_ok(fkv_session_feed(s, f->tokens[0], 1, &err));
     assert_int_equal(events, LAYERS);
     assert_int_equal(seen.steps_created, 1);
     fkv_session_close(s);
 }
 
-static void a_step_that_fails_is_ended_and_made_afresh(void **state) {
+TEST(a_step_that_fails_is_ended_and_made_afresh) {
     struct fixture *f = *state;
     struct fkv_session *s = open_session(f, "freqkv", 40, SEQUENCES);
     const int32_t one[SEQUENCES] = {1, 1, 1};
@@ -212,7 +212,7 @@ static void a_step_that_fails_is_ended_and_made_afresh(void **state) {
     feed_some(f, s, one, feeds);
     seen.steps_created = 0;
     seen.attends_left = 3;
-    assert_refused(fkv_session_feed_batch(s, feeds, SEQUENCES, &err), err, "attention failed");
+    assert_refused(fkv_session_feed_batch(s, feeds, SEQUENCES, &err), "attention failed");
     assert_false(seen.in_step);
     fkv_session_reset(s, FKV_ALL_SEQUENCES);
     feed_some(f, s, one, feeds);
@@ -220,43 +220,34 @@ static void a_step_that_fails_is_ended_and_made_afresh(void **state) {
     fkv_session_close(s);
 }
 
-static void a_session_too_large_for_its_device_is_refused_with_what_would_help(void **state) {
+TEST(a_session_too_large_for_its_device_is_refused_with_what_would_help) {
     struct fixture *f = *state;
     struct fkv_policy_options full = {.name = "full", .sinks = 4},
                               windowed = {.name = "freqkv", .window = 256, .sinks = 4};
     struct fkv_session_options options = {.sequences = 8, .max_tokens = 1024};
     struct fkv_session *s;
     struct fkv_session_needs needs = {0};
-    assert_ok(fkv_session_add_needs(f->model, &full, &options, &needs, &err), err);
+    assert_ok(fkv_session_add_needs(f->model, &full, &options, &needs, &err));
     assert_true(needs.own.shared > 0);
     assert_int_equal(needs.cache,
                      (int64_t)LAYERS * 8 * KV_HEADS * 1024 * 2 * 4 * f->model->config.head_dim);
     seen.device =
         (struct fkv_device_info){.name = "Tiny", .memory_total = 64 << 20, .space = FKV_DEVICE};
     seen.device.memory_free = fkv_session_needs_bytes(&needs) - 1;
-    assert_refused(fkv_session_open(f->model, &full, &options, &s, &err), err,
+    assert_refused(fkv_session_open(f->model, &full, &options, &s, &err),
                    "MiB free: fewer tokens, a smaller --batch or --cache-dtype bf16 may fit");
     if (!strstr(err.message, "the cache needs 24.0 MiB and scratch ") ||
         !strstr(err.message, ", Tiny has "))
         fail_msg("message \"%s\"", err.message);
     assert_null(s);
     seen.device.memory_free++;
-    assert_ok(fkv_session_open(f->model, &full, &options, &s, &err), err);
+    assert_ok(fkv_session_open(f->model, &full, &options, &s, &err));
     fkv_session_close(s);
     seen.device.memory_free = 1 << 20;
     options = (struct fkv_session_options){.max_tokens = 1024, .cache_dtype = FKV_BF16};
-    assert_refused(fkv_session_open(f->model, &windowed, &options, &s, &err), err,
+    assert_refused(fkv_session_open(f->model, &windowed, &options, &s, &err),
                    "Tiny has 1.0 MiB of 64.0 MiB free: a smaller --window may fit");
     seen.device = (struct fkv_device_info){0};
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_due_before_a_feed_is_one_call_for_all_layers_and_sequences),
-        cmocka_unit_test(decode_steps_have_one_shape_and_allocate_nothing),
-        cmocka_unit_test(a_tap_on_states_keeps_a_pass_from_being_a_step),
-        cmocka_unit_test(a_step_that_fails_is_ended_and_made_afresh),
-        cmocka_unit_test(a_session_too_large_for_its_device_is_refused_with_what_would_help),
-    };
-    return test_run(tests, set_up, tear_down);
-}
+TEST_GROUP(set_up, tear_down)

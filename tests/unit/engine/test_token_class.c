@@ -9,17 +9,16 @@ enum { BY_TEXT = 15 };
 /* The class by text of each byte's token, spread over `text`: '1' digit, '.' punctuation, 'w'
  * start, 'c' continuation, ' ' none. */
 static void expect_kinds(const char *text, const char *words) {
-    struct fkv_error err;
     struct fkv_tokenizer *t;
     struct fkv_token_classifier *c;
     int32_t *ids;
     size_t n;
     uint8_t classes[200];
-    assert_ok(fkv_tokenizer_open(TOKENIZER, &t, &err), err);
-    assert_ok(fkv_token_classifier_open(t, &c, &err), err);
-    assert_ok(fkv_tokenizer_encode(t, text, strlen(text), false, &ids, &n, &err), err);
+    assert_ok(fkv_tokenizer_open(TOKENIZER, &t, &err));
+    assert_ok(fkv_token_classifier_open(t, &c, &err));
+    assert_ok(fkv_tokenizer_encode(t, text, strlen(text), false, &ids, &n, &err));
     assert_true(n < sizeof classes);
-    assert_ok(fkv_token_class_text(c, ids, n, classes, &err), err);
+    assert_ok(fkv_token_class_text(c, ids, n, classes, &err));
     char found[400] = "";
     for (size_t i = 0; i < n; i++) {
         assert_true((classes[i] & (classes[i] - 1)) == 0);
@@ -39,17 +38,14 @@ static void expect_kinds(const char *text, const char *words) {
     fkv_tokenizer_close(t);
 }
 
-static void tokens_are_told_apart_by_their_text(void **state) {
-    (void)state;
+TEST(tokens_are_told_apart_by_their_text) {
     expect_kinds("The cat, the dog", "ww.ww");
     expect_kinds("unbelievably extraordinary", "ww");
     expect_kinds("(well)", ".w.");
     expect_kinds("one.two", "w.w");
 }
 
-static void context_bits_follow_their_definition(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(context_bits_follow_their_definition) {
     const int n = test_between(2, 400), ids = test_between(1, 60);
     int32_t tokens[400];
     uint8_t classes[400];
@@ -58,7 +54,7 @@ static void context_bits_follow_their_definition(void **state) {
     for (int i = 0; i < n; i++) classes[i] = (uint8_t)test_between(0, 127);
     uint8_t before[400];
     memcpy(before, classes, sizeof before);
-    assert_ok(fkv_token_class_context(tokens, (size_t)n, classes, &err), err);
+    assert_ok(fkv_token_class_context(tokens, (size_t)n, classes, &err));
     for (int i = 0; i < n; i++) {
         int earlier = 0, count = 0, copied = 0;
         for (int k = 0; k < n; k++) {
@@ -72,27 +68,16 @@ static void context_bits_follow_their_definition(void **state) {
     }
 }
 
-static void rare_is_a_share_of_the_document(void **state) {
-    (void)state;
+TEST(rare_is_a_share_of_the_document) {
     enum { N = 40001 };
-    struct fkv_error err;
     int32_t *tokens = calloc(N, sizeof *tokens);
     uint8_t *classes = calloc(N, 1);
     for (int i = 0; i < 4; i++) tokens[1000 * i] = 7; /* 4 in 40,001: fewer than 1 in 10,000 */
     for (int i = 0; i < 5; i++) tokens[1000 * i + 1] = 8;
-    assert_ok(fkv_token_class_context(tokens, N, classes, &err), err);
+    assert_ok(fkv_token_class_context(tokens, N, classes, &err));
     assert_true(classes[0] & FKV_TOKEN_RARE);
     assert_false(classes[1] & FKV_TOKEN_RARE);
     assert_false(classes[2] & FKV_TOKEN_RARE);
     free(tokens);
     free(classes);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tokens_are_told_apart_by_their_text),
-        cmocka_unit_test(context_bits_follow_their_definition),
-        cmocka_unit_test(rare_is_a_share_of_the_document),
-    };
-    return test_run(tests, NULL, NULL);
 }

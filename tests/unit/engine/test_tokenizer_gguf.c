@@ -19,12 +19,12 @@ static void array_key(const char *name, uint32_t type, uint64_t count) {
 
 static void bool_key(const char *name, bool value) { gguf_key(&file, name, BOOL, &value, 1); }
 
-static int of_file(struct fkv_tokenizer **t, struct fkv_error *err) {
+static int of_file(struct fkv_tokenizer **t) {
     struct fkv_gguf *g;
     size_t bytes;
     unsigned char *memory = gguf_assemble(&file, &bytes);
-    assert_ok(fkv_gguf_parse(memory, bytes, "m.gguf", &g, err), *err);
-    const int status = fkv_tokenizer_of_gguf(g, t, err);
+    assert_ok(fkv_gguf_parse(memory, bytes, "m.gguf", &g, &err));
+    const int status = fkv_tokenizer_of_gguf(g, t, &err);
     fkv_gguf_close(g);
     free(memory);
     return status;
@@ -84,21 +84,19 @@ static void put_bpe(const json_t *document, const char *pre) {
     }
 }
 
-static void a_file_gives_the_ids_of_its_tokenizer_json(void **state) {
-    (void)state;
+TEST(a_file_gives_the_ids_of_its_tokenizer_json) {
     static const struct {
         const char *golden, *pre;
     } rows[] = {{"gpt2", "gpt-2"}, {"llama3", "llama-bpe"}, {"qwen2", "qwen2"}};
     json_t *texts = golden("texts", ".json"), *text;
     for (int k = 0; k < 3; k++) {
         json_t *document = golden(rows[k].golden, ".json");
-        struct fkv_error err = {0};
         struct fkv_tokenizer *a = parse(document), *b;
         put_bpe(document, rows[k].pre);
         if (k == 0) bool_key(KEY "add_space_prefix", true);
         const int32_t bos = fkv_tokenizer_bos(a);
         if (bos >= 0) gguf_key_u32(&file, KEY "bos_token_id", (uint32_t)bos);
-        assert_ok(of_file(&b, &err), err);
+        assert_ok(of_file(&b));
         assert_int_equal(fkv_tokenizer_bos(b), bos);
         assert_int_equal(fkv_tokenizer_vocabulary(a), fkv_tokenizer_vocabulary(b));
         assert_string_equal(fkv_tokenizer_note(b), "");
@@ -111,8 +109,8 @@ static void a_file_gives_the_ids_of_its_tokenizer_json(void **state) {
             char *decoded[2];
             if (m != n || memcmp(x, y, m * sizeof *x))
                 fail_msg("%s, text %zu (%s): other ids", rows[k].pre, i, s);
-            assert_ok(fkv_tokenizer_decode(a, x, m, &decoded[0], &bytes[0], &err), err);
-            assert_ok(fkv_tokenizer_decode(b, y, n, &decoded[1], &bytes[1], &err), err);
+            assert_ok(fkv_tokenizer_decode(a, x, m, &decoded[0], &bytes[0], &err));
+            assert_ok(fkv_tokenizer_decode(b, y, n, &decoded[1], &bytes[1], &err));
             assert_int_equal(bytes[0], bytes[1]);
             assert_memory_equal(decoded[0], decoded[1], bytes[0]);
             free(decoded[0]), free(decoded[1]);
@@ -126,13 +124,11 @@ static void a_file_gives_the_ids_of_its_tokenizer_json(void **state) {
     json_decref(texts);
 }
 
-static void a_missing_pre_tokenizer_is_noted(void **state) {
-    (void)state;
+TEST(a_missing_pre_tokenizer_is_noted) {
     json_t *document = golden("gpt2", ".json");
-    struct fkv_error err = {0};
     struct fkv_tokenizer *t;
     put_bpe(document, NULL);
-    assert_ok(of_file(&t, &err), err);
+    assert_ok(of_file(&t));
     assert_non_null(strstr(fkv_tokenizer_note(t), "does not name its pre-tokenizer"));
     fkv_tokenizer_close(t);
     json_decref(document);
@@ -178,23 +174,21 @@ static void put_pieces(void) {
 
 static void assert_ids(const char *text, const int32_t *expected, size_t count,
                        const char *decoded) {
-    struct fkv_error err = {0};
     struct fkv_tokenizer *t;
     size_t found, bytes;
     char *back;
-    assert_ok(of_file(&t, &err), err);
+    assert_ok(of_file(&t));
     int32_t *ids = encode(t, text, strlen(text), true, &found);
     assert_int_equal(found, count);
     assert_memory_equal(ids, expected, count * sizeof *ids);
-    assert_ok(fkv_tokenizer_decode(t, ids, found, &back, &bytes, &err), err);
+    assert_ok(fkv_tokenizer_decode(t, ids, found, &back, &bytes, &err));
     assert_string_equal(back, decoded);
     free(back);
     free(ids);
     fkv_tokenizer_close(t);
 }
 
-static void pieces_are_merged_as_in_sentencepiece(void **state) {
-    (void)state;
+TEST(pieces_are_merged_as_in_sentencepiece) {
     put_pieces(); /* BOS, a space in front; the pair of the highest score first */
     assert_ids("ab", (int32_t[]){1, 9, 7}, 3, "ab");
     /* bytes for an unknown character; control tokens are found, and left out of the text */
@@ -213,9 +207,8 @@ static void pieces_are_merged_as_in_sentencepiece(void **state) {
 /* ---- refusals ---- */
 
 static void refused(const char *words) {
-    struct fkv_error err = {0};
     struct fkv_tokenizer *t;
-    assert_refused(of_file(&t, &err), err, words);
+    assert_refused(of_file(&t), words);
     assert_null(t);
     if (strncmp(err.message, "m.gguf: ", 8)) fail_msg("message \"%s\" names no file", err.message);
 }
@@ -225,8 +218,7 @@ static void model_only(const char *model) {
     gguf_key_string(&file, KEY "model", model);
 }
 
-static void what_is_not_known_is_refused_by_key(void **state) {
-    (void)state;
+TEST(what_is_not_known_is_refused_by_key) {
     gguf_begin(&file);
     refused("key tokenizer.ggml.model: expected it, found nothing");
     static const char *const models[] = {"bert", "t5", "rwkv", "plamo2", "gemma4", "no_vocab", ""};
@@ -266,8 +258,7 @@ static void merge_of(const char *pair) {
     gguf_put_string(&file.keys, pair);
 }
 
-static void wrong_vocabularies_are_refused_by_key(void **state) {
-    (void)state;
+TEST(wrong_vocabularies_are_refused_by_key) {
     three_tokens("a", NORMAL);
     refused("key tokenizer.ggml.tokens: piece 2 (\"a\"): another piece is the same");
     three_tokens("\xff", NORMAL);
@@ -304,15 +295,4 @@ static void wrong_vocabularies_are_refused_by_key(void **state) {
     gguf_put(&file.keys, (int32_t[]){NORMAL}, 4);
     refused("key tokenizer.ggml.token_type: expected 2 items, as many as tokenizer.ggml.tokens, "
             "found 1");
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_file_gives_the_ids_of_its_tokenizer_json),
-        cmocka_unit_test(a_missing_pre_tokenizer_is_noted),
-        cmocka_unit_test(pieces_are_merged_as_in_sentencepiece),
-        cmocka_unit_test(what_is_not_known_is_refused_by_key),
-        cmocka_unit_test(wrong_vocabularies_are_refused_by_key),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -9,25 +9,21 @@ enum { MODELS = 3, MAX_FILE = 1 << 20 };
 
 static char *load(const char *name, size_t *bytes) {
     char path[256], *data;
-    struct fkv_error err;
     snprintf(path, sizeof path, "tests/golden/sentencepiece/%s.model", name);
-    assert_ok(fkv_read_file(path, MAX_FILE, &data, bytes, &err), err);
+    assert_ok(fkv_read_file(path, MAX_FILE, &data, bytes, &err));
     return data;
 }
 
 static struct fkv_tokenizer *open_model(const char *name) {
     size_t bytes;
     char *data = load(name, &bytes);
-    struct fkv_error err = {0};
     struct fkv_tokenizer *t;
-    assert_ok(fkv_tokenizer_parse_sentencepiece(data, bytes, name, &t, &err), err);
+    assert_ok(fkv_tokenizer_parse_sentencepiece(data, bytes, name, &t, &err));
     free(data);
     return t;
 }
 
-static void encodes_and_decodes_as_sentencepiece_does(void **state) {
-    (void)state;
-    struct fkv_error err = {0};
+TEST(encodes_and_decodes_as_sentencepiece_does) {
     json_t *all = fkv_json_load("tests/golden/sentencepiece/vectors.json", MAX_FILE, &err), *row;
     assert_non_null(all);
     for (int m = 0; m < MODELS; m++) {
@@ -40,7 +36,7 @@ static void encodes_and_decodes_as_sentencepiece_does(void **state) {
             int32_t *ids = encode(t, text, strlen(text), false, &count);
             if (!same_ids(ids, count, json_object_get(row, "ids")))
                 fail_msg("%s, text %zu (%s): other ids", models[m], i, text);
-            assert_ok(fkv_tokenizer_decode(t, ids, count, &decoded, &bytes, &err), err);
+            assert_ok(fkv_tokenizer_decode(t, ids, count, &decoded, &bytes, &err));
             /* sentencepiece writes its unknown piece as U+2047, here it is left out. */
             if (!strstr(expected, "\xe2\x81\x87")) assert_string_equal(decoded, expected);
             free(decoded);
@@ -52,17 +48,15 @@ static void encodes_and_decodes_as_sentencepiece_does(void **state) {
     json_decref(all);
 }
 
-static void both_files_of_one_tokenizer_give_the_same_ids(void **state) {
-    (void)state;
-    struct fkv_error err = {0};
+TEST(both_files_of_one_tokenizer_give_the_same_ids) {
     struct fkv_tokenizer *json, *model;
     char *text, *data;
     size_t bytes, a, b;
-    assert_ok(fkv_tokenizer_open("data/litbank-1m", &json, &err), err);
-    assert_ok(fkv_read_file("data/litbank-1m/tokenizer.model", MAX_FILE, &data, &bytes, &err), err);
-    assert_ok(fkv_tokenizer_parse_sentencepiece(data, bytes, "tokenizer.model", &model, &err), err);
+    assert_ok(fkv_tokenizer_open("data/litbank-1m", &json, &err));
+    assert_ok(fkv_read_file("data/litbank-1m/tokenizer.model", MAX_FILE, &data, &bytes, &err));
+    assert_ok(fkv_tokenizer_parse_sentencepiece(data, bytes, "tokenizer.model", &model, &err));
     free(data);
-    assert_ok(fkv_read_file("data/the_tide_mill.txt", MAX_FILE, &text, &bytes, &err), err);
+    assert_ok(fkv_read_file("data/the_tide_mill.txt", MAX_FILE, &text, &bytes, &err));
     int32_t *x = encode(json, text, bytes, true, &a), *y = encode(model, text, bytes, true, &b);
     assert_int_equal(a, b);
     assert_memory_equal(x, y, a * sizeof *x);
@@ -73,8 +67,7 @@ static void both_files_of_one_tokenizer_give_the_same_ids(void **state) {
     fkv_tokenizer_close(model);
 }
 
-static void bos_comes_first_and_control_pieces_are_found(void **state) {
-    (void)state;
+TEST(bos_comes_first_and_control_pieces_are_found) {
     struct fkv_tokenizer *t = open_model("llama");
     size_t count;
     int32_t *ids = encode(t, "<s></s>", 7, true, &count);
@@ -108,30 +101,26 @@ static const struct {
     {"\x0b", 1, "cut short"},
 };
 
-static void what_it_does_not_understand_is_refused_by_name(void **state) {
-    (void)state;
+TEST(what_it_does_not_understand_is_refused_by_name) {
     size_t bytes;
     char *data = load("llama", &bytes);
     data = realloc(data, bytes + 16);
     assert_non_null(data);
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        struct fkv_error err = {0};
         struct fkv_tokenizer *t;
         memcpy(data + bytes, refused[i].fields, refused[i].bytes);
         assert_refused(
             fkv_tokenizer_parse_sentencepiece(data, bytes + refused[i].bytes, "x.model", &t, &err),
-            err, refused[i].words);
+            refused[i].words);
         assert_null(t);
     }
     free(data);
 }
 
-static void a_model_cut_short_is_refused_or_whole(void **state) {
-    (void)state;
+TEST(a_model_cut_short_is_refused_or_whole) {
     size_t bytes;
     char *data = load("user", &bytes);
     for (size_t n = 0; n < bytes; n += 3) {
-        struct fkv_error err = {0};
         struct fkv_tokenizer *t;
         char *part = malloc(n + 1); /* of its own size, so that a read beyond it shows */
         assert_non_null(part);
@@ -154,15 +143,13 @@ static void put(const char *folder, const char *name, const void *data, size_t b
 }
 
 static struct fkv_tokenizer *open_with(const char *folder, const char *settings) {
-    struct fkv_error err = {0};
     struct fkv_tokenizer *t;
     put(folder, "tokenizer_config.json", settings, strlen(settings));
-    assert_ok(fkv_tokenizer_open(folder, &t, &err), err);
+    assert_ok(fkv_tokenizer_open(folder, &t, &err));
     return t;
 }
 
-static void tokenizer_config_says_whether_bos_and_eos_are_added(void **state) {
-    (void)state;
+TEST_IN_FOLDER(tokenizer_config_says_whether_bos_and_eos_are_added) {
     static const struct {
         const char *settings;
         bool bos, eos;
@@ -172,10 +159,8 @@ static void tokenizer_config_says_whether_bos_and_eos_are_added(void **state) {
         {"{\"add_bos_token\": false}", false, false},
         {"{\"add_bos_token\": true, \"add_eos_token\": true}", true, true},
     };
-    char folder[256];
     size_t bytes, count;
     char *data = load("llama", &bytes);
-    test_make_folder(folder);
     put(folder, "tokenizer.model", data, bytes);
     assert_true(fkv_tokenizer_exists(folder));
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -187,11 +172,9 @@ static void tokenizer_config_says_whether_bos_and_eos_are_added(void **state) {
         fkv_tokenizer_close(t);
     }
     free(data);
-    test_remove_folder(folder);
 }
 
-static void a_disagreement_about_bos_is_noted(void **state) {
-    (void)state;
+TEST_IN_FOLDER(a_disagreement_about_bos_is_noted) {
     static const struct {
         const char *family, *settings, *words; /* words NULL: no note */
     } cases[] = {
@@ -204,8 +187,6 @@ static void a_disagreement_about_bos_is_noted(void **state) {
         {"llama3", "{\"bos_token\": \"<|begin_of_text|>\"}", NULL},
         {"llama3", "{\"bos_token\": null}", NULL},
     };
-    char folder[256];
-    test_make_folder(folder);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         json_t *document = golden(cases[i].family, ".json");
         char *text = json_dumps(document, JSON_COMPACT);
@@ -219,18 +200,4 @@ static void a_disagreement_about_bos_is_noted(void **state) {
         free(text);
         json_decref(document);
     }
-    test_remove_folder(folder);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(encodes_and_decodes_as_sentencepiece_does),
-        cmocka_unit_test(both_files_of_one_tokenizer_give_the_same_ids),
-        cmocka_unit_test(bos_comes_first_and_control_pieces_are_found),
-        cmocka_unit_test(what_it_does_not_understand_is_refused_by_name),
-        cmocka_unit_test(a_model_cut_short_is_refused_or_whole),
-        cmocka_unit_test(tokenizer_config_says_whether_bos_and_eos_are_added),
-        cmocka_unit_test(a_disagreement_about_bos_is_noted),
-    };
-    return test_run(tests, NULL, NULL);
 }

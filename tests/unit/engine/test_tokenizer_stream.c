@@ -16,13 +16,12 @@ enum { FILES = sizeof files / sizeof *files, MOST = 40 };
 
 /* A file's tokenizer, with another decoder where one is given (consumed). */
 static struct fkv_tokenizer *open_file(const char *path, json_t *decoder) {
-    struct fkv_error err = {0};
     struct fkv_tokenizer *t;
     json_t *document = fkv_json_load(path, 1 << 24, &err);
     if (!document) fail_msg("%s", err.message);
     if (decoder) json_object_set_new(document, "decoder", decoder);
     char *text = json_dumps(document, JSON_COMPACT);
-    assert_ok(fkv_tokenizer_parse(text, strlen(text), path, &t, &err), err);
+    assert_ok(fkv_tokenizer_parse(text, strlen(text), path, &t, &err));
     free(text);
     json_decref(document);
     return t;
@@ -44,18 +43,16 @@ static void random_ids(const struct fkv_tokenizer *t, int32_t *ids, size_t count
 }
 
 static char *whole(const struct fkv_tokenizer *t, const int32_t *ids, size_t count, size_t *bytes) {
-    struct fkv_error err = {0};
     char *text = NULL;
-    assert_ok(whole_decode(t, ids, count, &text, bytes, &err), err);
+    assert_ok(whole_decode(t, ids, count, &text, bytes, &err));
     return text;
 }
 
 static void assert_whole_equals(const struct fkv_tokenizer *t, const int32_t *ids, size_t count) {
-    struct fkv_error err = {0};
     char *text;
     size_t bytes, expected_bytes;
     char *expected = whole(t, ids, count, &expected_bytes);
-    assert_ok(fkv_tokenizer_decode(t, ids, count, &text, &bytes, &err), err);
+    assert_ok(fkv_tokenizer_decode(t, ids, count, &text, &bytes, &err));
     assert_int_equal(bytes, expected_bytes);
     assert_memory_equal(text, expected, bytes + 1);
     free(text);
@@ -65,19 +62,18 @@ static void assert_whole_equals(const struct fkv_tokenizer *t, const int32_t *id
 /* The ids after `split` streamed behind those before it. */
 static void assert_split_equals(const struct fkv_tokenizer *t, const int32_t *ids, size_t count,
                                 size_t split) {
-    struct fkv_error err = {0};
     struct fkv_tokenizer_stream *s;
     char streamed[1 << 16];
     const char *text;
     size_t at = 0, bytes, before, total;
     char *prompt = whole(t, ids, split, &before), *expected = whole(t, ids, count, &total);
     if (before > total) before = total;
-    assert_ok(fkv_tokenizer_stream_open(t, ids, split, &s, &err), err);
+    assert_ok(fkv_tokenizer_stream_open(t, ids, split, &s, &err));
     for (size_t i = split; i <= count; i++) {
         if (i < count)
-            assert_ok(fkv_tokenizer_stream_push(s, ids[i], &text, &bytes, &err), err);
+            assert_ok(fkv_tokenizer_stream_push(s, ids[i], &text, &bytes, &err));
         else
-            assert_ok(fkv_tokenizer_stream_finish(s, &text, &bytes, &err), err);
+            assert_ok(fkv_tokenizer_stream_finish(s, &text, &bytes, &err));
         assert_true(at + bytes < sizeof streamed);
         if (bytes) memcpy(streamed + at, text, bytes);
         at += bytes;
@@ -98,8 +94,7 @@ static void assert_every_split_equals(const struct fkv_tokenizer *t) {
     for (size_t split = 0; split <= count; split++) assert_split_equals(t, ids, count, split);
 }
 
-static void streamed_bytes_are_the_whole_text_less_the_prompts(void **state) {
-    (void)state;
+TEST(streamed_bytes_are_the_whole_text_less_the_prompts) {
     for (int f = 0; f < FILES; f++) {
         struct fkv_tokenizer *t = open_file(files[f], NULL);
         for (int round = 0; round < 20; round++) assert_every_split_equals(t);
@@ -136,8 +131,7 @@ static json_t *random_step(void) {
     }
 }
 
-static void decoders_put_together_by_chance_stream_alike(void **state) {
-    (void)state;
+TEST(decoders_put_together_by_chance_stream_alike) {
     for (int round = 0; round < 600; round++) {
         json_t *steps = json_array();
         for (int i = test_between(0, 5); i; i--) json_array_append_new(steps, random_step());
@@ -150,9 +144,8 @@ static void decoders_put_together_by_chance_stream_alike(void **state) {
             size_t count = (size_t)test_between(0, MOST), bytes;
             random_ids(t, ids, count);
             char *expected = whole(t, ids, count, &bytes), *text;
-            struct fkv_error err = {0};
             size_t found;
-            assert_ok(fkv_tokenizer_decode(t, ids, count, &text, &found, &err), err);
+            assert_ok(fkv_tokenizer_decode(t, ids, count, &text, &found, &err));
             if (found != bytes || memcmp(text, expected, bytes))
                 fail_msg("%s: \"%s\", expected \"%s\"", words, text, expected);
             free(text);
@@ -166,22 +159,20 @@ static void decoders_put_together_by_chance_stream_alike(void **state) {
 
 /* Of real decoders nothing is kept back but a character that is not complete: all is shown as
  * soon as a whole decoding would show it. */
-static void whole_characters_are_shown_at_once(void **state) {
-    (void)state;
+TEST(whole_characters_are_shown_at_once) {
     for (int f = 0; f < FILES; f++) {
         struct fkv_tokenizer *t = open_file(files[f], NULL);
         for (int round = 0; round < 20; round++) {
-            struct fkv_error err = {0};
             struct fkv_tokenizer_stream *s;
             int32_t ids[MOST];
             size_t shown = 0;
             random_ids(t, ids, MOST);
-            assert_ok(fkv_tokenizer_stream_open(t, NULL, 0, &s, &err), err);
+            assert_ok(fkv_tokenizer_stream_open(t, NULL, 0, &s, &err));
             for (size_t i = 0; i < MOST; i++) {
                 const char *text;
                 size_t bytes, total;
                 char *so_far = whole(t, ids, i + 1, &total);
-                assert_ok(fkv_tokenizer_stream_push(s, ids[i], &text, &bytes, &err), err);
+                assert_ok(fkv_tokenizer_stream_push(s, ids[i], &text, &bytes, &err));
                 shown += bytes;
                 assert_int_equal(shown, fkv_utf8_complete(so_far, total));
                 free(so_far);
@@ -194,19 +185,17 @@ static void whole_characters_are_shown_at_once(void **state) {
 
 /* The text grows and the stream does not: what it keeps is bounded by a token, so an id costs
  * the same however many came before. */
-static void a_stream_keeps_no_more_however_long_the_text(void **state) {
-    (void)state;
+TEST(a_stream_keeps_no_more_however_long_the_text) {
     for (int f = 0; f < FILES; f++) {
-        struct fkv_error err = {0};
         struct fkv_tokenizer *t = open_file(files[f], NULL);
         struct fkv_tokenizer_stream *s;
         const char *text;
         size_t bytes, kept = 0, shown = 0;
-        assert_ok(fkv_tokenizer_stream_open(t, NULL, 0, &s, &err), err);
+        assert_ok(fkv_tokenizer_stream_open(t, NULL, 0, &s, &err));
         for (int turn = 0; turn < 20; turn++) {
             for (int32_t id = 0; id < fkv_tokenizer_vocabulary(t); id++) {
                 if (!fkv_tok_string(&t->strings, id).at) continue;
-                assert_ok(fkv_tokenizer_stream_push(s, id, &text, &bytes, &err), err);
+                assert_ok(fkv_tokenizer_stream_push(s, id, &text, &bytes, &err));
                 shown += bytes;
             }
             size_t now = mallinfo2().uordblks;
@@ -219,32 +208,19 @@ static void a_stream_keeps_no_more_however_long_the_text(void **state) {
     }
 }
 
-static void ids_outside_the_vocabulary_are_refused(void **state) {
-    (void)state;
+TEST(ids_outside_the_vocabulary_are_refused) {
     struct fkv_tokenizer *t = open_file(files[1], NULL);
     const int32_t ids[] = {5, -1};
     struct fkv_tokenizer_stream *s;
-    struct fkv_error err = {0};
     const char *text;
     size_t bytes;
-    assert_refused(fkv_tokenizer_stream_open(t, ids, 2, &s, &err), err,
+    assert_refused(fkv_tokenizer_stream_open(t, ids, 2, &s, &err),
                    "token 1: id -1 is not in the vocabulary");
     assert_null(s);
     fkv_tokenizer_stream_close(s);
-    assert_ok(fkv_tokenizer_stream_open(t, ids, 1, &s, &err), err);
+    assert_ok(fkv_tokenizer_stream_open(t, ids, 1, &s, &err));
     assert_refused(fkv_tokenizer_stream_push(s, fkv_tokenizer_vocabulary(t), &text, &bytes, &err),
-                   err, "not in the vocabulary");
+                   "not in the vocabulary");
     fkv_tokenizer_stream_close(s);
     fkv_tokenizer_close(t);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(streamed_bytes_are_the_whole_text_less_the_prompts),
-        cmocka_unit_test(decoders_put_together_by_chance_stream_alike),
-        cmocka_unit_test(whole_characters_are_shown_at_once),
-        cmocka_unit_test(a_stream_keeps_no_more_however_long_the_text),
-        cmocka_unit_test(ids_outside_the_vocabulary_are_refused),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -8,7 +8,6 @@
 
 static inline json_t *golden(const char *name, const char *ending) {
     char path[256];
-    struct fkv_error err;
     snprintf(path, sizeof path, "tests/golden/tokenizer/%s%s", name, ending);
     json_t *root = fkv_json_load(path, 1 << 20, &err);
     if (!root) fail_msg("%s", err.message);
@@ -16,10 +15,9 @@ static inline json_t *golden(const char *name, const char *ending) {
 }
 
 static inline struct fkv_tokenizer *parse(const json_t *document) {
-    struct fkv_error err = {0};
     struct fkv_tokenizer *t;
     char *text = json_dumps(document, JSON_COMPACT);
-    assert_ok(fkv_tokenizer_parse(text, strlen(text), "test.json", &t, &err), err);
+    assert_ok(fkv_tokenizer_parse(text, strlen(text), "test.json", &t, &err));
     free(text);
     return t;
 }
@@ -33,9 +31,8 @@ static inline struct fkv_tokenizer *open_family(const char *name) {
 
 static inline int32_t *encode(const struct fkv_tokenizer *t, const char *text, size_t bytes,
                               bool special, size_t *count) {
-    struct fkv_error err = {0};
     int32_t *ids;
-    assert_ok(fkv_tokenizer_encode(t, text, bytes, special, &ids, count, &err), err);
+    assert_ok(fkv_tokenizer_encode(t, text, bytes, special, &ids, count, &err));
     return ids;
 }
 

@@ -4,22 +4,6 @@
 
 #include "tests/unit/support.h"
 
-static char folder[256]; /* fresh for each test of WITH_FOLDER */
-
-static inline int make_folder(void **state) {
-    (void)state;
-    test_make_folder(folder);
-    return 0;
-}
-
-static inline int remove_folder(void **state) {
-    (void)state;
-    test_remove_folder(folder);
-    return 0;
-}
-
-#define WITH_FOLDER(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
-
 struct weights_file {
     char header[1 << 14];
     size_t used; /* of the header */

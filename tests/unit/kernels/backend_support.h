@@ -18,12 +18,11 @@ static struct side tested, reference;
 static enum fkv_compute tested_compute;
 static enum fkv_space tested_space;
 static int first_round; /* where this run's walks through the lists below begin */
-static struct fkv_error err;
 
 static inline struct side open_side(const char *name, enum fkv_compute compute) {
     struct side s;
-    assert_ok(fkv_backend_find(name, &s.ops, NULL, &err), err);
-    assert_ok(s.ops->open(&(struct fkv_backend_options){.compute = compute}, &s.b, &err), err);
+    assert_ok(fkv_backend_find(name, &s.ops, NULL, &err));
+    assert_ok(s.ops->open(&(struct fkv_backend_options){.compute = compute}, &s.b, &err));
     return s;
 }
 
@@ -54,7 +53,7 @@ static inline int open_both(void **state) {
     if (tested_compute == FKV_COMPUTE_BF16 && !name) skip_without_bf16();
     tested = open_side(name ? name : "cpu", tested_compute);
     reference = open_side("reference", FKV_COMPUTE_NATIVE);
-    assert_ok(tested.ops->info(tested.b, &info, &err), err);
+    assert_ok(tested.ops->info(tested.b, &info, &err));
     tested_space = info.space;
     first_round = test_between(0, 999);
     printf("backend under test: %s (%s), computing in %s\n", tested.ops->name, info.name,
@@ -98,8 +97,8 @@ struct both {
 
 static inline struct fkv_buffer *upload(struct side s, const void *data, size_t bytes) {
     struct fkv_buffer *buffer;
-    assert_ok(s.ops->buffer_create(s.b, bytes, &buffer, &err), err);
-    assert_ok(s.ops->write(s.b, buffer, 0, data, bytes, &err), err);
+    assert_ok(s.ops->buffer_create(s.b, bytes, &buffer, &err));
+    assert_ok(s.ops->write(s.b, buffer, 0, data, bytes, &err));
     return buffer;
 }
 
@@ -117,7 +116,7 @@ static inline struct both random_both(size_t count, double mean, double deviatio
 
 static inline float *download(struct side s, const struct fkv_buffer *buffer, size_t count) {
     float *x = numbers(count);
-    assert_ok(s.ops->read(s.b, buffer, 0, x, 4 * count, &err), err);
+    assert_ok(s.ops->read(s.b, buffer, 0, x, 4 * count, &err));
     return x;
 }
 
@@ -153,9 +152,8 @@ static inline struct weight random_weight(enum fkv_dtype t, int rows, int cols, 
     w.tested = w.reference = (struct fkv_weight){
         .offset = offset, .format = (enum fkv_weight_format)t, .rows = rows, .cols = cols};
     size_t bytes = offset + count * fkv_dtype_bytes(t);
-    assert_ok(tested.ops->buffer_adopt(tested.b, w.memory, bytes, &w.tested.data, &err), err);
-    assert_ok(reference.ops->buffer_adopt(reference.b, w.memory, bytes, &w.reference.data, &err),
-              err);
+    assert_ok(tested.ops->buffer_adopt(tested.b, w.memory, bytes, &w.tested.data, &err));
+    assert_ok(reference.ops->buffer_adopt(reference.b, w.memory, bytes, &w.reference.data, &err));
     return w;
 }
 
@@ -232,8 +230,8 @@ static inline void reserve_both(struct fkv_limits limits) {
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (*sizes[i] == 0) *sizes[i] = 1;
     limits.dim = limits.attention.dim;
-    assert_ok(tested.ops->reserve(tested.b, &limits, &err), err);
-    assert_ok(reference.ops->reserve(reference.b, &limits, &err), err);
+    assert_ok(tested.ops->reserve(tested.b, &limits, &err));
+    assert_ok(reference.ops->reserve(reference.b, &limits, &err));
 }
 
 /* Cache heads with random contents, somewhere in larger buffers. */
@@ -283,8 +281,7 @@ static inline float *cache_contents(struct side s, const struct fkv_cache *cache
     float *x = numbers(count);
     assert_non_null(packed);
     assert_ok(
-        s.ops->read(s.b, values ? cache->value : cache->key, cache->offset, packed, bytes, &err),
-        err);
+        s.ops->read(s.b, values ? cache->value : cache->key, cache->offset, packed, bytes, &err));
     fkv_to_f32(packed, cache->dtype, count, x);
     free(packed);
     return x;

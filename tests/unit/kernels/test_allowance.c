@@ -9,28 +9,14 @@
 #include <sys/wait.h>
 
 enum { MIB = 1 << 20 };
-static char tree[256];
 
-static int make_tree(void **state) {
-    (void)state;
-    test_make_folder(tree);
-    return 0;
-}
-
-static int remove_tree(void **state) {
-    (void)state;
-    test_remove_folder(tree);
-    return 0;
-}
-
-/* Writes a file of the tree, with the folders above it. */
+/* Writes a file of the folder, with the folders above it. */
 static void put(const char *name, const char *format, ...) {
-    struct fkv_error err;
     char path[1024];
-    snprintf(path, sizeof path, "%s%s", tree, name);
+    snprintf(path, sizeof path, "%s%s", folder, name);
     char *slash = strrchr(path, '/');
     *slash = 0;
-    assert_ok(fkv_make_directories(path, &err), err);
+    assert_ok(fkv_make_directories(path, &err));
     *slash = '/';
     FILE *f = fopen(path, "w");
     assert_non_null(f);
@@ -81,10 +67,9 @@ static void put_v1(const char *level, int64_t limit, int64_t used, int64_t files
 
 static const int64_t no_limit_v1 = 9223372036854771712;
 
-static void expect(int64_t bytes) { assert_int_equal(fkv_host_memory_under(tree), bytes); }
+static void expect(int64_t bytes) { assert_int_equal(fkv_host_memory_under(folder), bytes); }
 
-static void without_groups_the_machine_is_what_there_is(void **state) {
-    (void)state;
+TEST_IN_FOLDER(without_groups_the_machine_is_what_there_is) {
     expect(-1);
     put_machine(300 * MIB);
     expect(300 * MIB);
@@ -93,8 +78,7 @@ static void without_groups_the_machine_is_what_there_is(void **state) {
     expect(300 * MIB); /* the root group has no limits */
 }
 
-static void a_limit_leaves_what_is_not_used_and_files_pages(void **state) {
-    (void)state;
+TEST_IN_FOLDER(a_limit_leaves_what_is_not_used_and_files_pages) {
     put_machine(8000ll * MIB);
     put("/proc/self/mountinfo", "%s", v2_mounts);
     put("/proc/self/cgroup", "0::/job\n");
@@ -113,8 +97,7 @@ static void a_limit_leaves_what_is_not_used_and_files_pages(void **state) {
     expect(50 * MIB); /* the machine has less */
 }
 
-static void limits_of_all_levels_count(void **state) {
-    (void)state;
+TEST_IN_FOLDER(limits_of_all_levels_count) {
     put_machine(8000ll * MIB);
     put("/proc/self/mountinfo", "%s", v2_mounts);
     put("/proc/self/cgroup", "0::/user.slice/a job/task_0\n");
@@ -130,8 +113,7 @@ static void limits_of_all_levels_count(void **state) {
     expect(100 * MIB);
 }
 
-static void a_container_sees_its_own_group_at_the_mount(void **state) {
-    (void)state;
+TEST_IN_FOLDER(a_container_sees_its_own_group_at_the_mount) {
     put_machine(8000ll * MIB);
     put_v2("", "524288000", 400 * MIB, 0);
     put("/proc/self/mountinfo", "%s", v2_mounts);
@@ -148,8 +130,7 @@ static void a_container_sees_its_own_group_at_the_mount(void **state) {
     expect(70 * MIB);
 }
 
-static void a_group_that_cannot_be_seen_limits_nothing(void **state) {
-    (void)state;
+TEST_IN_FOLDER(a_group_that_cannot_be_seen_limits_nothing) {
     put_machine(8000ll * MIB);
     put_v2("", "524288000", 400 * MIB, 0);
     put("/proc/self/mountinfo", "%s", v2_mounts);
@@ -166,8 +147,7 @@ static void a_group_that_cannot_be_seen_limits_nothing(void **state) {
     expect(10 * MIB);
 }
 
-static void version_1_is_read_too(void **state) {
-    (void)state;
+TEST_IN_FOLDER(version_1_is_read_too) {
     put_machine(8000ll * MIB);
     put("/proc/self/cgroup", "12:cpu,cpuacct:/\n4:memory:/docker/0123:4\n1:name=systemd:/x\n");
     put("/proc/self/mountinfo",
@@ -185,8 +165,7 @@ static void version_1_is_read_too(void **state) {
     expect(100 * MIB);
 }
 
-static void on_a_hybrid_machine_both_versions_count(void **state) {
-    (void)state;
+TEST_IN_FOLDER(on_a_hybrid_machine_both_versions_count) {
     put_machine(8000ll * MIB);
     put("/proc/self/cgroup", "4:memory:/one\n0::/two\n");
     put("/proc/self/mountinfo",
@@ -198,8 +177,7 @@ static void on_a_hybrid_machine_both_versions_count(void **state) {
     expect(60 * MIB); /* what is used is not known: no more than the limit */
 }
 
-static void what_cannot_be_understood_limits_nothing(void **state) {
-    (void)state;
+TEST_IN_FOLDER(what_cannot_be_understood_limits_nothing) {
     static const char *const groups[] = {
         "", "\n", "0", "0:", "0::", "0::job\n", ":::::", "x\0y", "4:memory\n"};
     static const char *const mounts[] = {"",
@@ -237,8 +215,7 @@ static void what_cannot_be_understood_limits_nothing(void **state) {
     expect(MIB); /* the group's limit is known all the same */
 }
 
-static void numbers_beyond_what_counts_are_no_limit(void **state) {
-    (void)state;
+TEST(numbers_beyond_what_counts_are_no_limit) {
     assert_int_equal(fkv_cgroup_number("99999999999999999999\n"), INT64_MAX);
     assert_int_equal(fkv_cgroup_number("max\n"), INT64_MAX);
     assert_int_equal(fkv_cgroup_number("maximum\n"), -1);
@@ -248,31 +225,30 @@ static void numbers_beyond_what_counts_are_no_limit(void **state) {
     assert_int_equal(fkv_cgroup_field("", "b"), -1);
 }
 
-static void a_quota_of_time_counts_as_processors(void **state) {
-    (void)state;
+TEST_IN_FOLDER(a_quota_of_time_counts_as_processors) {
     put("/proc/self/mountinfo", "%s", v2_mounts);
     put("/proc/self/cgroup", "0::/job/task\n");
-    assert_true(isinf(fkv_cgroup_processors(tree)));
+    assert_true(isinf(fkv_cgroup_processors(folder)));
     put("/sys/fs/cgroup/job/task/cpu.max", "max 100000\n");
-    assert_true(isinf(fkv_cgroup_processors(tree)));
+    assert_true(isinf(fkv_cgroup_processors(folder)));
     put("/sys/fs/cgroup/job/cpu.max", "250000 100000\n");
-    assert_close(fkv_cgroup_processors(tree), 2.5, 0, 0);
+    assert_close(fkv_cgroup_processors(folder), 2.5, 0, 0);
     put("/sys/fs/cgroup/job/task/cpu.max", "50000 100000\n");
-    assert_close(fkv_cgroup_processors(tree), 0.5, 0, 0);
+    assert_close(fkv_cgroup_processors(folder), 0.5, 0, 0);
     static const char *const bad[] = {"",          "x",           "50000",   "50000 ",
                                       "50000 0\n", "-1 100000\n", "0 100000"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         put("/sys/fs/cgroup/job/task/cpu.max", "%s", bad[i]);
-        assert_close(fkv_cgroup_processors(tree), 2.5, 0, 0);
+        assert_close(fkv_cgroup_processors(folder), 2.5, 0, 0);
     }
     put("/proc/self/cgroup", "1:cpu,cpuacct:/job\n");
     put("/proc/self/mountinfo",
         "34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpuacct,cpu\n");
     put("/sys/fs/cgroup/cpu/job/cpu.cfs_quota_us", "-1\n");
     put("/sys/fs/cgroup/cpu/job/cpu.cfs_period_us", "100000\n");
-    assert_true(isinf(fkv_cgroup_processors(tree)));
+    assert_true(isinf(fkv_cgroup_processors(folder)));
     put("/sys/fs/cgroup/cpu/job/cpu.cfs_quota_us", "150000\n");
-    assert_close(fkv_cgroup_processors(tree), 1.5, 0, 0);
+    assert_close(fkv_cgroup_processors(folder), 1.5, 0, 0);
 }
 
 /* In a child, because a limit cannot be raised again by everybody. */
@@ -287,8 +263,7 @@ static int left_under_limit(int limit, int64_t mapped) {
     return half ? 0 : 4;
 }
 
-static void limits_of_address_space_count_and_leave_out_what_is_mapped(void **state) {
-    (void)state;
+TEST(limits_of_address_space_count_and_leave_out_what_is_mapped) {
     const int limits[] = {RLIMIT_AS, RLIMIT_DATA};
 #ifdef __SANITIZE_ADDRESS__
     skip(); /* its shadow takes terabytes of address space */
@@ -306,23 +281,4 @@ static void limits_of_address_space_count_and_leave_out_what_is_mapped(void **st
         assert_int_equal(waitpid(child, &status, 0), child);
         assert_int_equal(status, 0);
     }
-}
-
-#define WITH_TREE(test) cmocka_unit_test_setup_teardown(test, make_tree, remove_tree)
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        WITH_TREE(without_groups_the_machine_is_what_there_is),
-        WITH_TREE(a_limit_leaves_what_is_not_used_and_files_pages),
-        WITH_TREE(limits_of_all_levels_count),
-        WITH_TREE(a_container_sees_its_own_group_at_the_mount),
-        WITH_TREE(a_group_that_cannot_be_seen_limits_nothing),
-        WITH_TREE(version_1_is_read_too),
-        WITH_TREE(on_a_hybrid_machine_both_versions_count),
-        WITH_TREE(what_cannot_be_understood_limits_nothing),
-        cmocka_unit_test(numbers_beyond_what_counts_are_no_limit),
-        WITH_TREE(a_quota_of_time_counts_as_processors),
-        cmocka_unit_test(limits_of_address_space_count_and_leave_out_what_is_mapped),
-    };
-    return test_run(tests, NULL, NULL);
 }

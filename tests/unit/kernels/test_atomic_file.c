@@ -18,22 +18,20 @@ static int entries(const char *folder) {
     return count;
 }
 
-static void a_committed_file_has_its_name_and_its_contents(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_IN_FOLDER(a_committed_file_has_its_name_and_its_contents) {
     struct fkv_atomic_file f;
-    char folder[256], path[300], *data;
-    snprintf(path, sizeof path, "%s/x.json", test_make_folder(folder));
+    char path[300], *data;
+    snprintf(path, sizeof path, "%s/x.json", folder);
     for (int round = 0; round < 2; round++) { /* the second replaces the first */
-        assert_ok(fkv_atomic_open(&f, path, &err), err);
+        assert_ok(fkv_atomic_open(&f, path, &err));
         fprintf(f.stream, "round %d", round);
         assert_int_equal(access(path, F_OK), round ? 0 : -1);
-        assert_ok(fkv_atomic_commit(&f, &err), err);
+        assert_ok(fkv_atomic_commit(&f, &err));
         fkv_atomic_abandon(&f); /* harmless after commit */
         assert_int_equal(entries(folder), 1);
     }
     size_t bytes;
-    assert_ok(fkv_read_file(path, 100, &data, &bytes, &err), err);
+    assert_ok(fkv_read_file(path, 100, &data, &bytes, &err));
     assert_int_equal(bytes, 7);
     assert_string_equal(data, "round 1");
     free(data);
@@ -42,124 +40,90 @@ static void a_committed_file_has_its_name_and_its_contents(void **state) {
     mode_t mask = umask(0);
     umask(mask);
     assert_int_equal(found.st_mode & 0777, 0666 & ~mask);
-    test_remove_folder(folder);
 }
 
-static void an_abandoned_file_leaves_nothing(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_IN_FOLDER(an_abandoned_file_leaves_nothing) {
     struct fkv_atomic_file f, zero = {0};
-    char folder[256], path[300];
-    snprintf(path, sizeof path, "%s/x", test_make_folder(folder));
-    assert_ok(fkv_atomic_open(&f, path, &err), err);
+    char path[300];
+    snprintf(path, sizeof path, "%s/x", folder);
+    assert_ok(fkv_atomic_open(&f, path, &err));
     fputs("half", f.stream);
     fkv_atomic_abandon(&f);
     fkv_atomic_abandon(&f);
     fkv_atomic_abandon(&zero);
     assert_int_equal(entries(folder), 0);
-    test_remove_folder(folder);
 }
 
-static void two_writers_of_one_file_do_not_mix(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_IN_FOLDER(two_writers_of_one_file_do_not_mix) {
     struct fkv_atomic_file a, b;
-    char folder[256], path[300], *data;
+    char path[300], *data;
     size_t bytes;
-    snprintf(path, sizeof path, "%s/x", test_make_folder(folder));
-    assert_ok(fkv_atomic_open(&a, path, &err), err);
-    assert_ok(fkv_atomic_open(&b, path, &err), err);
+    snprintf(path, sizeof path, "%s/x", folder);
+    assert_ok(fkv_atomic_open(&a, path, &err));
+    assert_ok(fkv_atomic_open(&b, path, &err));
     fputs("first", a.stream);
     fputs("second", b.stream);
-    assert_ok(fkv_atomic_commit(&b, &err), err);
-    assert_ok(fkv_atomic_commit(&a, &err), err);
-    assert_ok(fkv_read_file(path, 100, &data, &bytes, &err), err);
+    assert_ok(fkv_atomic_commit(&b, &err));
+    assert_ok(fkv_atomic_commit(&a, &err));
+    assert_ok(fkv_read_file(path, 100, &data, &bytes, &err));
     assert_string_equal(data, "first");
     free(data);
-    test_remove_folder(folder);
 }
 
-static void a_folder_that_is_missing_is_named(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(a_folder_that_is_missing_is_named) {
     struct fkv_atomic_file f;
-    assert_refused(fkv_atomic_open(&f, "/no/such/folder/x.json", &err), err,
+    assert_refused(fkv_atomic_open(&f, "/no/such/folder/x.json", &err),
                    "/no/such/folder/x.json: cannot write: No such file");
-    assert_refused(fkv_atomic_open(&f, "folder/", &err), err, "does not name a file");
+    assert_refused(fkv_atomic_open(&f, "folder/", &err), "does not name a file");
     fkv_atomic_abandon(&f);
 }
 
 /* A tmpfs of 64 KiB in a mount namespace of our own, so that nothing outlives the test. */
-static void a_full_disk_is_an_error_and_leaves_nothing(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST_IN_FOLDER(a_full_disk_is_an_error_and_leaves_nothing) {
     struct fkv_atomic_file f;
-    char folder[256], path[300];
-    snprintf(path, sizeof path, "%s/x", test_make_folder(folder));
+    char path[300];
+    snprintf(path, sizeof path, "%s/x", folder);
     if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
         mount("tmpfs", folder, "tmpfs", 0, "size=64k")) {
         printf("skipped: mounting a small tmpfs is not permitted here\n");
-        test_remove_folder(folder);
         skip();
     }
     static char block[1 << 17];
     for (size_t piece = 1000; piece <= sizeof block;
          piece *= 131) { /* through stdio's buffer, and past it */
-        assert_ok(fkv_atomic_open(&f, path, &err), err);
+        assert_ok(fkv_atomic_open(&f, path, &err));
         for (size_t done = 0; done < sizeof block; done += piece) fwrite(block, 1, piece, f.stream);
-        assert_refused(fkv_atomic_commit(&f, &err), err,
-                       "/x: cannot write: No space left on device");
+        assert_refused(fkv_atomic_commit(&f, &err), "/x: cannot write: No space left on device");
         assert_int_equal(entries(folder), 0);
     }
     assert_int_equal(umount(folder), 0);
-    test_remove_folder(folder);
 }
 
-static void files_another_library_wrote_are_renamed_whole(void **state) {
-    (void)state;
-    struct fkv_error err;
-    char folder[256], from[300], to[300];
-    test_make_folder(folder);
+TEST_IN_FOLDER(files_another_library_wrote_are_renamed_whole) {
+    char from[300], to[300];
     snprintf(from, sizeof from, "%s/.x.tmp", folder);
     snprintf(to, sizeof to, "%s/x", folder);
-    assert_refused(fkv_atomic_rename(from, to, &err), err, ".x.tmp: cannot open");
+    assert_refused(fkv_atomic_rename(from, to, &err), ".x.tmp: cannot open");
     test_write_text(from, "data");
-    assert_ok(fkv_atomic_rename(from, to, &err), err);
+    assert_ok(fkv_atomic_rename(from, to, &err));
     assert_int_equal(access(to, F_OK), 0);
     assert_int_equal(access(from, F_OK), -1);
-    test_remove_folder(folder);
 }
 
-static void reading_stops_at_its_limit(void **state) {
-    (void)state;
-    struct fkv_error err;
-    char folder[256], path[300], *data = NULL;
+TEST_IN_FOLDER(reading_stops_at_its_limit) {
+    char path[300], *data = NULL;
     size_t bytes;
-    snprintf(path, sizeof path, "%s/x", test_make_folder(folder));
+    snprintf(path, sizeof path, "%s/x", folder);
     test_write_file(path, "a\0bc", 4);
-    assert_ok(fkv_read_file(path, 4, &data, &bytes, &err), err);
+    assert_ok(fkv_read_file(path, 4, &data, &bytes, &err));
     assert_int_equal(bytes, 4);
     assert_memory_equal(data, "a\0bc", 5);
     free(data);
-    assert_refused(fkv_read_file(path, 3, &data, &bytes, &err), err, "at most 3 bytes");
+    assert_refused(fkv_read_file(path, 3, &data, &bytes, &err), "at most 3 bytes");
     assert_null(data);
-    assert_refused(fkv_read_file(folder, 100, &data, &bytes, &err), err, "Is a directory");
-    assert_ok(fkv_read_file("/proc/self/status", 1 << 20, &data, &bytes, &err),
-              err); /* a file without a size */
+    assert_refused(fkv_read_file(folder, 100, &data, &bytes, &err), "Is a directory");
+    assert_ok(fkv_read_file("/proc/self/status", 1 << 20, &data, &bytes,
+                            &err)); /* a file without a size */
     assert_true(bytes > 100);
     free(data);
-    test_remove_folder(folder);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_committed_file_has_its_name_and_its_contents),
-        cmocka_unit_test(an_abandoned_file_leaves_nothing),
-        cmocka_unit_test(two_writers_of_one_file_do_not_mix),
-        cmocka_unit_test(a_folder_that_is_missing_is_named),
-        cmocka_unit_test(files_another_library_wrote_are_renamed_whole),
-        cmocka_unit_test(reading_stops_at_its_limit),
-        cmocka_unit_test(a_full_disk_is_an_error_and_leaves_nothing),
-    };
-    return test_run(tests, NULL, NULL);
 }

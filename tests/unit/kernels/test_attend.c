@@ -197,8 +197,7 @@ static void release_biased(struct cache *c) {
     release_cache(c);
 }
 
-static void attention_over_spans_with_limits_and_positions(void **state) {
-    (void)state;
+TEST(attention_over_spans_with_limits_and_positions) {
     static struct call c;
     for (int round = 0; round < ROUNDS; round++) {
         struct fkv_attention_shape s = shape_of(round);
@@ -220,11 +219,9 @@ static void attention_over_spans_with_limits_and_positions(void **state) {
         float *blank = random_numbers(q.count, 0, 1);
         struct both out = upload_both(blank, q.count);
         assert_ok(tested.ops->attend(tested.b, &s, q.tested, &cache.tested, c.spans, c.items,
-                                     c.count, out.tested, &err),
-                  err);
+                                     c.count, out.tested, &err));
         assert_ok(reference.ops->attend(reference.b, &s, q.reference, &cache.reference, c.spans,
-                                        c.items, c.count, out.reference, &err),
-                  err);
+                                        c.items, c.count, out.reference, &err));
         if (u == 0)
             assert_both_close(out, 1e-6, s.scale * sqrt(s.head_dim) > 2 ? 2e-4 : 1e-5);
         else
@@ -237,8 +234,7 @@ static void attention_over_spans_with_limits_and_positions(void **state) {
 
 /* Decoding with a long cache: one row each, thousands of slots, so that a backend splits a head's
  * slots among workers and joins what they found. */
-static void one_row_over_many_slots(void **state) {
-    (void)state;
+TEST(one_row_over_many_slots) {
     for (int round = 0; round < 12; round++) {
         struct fkv_attention_shape s = shape_of(round);
         enum fkv_dtype t = (enum fkv_dtype)(round % 3);
@@ -266,11 +262,9 @@ static void one_row_over_many_slots(void **state) {
         struct both q = random_both((size_t)(sequences * s.heads * s.head_dim), 0, 1),
                     out = random_both(q.count, 0, 1);
         assert_ok(tested.ops->attend(tested.b, &s, q.tested, &cache.tested, spans, items, sequences,
-                                     out.tested, &err),
-                  err);
+                                     out.tested, &err));
         assert_ok(reference.ops->attend(reference.b, &s, q.reference, &cache.reference, spans,
-                                        items, sequences, out.reference, &err),
-                  err);
+                                        items, sequences, out.reference, &err));
         if (u == 0)
             assert_both_close(out, 1e-6, 1e-5);
         else
@@ -283,8 +277,7 @@ static void one_row_over_many_slots(void **state) {
 /* A slot that stands for m tokens: the log of m as its bias counts it m times. Where the host
  * multiplies in 16 bits, a weight of m and m weights are rounded differently, each by u at most:
  * both results are averages of values of up to 4, so they differ by 8 u at most. */
-static void a_bias_of_log_m_counts_a_slot_m_times(void **state) {
-    (void)state;
+TEST(a_bias_of_log_m_counts_a_slot_m_times) {
     const double u = tested_space == FKV_HOST ? unit_of(FKV_F32) : 0;
     for (int round = 0; round < 12; round++) {
         struct fkv_attention_shape s = shape_of(round);
@@ -322,12 +315,10 @@ static void a_bias_of_log_m_counts_a_slot_m_times(void **state) {
         struct both q = random_both(count, 0, 1), a = random_both(count, 0, 1),
                     b = random_both(count, 0, 1);
         assert_ok(
-            tested.ops->attend(tested.b, &s, q.tested, &light, &span, &item, 1, a.tested, &err),
-            err);
+            tested.ops->attend(tested.b, &s, q.tested, &light, &span, &item, 1, a.tested, &err));
         span.end = slots;
         assert_ok(
-            tested.ops->attend(tested.b, &s, q.tested, &full, &span, &item, 1, b.tested, &err),
-            err);
+            tested.ops->attend(tested.b, &s, q.tested, &full, &span, &item, 1, b.tested, &err));
         float *found = download(tested, a.tested, count),
               *expected = download(tested, b.tested, count);
         assert_arrays_close(found, expected, count, 1e-5 + 8 * u, 1e-4);
@@ -341,8 +332,7 @@ static void a_bias_of_log_m_counts_a_slot_m_times(void **state) {
 }
 
 /* One item per cache head, as the operation wants it; slots beyond the spans keep what they had. */
-static void attention_paid_adds_the_weights_of_rows_and_heads(void **state) {
-    (void)state;
+TEST(attention_paid_adds_the_weights_of_rows_and_heads) {
     static struct fkv_attend_item items[MOST_ITEMS];
     static struct fkv_span spans[MOST_ITEMS * MOST_SPANS];
     for (int round = 0; round < ROUNDS / 2; round++) {
@@ -371,24 +361,14 @@ static void attention_paid_adds_the_weights_of_rows_and_heads(void **state) {
         size_t skip = (size_t)test_between(0, 20);
         struct both paid = random_both(skip + (size_t)heads * (size_t)capacity, 1, 0.1);
         assert_ok(tested.ops->attention_paid(tested.b, &s, q.tested, &cache.tested, spans, items,
-                                             heads, paid.tested, 4 * skip, &err),
-                  err);
+                                             heads, paid.tested, 4 * skip, &err));
         assert_ok(reference.ops->attention_paid(reference.b, &s, q.reference, &cache.reference,
                                                 spans, items, heads, paid.reference, 4 * skip,
-                                                &err),
-                  err);
+                                                &err));
         assert_both_close(paid, 1e-5, 5e-5);
         release(q), release(paid);
         release_biased(&cache);
     }
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(attention_over_spans_with_limits_and_positions),
-        cmocka_unit_test(attention_paid_adds_the_weights_of_rows_and_heads),
-        cmocka_unit_test(one_row_over_many_slots),
-        cmocka_unit_test(a_bias_of_log_m_counts_a_slot_m_times),
-    };
-    return test_run(tests, open_both, close_both);
-}
+TEST_GROUP(open_both, close_both)

@@ -7,37 +7,35 @@
 #include "kernels/base/progress.h"
 #include "tests/unit/kernels/backend_support.h"
 
-static void options_that_cannot_be_met_are_refused(void **state) {
-    (void)state;
+TEST(options_that_cannot_be_met_are_refused) {
     struct fkv_backend *b = NULL;
     assert_int_equal(tested.ops->abi, FKV_BACKEND_ABI);
-    assert_ok(tested.ops->probe(&err), err);
+    assert_ok(tested.ops->probe(&err));
     if (tested_space == FKV_DEVICE) {
         struct fkv_backend_options far = {.device = 1000000};
-        assert_refused(tested.ops->open(&far, &b, &err), err, "1000000");
+        assert_refused(tested.ops->open(&far, &b, &err), "1000000");
     } else {
         struct fkv_backend_options bf16 = {.compute = FKV_COMPUTE_BF16}, negative = {.threads = -1};
         setenv("FKV_MAX_ISA", "avx512", 1); /* which has no bfloat16 */
-        assert_refused(tested.ops->open(&bf16, &b, &err), err, "compute: ");
-        assert_refused(tested.ops->open(&bf16, &b, &err), err, "bfloat16");
+        assert_refused(tested.ops->open(&bf16, &b, &err), "compute: ");
+        assert_refused(tested.ops->open(&bf16, &b, &err), "bfloat16");
         unsetenv("FKV_MAX_ISA");
-        assert_refused(tested.ops->open(&negative, &b, &err), err,
+        assert_refused(tested.ops->open(&negative, &b, &err),
                        "threads: expected 0 (all cores) or more, found -1");
     }
     struct fkv_backend_options exact = {
         .compute = FKV_COMPUTE_F32, .threads = 1, .device = FKV_ANY_DEVICE};
-    assert_ok(tested.ops->open(&exact, &b, &err), err);
+    assert_ok(tested.ops->open(&exact, &b, &err));
     tested.ops->close(b);
 }
 
 /* Limits, a map, a spectrum and a fetch, asked about at once and in parts: what they take is within
  * what add_needs said, less the 128 MiB that it puts aside for CUDA itself. Only on the stand-in,
  * where nobody else takes memory meanwhile. */
-static void a_demand_is_what_a_device_loses(void **state) {
-    (void)state;
+TEST(a_demand_is_what_a_device_loses) {
     static const int lengths[][2] = {{12, 6}, {1020, 510}, {1018, 509}, {600, 409}, {2040, 1024}};
     struct fkv_device_info before, after;
-    assert_ok(tested.ops->info(tested.b, &before, &err), err);
+    assert_ok(tested.ops->info(tested.b, &before, &err));
     if (!strstr(before.name, "shim")) return;
     for (int round = 0; round < 2 * (int)(sizeof lengths / sizeof *lengths); round++) {
         const int n = lengths[round / 2][0], retained = lengths[round / 2][1], in_parts = round % 2;
@@ -66,22 +64,20 @@ static void a_demand_is_what_a_device_loses(void **state) {
         size_t bytes = sizeof(float) * (size_t)(n * s.kv_heads * s.head_dim);
         double *power = malloc(sizeof *power * (size_t)(n * s.kv_heads));
         assert_ok(
-            tested.ops->open(&(struct fkv_backend_options){.device = FKV_ANY_DEVICE}, &b, &err),
-            err);
+            tested.ops->open(&(struct fkv_backend_options){.device = FKV_ANY_DEVICE}, &b, &err));
         if (in_parts) {
-            assert_ok(tested.ops->add_needs(b, &one, &own, &err), err);
-            assert_ok(tested.ops->add_needs(b, &two, &own, &err), err);
+            assert_ok(tested.ops->add_needs(b, &one, &own, &err));
+            assert_ok(tested.ops->add_needs(b, &two, &own, &err));
         }
-        assert_ok(tested.ops->add_needs(b, &all, &own, &err), err);
-        assert_ok(tested.ops->info(b, &before, &err), err);
-        assert_ok(tested.ops->reserve(b, &limits, &err), err);
-        assert_ok(tested.ops->map_dct(b, n, retained, 1, &map, &err), err);
-        assert_ok(tested.ops->host_create(b, 1000, &host, &err), err);
-        assert_ok(tested.ops->buffer_create(b, bytes, &x, &err), err);
+        assert_ok(tested.ops->add_needs(b, &all, &own, &err));
+        assert_ok(tested.ops->info(b, &before, &err));
+        assert_ok(tested.ops->reserve(b, &limits, &err));
+        assert_ok(tested.ops->map_dct(b, n, retained, 1, &map, &err));
+        assert_ok(tested.ops->host_create(b, 1000, &host, &err));
+        assert_ok(tested.ops->buffer_create(b, bytes, &x, &err));
         assert_ok(tested.ops->power(b, x, 0, (size_t)(s.kv_heads * s.head_dim), n, s.kv_heads,
-                                    s.head_dim, power, NULL, &err),
-                  err);
-        assert_ok(tested.ops->info(b, &after, &err), err);
+                                    s.head_dim, power, NULL, &err));
+        assert_ok(tested.ops->info(b, &after, &err));
         int64_t lost = before.memory_free - after.memory_free - (int64_t)bytes,
                 said = own.shared + own.kept - (128 << 20);
         if (lost > said)
@@ -94,30 +90,29 @@ static void a_demand_is_what_a_device_loses(void **state) {
     }
 }
 
-static void memory_keeps_what_was_written(void **state) {
-    (void)state;
+TEST(memory_keeps_what_was_written) {
     size_t count = (size_t)test_between(100, 5000), cut = (size_t)test_between(1, 99);
     float *x = random_numbers(count, 0, 1), *found;
     struct fkv_buffer *a = upload(tested, x, 4 * count), *b, *adopted;
-    assert_ok(tested.ops->buffer_create(tested.b, 4 * count, &b, &err), err);
-    assert_ok(tested.ops->copy(tested.b, b, 0, a, 4 * cut, 4 * (count - cut), &err), err);
-    assert_ok(tested.ops->copy(tested.b, b, 4 * (count - cut), a, 0, 4 * cut, &err), err);
+    assert_ok(tested.ops->buffer_create(tested.b, 4 * count, &b, &err));
+    assert_ok(tested.ops->copy(tested.b, b, 0, a, 4 * cut, 4 * (count - cut), &err));
+    assert_ok(tested.ops->copy(tested.b, b, 4 * (count - cut), a, 0, 4 * cut, &err));
     found = download(tested, b, count);
     assert_memory_equal(found, x + cut, 4 * (count - cut));
     assert_memory_equal(found + count - cut, x, 4 * cut);
-    assert_ok(tested.ops->write(tested.b, a, 4 * cut, found, 4 * (count - cut), &err), err);
-    assert_ok(tested.ops->read(tested.b, a, 4 * cut, x, 4 * (count - cut), &err), err);
+    assert_ok(tested.ops->write(tested.b, a, 4 * cut, found, 4 * (count - cut), &err));
+    assert_ok(tested.ops->read(tested.b, a, 4 * cut, x, 4 * (count - cut), &err));
     assert_memory_equal(found, x, 4 * (count - cut));
     free(found);
-    assert_ok(tested.ops->buffer_adopt(tested.b, x, 4 * count, &adopted, &err), err);
+    assert_ok(tested.ops->buffer_adopt(tested.b, x, 4 * count, &adopted, &err));
     found = download(tested, adopted, count);
     assert_memory_equal(found, x, 4 * count);
     assert_non_null(tested.ops->address(b));
     struct fkv_device_info info;
-    assert_ok(tested.ops->info(tested.b, &info, &err), err);
+    assert_ok(tested.ops->info(tested.b, &info, &err));
     assert_true(info.name[0] && info.memory_total > 0);
     if (info.space == FKV_HOST) assert_int_equal((uintptr_t)tested.ops->address(b) % 64, 0);
-    assert_ok(tested.ops->synchronize(tested.b, &err), err);
+    assert_ok(tested.ops->synchronize(tested.b, &err));
     tested.ops->buffer_release(tested.b, a);
     tested.ops->buffer_release(tested.b, b);
     tested.ops->buffer_release(tested.b, adopted);
@@ -130,8 +125,7 @@ static void memory_keeps_what_was_written(void **state) {
 }
 
 /* What is written may be overwritten at once by the caller, however large it is. */
-static void a_write_has_taken_its_source_when_it_returns(void **state) {
-    (void)state;
+TEST(a_write_has_taken_its_source_when_it_returns) {
     for (int round = 0; round < 8; round++) {
         size_t count = (size_t)test_between(1, small_sizes() ? 5000 : 2000000);
         float *x = random_numbers(count, 0, 1), *kept = numbers(count);
@@ -145,8 +139,7 @@ static void a_write_has_taken_its_source_when_it_returns(void **state) {
     }
 }
 
-static void rows_are_copied_between_strides(void **state) {
-    (void)state;
+TEST(rows_are_copied_between_strides) {
     for (int round = 0; round < 16; round++) {
         int rows = rows_of(round), width = random_width(300);
         size_t from_stride = (size_t)(width + test_between(0, 9)),
@@ -158,8 +151,7 @@ static void rows_are_copied_between_strides(void **state) {
         struct fkv_buffer *from = upload(tested, x, 4 * from_count),
                           *to = upload(tested, expected, 4 * to_count);
         assert_ok(tested.ops->copy_rows(tested.b, to, 4 * to_at, to_stride, from, 4 * from_at,
-                                        from_stride, rows, width, &err),
-                  err);
+                                        from_stride, rows, width, &err));
         for (size_t r = 0; r < (size_t)rows; r++)
             memcpy(expected + to_at + r * to_stride, x + from_at + r * from_stride,
                    4 * (size_t)width);
@@ -207,13 +199,12 @@ static struct flight set_out(enum fkv_dtype t, struct fkv_buffer *source,
     struct flight f = {.bytes = (size_t)rows * row_bytes,
                        .expected = malloc((size_t)rows * row_bytes)};
     float *x = numbers_of_all_sizes(count);
-    assert_ok(tested.ops->host_create(tested.b, f.bytes, &f.to, &err), err);
+    assert_ok(tested.ops->host_create(tested.b, f.bytes, &f.to, &err));
     assert_int_equal((uintptr_t)f.to % 64, 0);
-    assert_ok(tested.ops->write(tested.b, source, 0, x, 4 * count, &err), err);
+    assert_ok(tested.ops->write(tested.b, source, 0, x, 4 * count, &err));
     assert_ok(
-        tested.ops->fetch(tested.b, source, 4 * at, stride, rows, width, t, f.to, &f.ticket, &err),
-        err);
-    assert_ok(tested.ops->copy(tested.b, source, 0, noise, 0, 4 * count, &err), err);
+        tested.ops->fetch(tested.b, source, 4 * at, stride, rows, width, t, f.to, &f.ticket, &err));
+    assert_ok(tested.ops->copy(tested.b, source, 0, noise, 0, 4 * count, &err));
     for (size_t r = 0; r < (size_t)rows; r++)
         fkv_from_f32(x + at + r * stride, t, wide, (char *)f.expected + r * row_bytes);
     free(x);
@@ -225,8 +216,7 @@ static void land(struct flight *f) {
     free(f->expected);
 }
 
-static void fetched_rows_are_those_of_the_moment_rounded_to_nearest(void **state) {
-    (void)state;
+TEST(fetched_rows_are_those_of_the_moment_rounded_to_nearest) {
     size_t most = 400 * 220;
     float *x = random_numbers(most, 0, 1);
     struct fkv_buffer *source = upload(tested, x, 4 * most), *noise = upload(tested, x, 4 * most);
@@ -234,8 +224,8 @@ static void fetched_rows_are_those_of_the_moment_rounded_to_nearest(void **state
         struct flight flights[FETCHES];
         for (int i = 0; i < FETCHES; i++)
             flights[i] = set_out((enum fkv_dtype)((round + i) % 3), source, noise, rows_of(round));
-        assert_ok(tested.ops->fetch_wait(tested.b, flights[FETCHES - 1].ticket, &err),
-                  err); /* for all before it too */
+        assert_ok(tested.ops->fetch_wait(tested.b, flights[FETCHES - 1].ticket,
+                                         &err)); /* for all before it too */
         for (int i = 0; i < FETCHES; i++)
             assert_memory_equal(flights[i].to, flights[i].expected, flights[i].bytes);
         for (int i = 0; i < FETCHES; i++) land(&flights[i]);
@@ -264,8 +254,7 @@ static void *receive(void *context) {
     return NULL;
 }
 
-static void a_second_thread_waits_while_the_first_goes_on(void **state) {
-    (void)state;
+TEST(a_second_thread_waits_while_the_first_goes_on) {
     static struct receiver r;
     pthread_t thread;
     size_t most = 400 * 220, flights = sizeof r.flights / sizeof *r.flights;
@@ -289,28 +278,26 @@ static void a_second_thread_waits_while_the_first_goes_on(void **state) {
 
 static double time_on(struct fkv_backend *b) {
     double seconds = NAN;
-    assert_ok(tested.ops->time_read(b, &seconds, &err), err);
+    assert_ok(tested.ops->time_read(b, &seconds, &err));
     return seconds;
 }
 
 /* A backend of its own, for a stopwatch is never set back. More stretches than a device keeps
  * events for. */
-static void the_stopwatch_counts_what_stands_between_begin_and_end(void **state) {
-    (void)state;
+TEST(the_stopwatch_counts_what_stands_between_begin_and_end) {
     enum { STRETCHES = 200, BYTES = 100000 };
     struct fkv_backend *b;
     struct fkv_buffer *from, *to;
-    assert_ok(tested.ops->open(&(struct fkv_backend_options){.device = FKV_ANY_DEVICE}, &b, &err),
-              err);
-    assert_ok(tested.ops->buffer_create(b, BYTES, &from, &err), err);
-    assert_ok(tested.ops->buffer_create(b, BYTES, &to, &err), err);
+    assert_ok(tested.ops->open(&(struct fkv_backend_options){.device = FKV_ANY_DEVICE}, &b, &err));
+    assert_ok(tested.ops->buffer_create(b, BYTES, &from, &err));
+    assert_ok(tested.ops->buffer_create(b, BYTES, &to, &err));
     assert_true(time_on(b) == 0);
-    assert_refused(tested.ops->time_end(b, &err), err, "an end without a begin");
+    assert_refused(tested.ops->time_end(b, &err), "an end without a begin");
     double started = fkv_seconds(), before = 0;
     for (int i = 0; i < STRETCHES; i++) {
-        assert_ok(tested.ops->time_begin(b, &err), err);
-        assert_ok(tested.ops->copy(b, to, 0, from, 0, BYTES, &err), err);
-        assert_ok(tested.ops->time_end(b, &err), err);
+        assert_ok(tested.ops->time_begin(b, &err));
+        assert_ok(tested.ops->copy(b, to, 0, from, 0, BYTES, &err));
+        assert_ok(tested.ops->time_end(b, &err));
         if (test_between(0, 49)) continue;
         double now = time_on(b);
         assert_true(now >= before);
@@ -321,14 +308,14 @@ static void the_stopwatch_counts_what_stands_between_begin_and_end(void **state)
     double fuzz = tested_space == FKV_DEVICE ? 1e-6 * STRETCHES : 0;
     if (!(sum > 0 && sum >= before && sum <= elapsed + fuzz))
         fail_msg("%g s in stretches of %g s in all, %g before", sum, elapsed, before);
-    assert_ok(tested.ops->copy(b, to, 0, from, 0, BYTES, &err), err); /* in none */
-    assert_ok(tested.ops->time_begin(b, &err), err);                  /* without an end */
+    assert_ok(tested.ops->copy(b, to, 0, from, 0, BYTES, &err)); /* in none */
+    assert_ok(tested.ops->time_begin(b, &err));                  /* without an end */
     assert_true(time_on(b) == sum);
     if (tested_space == FKV_DEVICE) {
         struct fkv_step *step;
-        assert_ok(tested.ops->step_create(b, &step, &err), err);
-        assert_ok(tested.ops->step_begin(b, step, &err), err);
-        assert_refused(tested.ops->time_begin(b, &err), err, "not within a step");
+        assert_ok(tested.ops->step_create(b, &step, &err));
+        assert_ok(tested.ops->step_begin(b, step, &err));
+        assert_refused(tested.ops->time_begin(b, &err), "not within a step");
         tested.ops->step_release(b, step);
     }
     tested.ops->buffer_release(b, from);
@@ -336,16 +323,4 @@ static void the_stopwatch_counts_what_stands_between_begin_and_end(void **state)
     tested.ops->close(b);
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(options_that_cannot_be_met_are_refused),
-        cmocka_unit_test(a_demand_is_what_a_device_loses),
-        cmocka_unit_test(memory_keeps_what_was_written),
-        cmocka_unit_test(a_write_has_taken_its_source_when_it_returns),
-        cmocka_unit_test(rows_are_copied_between_strides),
-        cmocka_unit_test(fetched_rows_are_those_of_the_moment_rounded_to_nearest),
-        cmocka_unit_test(a_second_thread_waits_while_the_first_goes_on),
-        cmocka_unit_test(the_stopwatch_counts_what_stands_between_begin_and_end),
-    };
-    return test_run(tests, open_both, close_both);
-}
+TEST_GROUP(open_both, close_both)

@@ -7,9 +7,7 @@
 #include "kernels/base/progress.h"
 #include "tests/unit/support.h"
 
-static void messages_are_built_from_the_inside_out(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(messages_are_built_from_the_inside_out) {
     errno = ENOENT;
     assert_int_equal(fkv_fail_errno(&err, "%s: cannot open", "x"), FKV_FAILED);
     assert_int_equal(fkv_error_prefix(&err, "document %d", 3), FKV_FAILED);
@@ -29,11 +27,9 @@ static void messages_are_built_from_the_inside_out(void **state) {
 }
 
 /* A path as deep as the system takes, of characters of one to four bytes, cut anywhere. */
-static void a_long_message_keeps_the_files_name_and_the_reason_and_whole_characters(void **state) {
-    (void)state;
+TEST(a_long_message_keeps_the_files_name_and_the_reason_and_whole_characters) {
     static const char *const characters[] = {"a", "\u00e9", "\u4e16", "\U0001d11e"};
     for (int round = 0; round < 200; round++) {
-        struct fkv_error err;
         char path[FKV_PATH] = "/the/begin";
         size_t used = strlen(path), most = (size_t)test_between(1100, FKV_PATH - 20);
         while (used < most)
@@ -61,37 +57,31 @@ static void a_long_message_keeps_the_files_name_and_the_reason_and_whole_charact
     }
 }
 
-static void a_path_that_does_not_fit_is_refused(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(a_path_that_does_not_fit_is_refused) {
     char folder[FKV_PATH], path[FKV_PATH];
     memset(folder, 'a', sizeof folder);
     folder[FKV_PATH - 1 - 5] = 0;
-    assert_ok(fkv_path_print(path, &err, "%s/1234", folder), err);
+    assert_ok(fkv_path_print(path, &err, "%s/1234", folder));
     assert_int_equal(strlen(path), FKV_PATH - 1);
-    assert_refused(fkv_path_print(path, &err, "%s/12345", folder), err,
+    assert_refused(fkv_path_print(path, &err, "%s/12345", folder),
                    "at most 4095 bytes, found 4096");
     assert_int_equal(fkv_path_print(path, NULL, "%s/12345", folder), FKV_FAILED);
 }
 
-static void sha256_gives_the_published_digests(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(sha256_gives_the_published_digests) {
     fkv_sha256_hex hex;
-    assert_ok(fkv_sha256_memory("", 0, hex, &err), err);
+    assert_ok(fkv_sha256_memory("", 0, hex, &err));
     assert_string_equal(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-    assert_ok(fkv_sha256_memory("abc", 3, hex, &err), err);
+    assert_ok(fkv_sha256_memory("abc", 3, hex, &err));
     assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     char *million = malloc(1000000);
     memset(million, 'a', 1000000);
-    assert_ok(fkv_sha256_memory(million, 1000000, hex, &err), err);
+    assert_ok(fkv_sha256_memory(million, 1000000, hex, &err));
     assert_string_equal(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
     free(million);
 }
 
-static void files_hash_as_their_contents_one_after_the_other(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(files_hash_as_their_contents_one_after_the_other) {
     char folder[256], a[300], b[300];
     fkv_sha256_hex whole, parts;
     test_make_folder(folder);
@@ -102,16 +92,15 @@ static void files_hash_as_their_contents_one_after_the_other(void **state) {
     for (size_t i = 0; i < bytes; i++) data[i] = (char)test_random();
     test_write_file(a, data, cut);
     test_write_file(b, data + cut, bytes - cut);
-    assert_ok(fkv_sha256_memory(data, bytes, whole, &err), err);
-    assert_ok(fkv_sha256_files((const char *[]){a, b}, 2, parts, &err), err);
+    assert_ok(fkv_sha256_memory(data, bytes, whole, &err));
+    assert_ok(fkv_sha256_files((const char *[]){a, b}, 2, parts, &err));
     assert_string_equal(parts, whole);
     test_remove_folder(folder);
-    assert_refused(fkv_sha256_files((const char *[]){a}, 1, parts, &err), err, "/a: cannot open");
+    assert_refused(fkv_sha256_files((const char *[]){a}, 1, parts, &err), "/a: cannot open");
     free(data);
 }
 
-static void bytes_read_well(void **state) {
-    (void)state;
+TEST(bytes_read_well) {
     char text[16];
     static const struct {
         int64_t bytes;
@@ -124,8 +113,7 @@ static void bytes_read_well(void **state) {
     }
 }
 
-static void seconds_read_well(void **state) {
-    (void)state;
+TEST(seconds_read_well) {
     char text[16];
     static const struct {
         double seconds;
@@ -138,37 +126,31 @@ static void seconds_read_well(void **state) {
     }
 }
 
-static void the_machine_is_asked_before_a_run(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(the_machine_is_asked_before_a_run) {
     int64_t here, there;
     assert_true(fkv_host_memory_available() > 1 << 20);
-    assert_ok(fkv_host_disk_free("/tmp", &here, &err), err);
-    assert_ok(fkv_host_disk_free("/tmp/not/made/yet", &there, &err), err);
+    assert_ok(fkv_host_disk_free("/tmp", &here, &err));
+    assert_ok(fkv_host_disk_free("/tmp/not/made/yet", &there, &err));
     assert_close((double)there, (double)here, 1e9, 0.01); /* others write meanwhile */
-    assert_ok(fkv_host_disk_free("not-made-yet", &there, &err), err);
-    assert_ok(fkv_host_disk_free("/", &there, &err), err);
+    assert_ok(fkv_host_disk_free("not-made-yet", &there, &err));
+    assert_ok(fkv_host_disk_free("/", &there, &err));
 }
 
-static void folders_are_made_with_their_parents(void **state) {
-    (void)state;
-    struct fkv_error err;
-    char folder[256], path[300];
-    snprintf(path, sizeof path, "%s/a/b//c/", test_make_folder(folder));
-    assert_ok(fkv_make_directories(path, &err), err);
-    assert_ok(fkv_make_directories(path, &err), err);
+TEST_IN_FOLDER(folders_are_made_with_their_parents) {
+    char path[300];
+    snprintf(path, sizeof path, "%s/a/b//c/", folder);
+    assert_ok(fkv_make_directories(path, &err));
+    assert_ok(fkv_make_directories(path, &err));
     assert_int_equal(access(path, X_OK), 0);
     snprintf(path, sizeof path, "%s/a/file", folder);
     test_write_text(path, "");
-    assert_refused(fkv_make_directories(path, &err), err, "expected a folder, found a file");
+    assert_refused(fkv_make_directories(path, &err), "expected a folder, found a file");
     strcat(path, "/below");
-    assert_refused(fkv_make_directories(path, &err), err, "/file/below");
-    assert_refused(fkv_make_directories("", &err), err, "cannot make the folder");
-    test_remove_folder(folder);
+    assert_refused(fkv_make_directories(path, &err), "/file/below");
+    assert_refused(fkv_make_directories("", &err), "cannot make the folder");
 }
 
-static void the_time_left_follows_the_recent_rate(void **state) {
-    (void)state;
+TEST(the_time_left_follows_the_recent_rate) {
     struct fkv_progress p = {.total = 1000, .total_work = 1000};
     assert_true(isnan(fkv_progress_left(&p)));
     double now = 0;
@@ -185,8 +167,7 @@ static void the_time_left_follows_the_recent_rate(void **state) {
     assert_close(fkv_progress_left(&p), 0, 0, 0);
 }
 
-static void the_time_left_counts_work_and_not_what_was_there(void **state) {
-    (void)state;
+TEST(the_time_left_counts_work_and_not_what_was_there) {
     /* 100 tokens whose cost grows along the way: token t takes t seconds, and was expected to take
      * t / 3. */
     struct fkv_progress p = {.total = 100, .total_work = 5050 / 3.0};
@@ -201,8 +182,7 @@ static void the_time_left_counts_work_and_not_what_was_there(void **state) {
     assert_close(fkv_progress_left(&p), 30, 0, 1e-9);
 }
 
-static void progress_is_silent_without_a_terminal_and_the_clock_runs_forward(void **state) {
-    (void)state;
+TEST(progress_is_silent_without_a_terminal_and_the_clock_runs_forward) {
     struct fkv_progress p;
     fkv_progress_start(&p, "tokens", 10, true);
     assert_false(p.visible);
@@ -210,22 +190,4 @@ static void progress_is_silent_without_a_terminal_and_the_clock_runs_forward(voi
     fkv_progress_finish(&p);
     double before = fkv_seconds();
     assert_true(fkv_seconds() >= before);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(messages_are_built_from_the_inside_out),
-        cmocka_unit_test(a_long_message_keeps_the_files_name_and_the_reason_and_whole_characters),
-        cmocka_unit_test(a_path_that_does_not_fit_is_refused),
-        cmocka_unit_test(sha256_gives_the_published_digests),
-        cmocka_unit_test(files_hash_as_their_contents_one_after_the_other),
-        cmocka_unit_test(bytes_read_well),
-        cmocka_unit_test(seconds_read_well),
-        cmocka_unit_test(the_machine_is_asked_before_a_run),
-        cmocka_unit_test(folders_are_made_with_their_parents),
-        cmocka_unit_test(the_time_left_follows_the_recent_rate),
-        cmocka_unit_test(the_time_left_counts_work_and_not_what_was_there),
-        cmocka_unit_test(progress_is_silent_without_a_terminal_and_the_clock_runs_forward),
-    };
-    return test_run(tests, NULL, NULL);
 }

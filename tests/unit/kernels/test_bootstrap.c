@@ -7,8 +7,7 @@
 
 static struct fkv_units units_of(int documents, const int64_t *blocks) {
     struct fkv_units units;
-    struct fkv_error err;
-    assert_ok(fkv_units_make(blocks, documents, false, &units, &err), err);
+    assert_ok(fkv_units_make(blocks, documents, false, &units, &err));
     return units;
 }
 
@@ -18,8 +17,7 @@ static double se_of(const struct fkv_units *units, const double *sums, const dou
     return se;
 }
 
-static void what_is_drawn_depends_on_how_many_documents_there_are(void **state) {
-    (void)state;
+TEST(what_is_drawn_depends_on_how_many_documents_there_are) {
     const struct {
         int64_t documents, blocks;
         bool overlap;
@@ -51,8 +49,7 @@ static void what_is_drawn_depends_on_how_many_documents_there_are(void **state) 
         strstr(fkv_se_unit_words(FKV_SE_DOCUMENTS, 20, "segments", words), "so few documents"));
 }
 
-static void units_lie_side_by_side_and_empty_documents_have_none(void **state) {
-    (void)state;
+TEST(units_lie_side_by_side_and_empty_documents_have_none) {
     const int64_t blocks[] = {0, 3, 0, 2, 1};
     struct fkv_units u = units_of(5, blocks);
     assert_int_equal(u.documents, 3);
@@ -72,8 +69,7 @@ static void units_lie_side_by_side_and_empty_documents_have_none(void **state) {
 }
 
 /* A resample has as many documents as there are, each with as many blocks as it has. */
-static void a_resample_draws_whole_documents(void **state) {
-    (void)state;
+TEST(a_resample_draws_whole_documents) {
     const int64_t blocks[] = {3, 5, 7};
     struct fkv_units u = units_of(3, blocks);
     struct fkv_random random = {test_random()};
@@ -94,8 +90,7 @@ static void a_resample_draws_whole_documents(void **state) {
 
 /* tests/e2e/check_protocols.py: bootstrap_se([[1.5, 10], [3.25, 0.75]], [[1, 4], [2, 1]]) and
  * over one document of the four. */
-static void the_standard_error_is_what_plain_python_computes(void **state) {
-    (void)state;
+TEST(the_standard_error_is_what_plain_python_computes) {
     const int64_t two[] = {2, 2}, one[] = {4};
     const double sums[] = {1.5, 10, 3.25, 0.75}, counts[] = {1, 4, 2, 1};
     struct fkv_units u = units_of(2, two);
@@ -107,8 +102,7 @@ static void the_standard_error_is_what_plain_python_computes(void **state) {
 }
 
 /* Drawn here in the plainest way. */
-static void one_document_equals_the_plain_block_bootstrap(void **state) {
-    (void)state;
+TEST(one_document_equals_the_plain_block_bootstrap) {
     const int64_t blocks = test_between(2, 60);
     double sums[60], counts[60], mean = 0, squares = 0;
     struct fkv_random random = {0};
@@ -129,8 +123,7 @@ static void one_document_equals_the_plain_block_bootstrap(void **state) {
     fkv_units_free(&u);
 }
 
-static void se_of_two_documents_that_differ_exceeds_that_of_their_blocks(void **state) {
-    (void)state;
+TEST(se_of_two_documents_that_differ_exceeds_that_of_their_blocks) {
     enum { BLOCKS = 30 };
     const int64_t two[] = {BLOCKS, BLOCKS}, one[] = {2 * BLOCKS};
     double sums[2 * BLOCKS], counts[2 * BLOCKS];
@@ -145,8 +138,7 @@ static void se_of_two_documents_that_differ_exceeds_that_of_their_blocks(void **
     fkv_units_free(&blocks);
 }
 
-static void a_mean_without_spread_has_no_error_and_a_single_unit_no_interval(void **state) {
-    (void)state;
+TEST(a_mean_without_spread_has_no_error_and_a_single_unit_no_interval) {
     const int64_t two[] = {1, 2}, one[] = {1};
     const double sums[] = {3, 6, 9}, counts[] = {1, 2, 3};
     struct fkv_units u = units_of(2, two);
@@ -163,8 +155,7 @@ static void a_mean_without_spread_has_no_error_and_a_single_unit_no_interval(voi
 
 /* 2,000 documents of one block. 1,000 resamples know a standard error to 2.2 %, 2,000 draws the
  * deviation to 1.6 %. */
-static void the_standard_error_of_a_mean_is_deviation_over_root_n(void **state) {
-    (void)state;
+TEST(the_standard_error_of_a_mean_is_deviation_over_root_n) {
     enum { UNITS = 2000 };
     static double sums[UNITS], counts[UNITS];
     int64_t blocks[UNITS];
@@ -176,8 +167,7 @@ static void the_standard_error_of_a_mean_is_deviation_over_root_n(void **state) 
     fkv_units_free(&u);
 }
 
-static void intervals_cover_the_truth_as_often_as_they_say(void **state) {
-    (void)state;
+TEST(intervals_cover_the_truth_as_often_as_they_say) {
     enum { TRIALS = 2000, UNITS = 40 };
     int64_t blocks[UNITS];
     int covered = 0, by_error = 0;
@@ -198,8 +188,7 @@ static void intervals_cover_the_truth_as_often_as_they_say(void **state) {
 }
 
 /* Texts differ wildly, the policy costs each token the same. */
-static void a_difference_is_paired(void **state) {
-    (void)state;
+TEST(a_difference_is_paired) {
     int64_t blocks[40];
     double nll[40], delta[40], counts[40];
     for (int i = 0; i < 40; i++) {
@@ -228,8 +217,7 @@ static void fill(int documents, int blocks, double between, double *sums, double
 /* Fixed seed: what is tested is the method, not luck. Of intervals over 8 documents that differ
  * as their blocks do, some 89% hold the truth; of those over their blocks alone some 60%. p over
  * documents is below 0.05 in 5% of tests. */
-static void intervals_and_tests_hold_what_they_say_where_documents_differ(void **state) {
-    (void)state;
+TEST(intervals_and_tests_hold_what_they_say_where_documents_differ) {
     enum { TRIALS = 400, DOCUMENTS = 8, BLOCKS = 8 };
     int64_t blocks[DOCUMENTS];
     const int64_t all = DOCUMENTS * BLOCKS;
@@ -260,8 +248,7 @@ static void intervals_and_tests_hold_what_they_say_where_documents_differ(void *
     test_state = saved;
 }
 
-static void what_is_tested_is_the_largest_independent_unit(void **state) {
-    (void)state;
+TEST(what_is_tested_is_the_largest_independent_unit) {
     const int64_t two[] = {2, 1}, one[] = {3};
     const double sums[] = {1, 5, 8}, counts[] = {1, 2, 4};
     double means[3];
@@ -274,22 +261,4 @@ static void what_is_tested_is_the_largest_independent_unit(void **state) {
     assert_int_equal(fkv_independent_means(&u, sums, counts, means), 3);
     assert_close(means[1], 2.5, 0, 1e-15);
     fkv_units_free(&u);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_drawn_depends_on_how_many_documents_there_are),
-        cmocka_unit_test(units_lie_side_by_side_and_empty_documents_have_none),
-        cmocka_unit_test(a_resample_draws_whole_documents),
-        cmocka_unit_test(the_standard_error_is_what_plain_python_computes),
-        cmocka_unit_test(one_document_equals_the_plain_block_bootstrap),
-        cmocka_unit_test(se_of_two_documents_that_differ_exceeds_that_of_their_blocks),
-        cmocka_unit_test(a_mean_without_spread_has_no_error_and_a_single_unit_no_interval),
-        cmocka_unit_test(the_standard_error_of_a_mean_is_deviation_over_root_n),
-        cmocka_unit_test(intervals_cover_the_truth_as_often_as_they_say),
-        cmocka_unit_test(a_difference_is_paired),
-        cmocka_unit_test(intervals_and_tests_hold_what_they_say_where_documents_differ),
-        cmocka_unit_test(what_is_tested_is_the_largest_independent_unit),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -44,17 +44,17 @@ static void compress(const struct fkv_attention_shape *s, int n, int retained, d
     float *rotated = numbers(in);
     memcpy(rotated, key, 4 * in);
     turn(s, position, 1, n, rotated);
-    assert_ok(tested.ops->buffer_create(tested.b, bytes, &layer.key, &err), err);
-    assert_ok(tested.ops->buffer_create(tested.b, bytes, &layer.value, &err), err);
-    assert_ok(tested.ops->write(tested.b, layer.key, offset, rotated, 4 * in, &err), err);
-    assert_ok(tested.ops->write(tested.b, layer.value, offset, value, 4 * in, &err), err);
+    assert_ok(tested.ops->buffer_create(tested.b, bytes, &layer.key, &err));
+    assert_ok(tested.ops->buffer_create(tested.b, bytes, &layer.value, &err));
+    assert_ok(tested.ops->write(tested.b, layer.key, offset, rotated, 4 * in, &err));
+    assert_ok(tested.ops->write(tested.b, layer.value, offset, value, 4 * in, &err));
     reserve_both((struct fkv_limits){.slots = layer.capacity, .attention = *s});
     struct fkv_map *map;
-    assert_ok(tested.ops->map_dct(tested.b, n, retained, gain, &map, &err), err);
+    assert_ok(tested.ops->map_dct(tested.b, n, retained, gain, &map, &err));
     struct fkv_compress_item item = {0, slot, position};
-    assert_ok(tested.ops->compress(tested.b, s, map, &layer, &item, 1, energy, &err), err);
-    assert_ok(tested.ops->read(tested.b, layer.key, offset, key_out, 4 * out, &err), err);
-    assert_ok(tested.ops->read(tested.b, layer.value, offset, value_out, 4 * out, &err), err);
+    assert_ok(tested.ops->compress(tested.b, s, map, &layer, &item, 1, energy, &err));
+    assert_ok(tested.ops->read(tested.b, layer.key, offset, key_out, 4 * out, &err));
+    assert_ok(tested.ops->read(tested.b, layer.value, offset, value_out, 4 * out, &err));
     turn(s, position, -1, retained, key_out);
     tested.ops->map_release(tested.b, map);
     tested.ops->buffer_release(tested.b, layer.key);
@@ -69,8 +69,7 @@ static int random_length(void) {
     return test_between(0, 2) ? test_between(1, 300) : lengths[test_between(0, 6)];
 }
 
-static void keeping_every_coefficient_is_the_identity(void **state) {
-    (void)state;
+TEST(keeping_every_coefficient_is_the_identity) {
     for (int round = 0; round < rounds(ROUNDS); round++) {
         struct fkv_attention_shape s = one_head(round);
         int n = random_length();
@@ -84,8 +83,7 @@ static void keeping_every_coefficient_is_the_identity(void **state) {
     }
 }
 
-static void a_constant_sequence_stays_that_constant(void **state) {
-    (void)state;
+TEST(a_constant_sequence_stays_that_constant) {
     for (int round = 0; round < rounds(ROUNDS); round++) {
         struct fkv_attention_shape s = one_head(round);
         int n = random_length(), retained = test_between(1, n), d = s.head_dim;
@@ -99,8 +97,7 @@ static void a_constant_sequence_stays_that_constant(void **state) {
     }
 }
 
-static void compression_is_linear(void **state) {
-    (void)state;
+TEST(compression_is_linear) {
     for (int round = 0; round < rounds(ROUNDS); round++) {
         struct fkv_attention_shape s = one_head(round);
         int n = random_length(), retained = test_between(1, n);
@@ -124,8 +121,7 @@ static void compression_is_linear(void **state) {
 }
 
 /* gain IDCT_L [I_L 0] DCT_n, multiplied out, and the energies it keeps. */
-static void compression_equals_its_dense_matrix(void **state) {
-    (void)state;
+TEST(compression_equals_its_dense_matrix) {
     for (int round = 0; round < rounds(ROUNDS); round++) {
         struct fkv_attention_shape s = one_head(round);
         int n = random_length(), retained = test_between(1, n), d = s.head_dim;
@@ -159,8 +155,7 @@ static void compression_equals_its_dense_matrix(void **state) {
     }
 }
 
-static void reversing_time_before_is_reversing_it_after(void **state) {
-    (void)state;
+TEST(reversing_time_before_is_reversing_it_after) {
     for (int round = 0; round < rounds(ROUNDS); round++) {
         struct fkv_attention_shape s = one_head(round);
         int n = random_length(), retained = test_between(1, n), d = s.head_dim;
@@ -191,8 +186,7 @@ static void assert_energies(const struct fkv_energy *found, const struct fkv_ene
 /* In 16 bits the stored result is at most 1.2 times as far from the exact one as rounding is; in
  * every dtype nothing outside a head's slots changes. Cache heads of all layers and sequences go in
  * one call; those that are not due are not named. */
-static void stored_results_are_as_near_as_their_dtype_allows(void **state) {
-    (void)state;
+TEST(stored_results_are_as_near_as_their_dtype_allows) {
     for (int round = 0; round < rounds(3 * ROUNDS); round++) {
         struct fkv_attention_shape s = shape_of(round);
         int n = random_length(), heads = affordable(2.0 * n * n * s.head_dim, MOST_HEADS),
@@ -213,14 +207,12 @@ static void stored_results_are_as_near_as_their_dtype_allows(void **state) {
         struct fkv_map *map, *exact;
         struct fkv_energy found[MOST_HEADS], expected[MOST_HEADS];
         bool measured = test_between(0, 2);
-        assert_ok(tested.ops->map_dct(tested.b, n, retained, gain, &map, &err), err);
-        assert_ok(reference.ops->map_dct(reference.b, n, retained, gain, &exact, &err), err);
+        assert_ok(tested.ops->map_dct(tested.b, n, retained, gain, &map, &err));
+        assert_ok(reference.ops->map_dct(reference.b, n, retained, gain, &exact, &err));
         assert_ok(tested.ops->compress(tested.b, &s, map, &cache.tested, items, count,
-                                       measured ? found : NULL, &err),
-                  err);
+                                       measured ? found : NULL, &err));
         assert_ok(reference.ops->compress(reference.b, &s, exact, &cache.reference, items, count,
-                                          expected, &err),
-                  err);
+                                          expected, &err));
         assert_cache(&cache, (size_t)s.head_dim, false, keys, slot, rows, touched, 3e-6);
         assert_cache(&cache, (size_t)s.head_dim, true, values, slot, rows, touched, 3e-6);
         if (measured) assert_energies(found, expected, count);
@@ -233,8 +225,7 @@ static void stored_results_are_as_near_as_their_dtype_allows(void **state) {
 
 /* Rows of unequal length, one of zeros now and then, one matrix for both or one each: in 16 bits as
  * near as above; nothing outside a head's slots changes. */
-static void any_matrix_is_multiplied(void **state) {
-    (void)state;
+TEST(any_matrix_is_multiplied) {
     for (int round = 0; round < rounds(3 * ROUNDS); round++) {
         struct fkv_attention_shape s = shape_of(round);
         int n = random_length(), heads = affordable(2.0 * n * n * s.head_dim, MOST_HEADS),
@@ -256,15 +247,13 @@ static void any_matrix_is_multiplied(void **state) {
         if (test_between(0, 2) == 0) memset(key, 0, (size_t)n * sizeof *key);
         struct fkv_map *map, *exact;
         struct fkv_energy found[MOST_HEADS], expected[MOST_HEADS];
-        assert_ok(tested.ops->map_matrix(tested.b, n, retained, key, value, &map, &err), err);
-        assert_ok(reference.ops->map_matrix(reference.b, n, retained, key, value, &exact, &err),
-                  err);
+        assert_ok(tested.ops->map_matrix(tested.b, n, retained, key, value, &map, &err));
+        assert_ok(reference.ops->map_matrix(reference.b, n, retained, key, value, &exact, &err));
         memset(key, 0xff, count * sizeof *key); /* ours again */
-        assert_ok(tested.ops->compress(tested.b, &s, map, &cache.tested, items, heads, found, &err),
-                  err);
+        assert_ok(
+            tested.ops->compress(tested.b, &s, map, &cache.tested, items, heads, found, &err));
         assert_ok(reference.ops->compress(reference.b, &s, exact, &cache.reference, items, heads,
-                                          expected, &err),
-                  err);
+                                          expected, &err));
         assert_cache(&cache, (size_t)s.head_dim, false, keys, slot, rows, touched, 3e-6);
         assert_cache(&cache, (size_t)s.head_dim, true, values, slot, rows, touched, 3e-6);
         assert_energies(found, expected, heads);
@@ -276,8 +265,7 @@ static void any_matrix_is_multiplied(void **state) {
 }
 
 /* Every sixth round has as many heads as all layers and sequences of a model do. */
-static void gathering_moves_slots_and_turns_keys_by_the_shift(void **state) {
-    (void)state;
+TEST(gathering_moves_slots_and_turns_keys_by_the_shift) {
     enum { MOST_GATHERED = 150 };
     for (int round = 0; round < rounds(3 * ROUNDS); round++) {
         struct fkv_attention_shape s = shape_of(round);
@@ -304,11 +292,9 @@ static void gathering_moves_slots_and_turns_keys_by_the_shift(void **state) {
         struct fkv_energy found[MOST_GATHERED], expected[MOST_GATHERED];
         bool measured = test_between(0, 2);
         assert_ok(tested.ops->gather(tested.b, &s, &cache.tested, items, heads,
-                                     measured ? found : NULL, &err),
-                  err);
+                                     measured ? found : NULL, &err));
         assert_ok(
-            reference.ops->gather(reference.b, &s, &cache.reference, items, heads, expected, &err),
-            err);
+            reference.ops->gather(reference.b, &s, &cache.reference, items, heads, expected, &err));
         memset(from, 0xff,
                sizeof *from * MOST_GATHERED * (size_t)capacity); /* ours again, read or not */
         assert_cache(&cache, (size_t)s.head_dim, false, keys, slot, rows, touched, 3e-6);
@@ -319,8 +305,7 @@ static void gathering_moves_slots_and_turns_keys_by_the_shift(void **state) {
     }
 }
 
-static void maps_of_no_size_are_refused(void **state) {
-    (void)state;
+TEST(maps_of_no_size_are_refused) {
     struct fkv_map *map;
     int n = test_between(2, 100);
     if (tested.ops->map_dct(tested.b, n, 0, 1, &map, &err) == FKV_OK) fail_msg("L = 0 accepted");
@@ -334,17 +319,4 @@ static void maps_of_no_size_are_refused(void **state) {
     free(m);
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(keeping_every_coefficient_is_the_identity),
-        cmocka_unit_test(a_constant_sequence_stays_that_constant),
-        cmocka_unit_test(compression_is_linear),
-        cmocka_unit_test(compression_equals_its_dense_matrix),
-        cmocka_unit_test(reversing_time_before_is_reversing_it_after),
-        cmocka_unit_test(stored_results_are_as_near_as_their_dtype_allows),
-        cmocka_unit_test(any_matrix_is_multiplied),
-        cmocka_unit_test(gathering_moves_slots_and_turns_keys_by_the_shift),
-        cmocka_unit_test(maps_of_no_size_are_refused),
-    };
-    return test_run(tests, open_both, close_both);
-}
+TEST_GROUP(open_both, close_both)

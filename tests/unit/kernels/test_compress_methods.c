@@ -100,15 +100,13 @@ static void compare(enum fkv_cuda_method method, enum fkv_dtype dtype, int n, in
     struct fkv_map *map, *exact;
     struct fkv_energy found[MOST_HEADS], expected[MOST_HEADS];
     bool measured = test_between(0, 2);
-    assert_ok(methods.map_dct_by(tested.b, n, retained, gain, method, &map, &err), err);
+    assert_ok(methods.map_dct_by(tested.b, n, retained, gain, method, &map, &err));
     assert_int_equal(methods.map_method(map, dtype), method);
-    assert_ok(reference.ops->map_dct(reference.b, n, retained, gain, &exact, &err), err);
+    assert_ok(reference.ops->map_dct(reference.b, n, retained, gain, &exact, &err));
     assert_ok(tested.ops->compress(tested.b, &s, map, &cache.tested, items, count,
-                                   measured ? found : NULL, &err),
-              err);
+                                   measured ? found : NULL, &err));
     assert_ok(reference.ops->compress(reference.b, &s, exact, &cache.reference, items, count,
-                                      expected, &err),
-              err);
+                                      expected, &err));
     assert_cache(&cache, (size_t)s.head_dim, false, keys, slot, rows, touched,
                  tolerance(method, n));
     assert_cache(&cache, (size_t)s.head_dim, true, values, slot, rows, touched,
@@ -120,8 +118,7 @@ static void compare(enum fkv_cuda_method method, enum fkv_dtype dtype, int n, in
     free(keys), free(values);
 }
 
-static void the_fused_kernel_equals_the_reference(void **state) {
-    (void)state;
+TEST(the_fused_kernel_equals_the_reference) {
     need_methods();
     for (int i = 0; i < FUSED; i++)
         if (!too_long(fused_lengths[i][0], fused_lengths[i][1]))
@@ -129,8 +126,7 @@ static void the_fused_kernel_equals_the_reference(void **state) {
                     fused_lengths[i][1]);
 }
 
-static void products_equal_the_reference(void **state) {
-    (void)state;
+TEST(products_equal_the_reference) {
     need_methods();
     for (int i = 0; i < 2 * OTHERS; i++)
         compare(FKV_CUDA_PRODUCT, (enum fkv_dtype)((i + first_round) % 3),
@@ -138,41 +134,28 @@ static void products_equal_the_reference(void **state) {
     compare(FKV_CUDA_PRODUCT, FKV_BF16, 1111, 555); /* long enough for TF32 */
 }
 
-static void cufft_equals_the_reference(void **state) {
-    (void)state;
+TEST(cufft_equals_the_reference) {
     need_methods();
     for (int i = 0; i < 2 * OTHERS; i++)
         compare(FKV_CUDA_FFT, (enum fkv_dtype)((i + first_round) % 3), other_lengths[i % OTHERS][0],
                 other_lengths[i % OTHERS][1]);
 }
 
-static void all_methods_agree_at_the_default_window(void **state) {
-    (void)state;
+TEST(all_methods_agree_at_the_default_window) {
     need_methods();
     for (int m = 0; m < FKV_CUDA_METHODS; m++)
         compare((enum fkv_cuda_method)m, (enum fkv_dtype)((m + first_round) % 3), 4092, 2046);
 }
 
-static void a_large_prime_factor_has_no_fused_kernel(void **state) {
-    (void)state;
+TEST(a_large_prime_factor_has_no_fused_kernel) {
     need_methods();
     struct fkv_map *map;
-    assert_refused(methods.map_dct_by(tested.b, 8188, 4094, 1, FKV_CUDA_FUSED, &map, &err), err,
-                   "8188");
+    assert_refused(methods.map_dct_by(tested.b, 8188, 4094, 1, FKV_CUDA_FUSED, &map, &err), "8188");
     assert_null(map);
-    assert_ok(tested.ops->map_dct(tested.b, 508, 127, 1, &map, &err), err);
+    assert_ok(tested.ops->map_dct(tested.b, 508, 127, 1, &map, &err));
     for (int t = FKV_F32; t <= FKV_BF16; t++)
         assert_int_not_equal(methods.map_method(map, (enum fkv_dtype)t), FKV_CUDA_FUSED);
     tested.ops->map_release(tested.b, map);
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_fused_kernel_equals_the_reference),
-        cmocka_unit_test(products_equal_the_reference),
-        cmocka_unit_test(cufft_equals_the_reference),
-        cmocka_unit_test(all_methods_agree_at_the_default_window),
-        cmocka_unit_test(a_large_prime_factor_has_no_fused_kernel),
-    };
-    return test_run(tests, open_methods, close_both);
-}
+TEST_GROUP(open_methods, close_both)

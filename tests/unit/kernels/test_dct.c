@@ -19,9 +19,8 @@ struct transform {
 };
 
 static struct transform make(int n) {
-    struct fkv_error err;
     struct transform t;
-    assert_ok(fkv_dct_create_for(set, n, &t.plan, &err), err);
+    assert_ok(fkv_dct_create_for(set, n, &t.plan, &err));
     t.scratch = malloc(sizeof(float) * fkv_dct_scratch(t.plan));
     assert_non_null(t.scratch);
     return t;
@@ -52,8 +51,7 @@ static double *waves(int n) {
     return wave;
 }
 
-static void both_directions_match_the_double_sum_to_120_db(void **state) {
-    (void)state;
+TEST(both_directions_match_the_double_sum_to_120_db) {
     for (int s = 0; s < SIZES; s++) {
         int n = sizes[s], channels = n > 2000 ? 2 : test_between(1, 40);
         size_t count = (size_t)n * (size_t)channels;
@@ -81,8 +79,7 @@ static void both_directions_match_the_double_sum_to_120_db(void **state) {
     }
 }
 
-static void sums_of_squares_are_kept(void **state) {
-    (void)state;
+TEST(sums_of_squares_are_kept) {
     for (int s = 0; s < SIZES; s++) {
         int n = sizes[s], channels = test_between(1, 20);
         size_t count = (size_t)n * (size_t)channels;
@@ -98,8 +95,7 @@ static void sums_of_squares_are_kept(void **state) {
     }
 }
 
-static void transforming_is_linear(void **state) {
-    (void)state;
+TEST(transforming_is_linear) {
     int n = test_between(2, 600), channels = test_between(1, 33);
     size_t count = (size_t)n * (size_t)channels;
     struct transform d = make(n);
@@ -115,8 +111,7 @@ static void transforming_is_linear(void **state) {
     drop(d);
 }
 
-static void an_impulse_gives_the_basis(void **state) {
-    (void)state;
+TEST(an_impulse_gives_the_basis) {
     for (int s = 0; s < SIZES; s++) {
         int n = sizes[s], at = test_between(0, n - 1);
         struct transform d = make(n);
@@ -129,8 +124,7 @@ static void an_impulse_gives_the_basis(void **state) {
     }
 }
 
-static void a_cosine_puts_its_energy_at_its_frequency(void **state) {
-    (void)state;
+TEST(a_cosine_puts_its_energy_at_its_frequency) {
     for (int s = 0; s < SIZES; s++) {
         int n = sizes[s], t = test_between(0, n - 1);
         struct transform d = make(n);
@@ -144,8 +138,7 @@ static void a_cosine_puts_its_energy_at_its_frequency(void **state) {
     }
 }
 
-static void there_and_back_is_the_identity(void **state) {
-    (void)state;
+TEST(there_and_back_is_the_identity) {
     for (int s = 0; s < SIZES + 40; s++) {
         int n = s < SIZES ? sizes[s] : test_between(1, 700), channels = test_between(1, 35);
         size_t count = (size_t)n * (size_t)channels;
@@ -159,8 +152,7 @@ static void there_and_back_is_the_identity(void **state) {
     }
 }
 
-static void reversing_time_flips_odd_coefficients(void **state) {
-    (void)state;
+TEST(reversing_time_flips_odd_coefficients) {
     int n = test_between(2, 900);
     struct transform d = make(n);
     float *x = random_numbers((size_t)n, 0), *reversed = numbers((size_t)n);
@@ -175,8 +167,7 @@ static void reversing_time_flips_odd_coefficients(void **state) {
 
 /* A channel's result depends neither on its neighbours, nor on strides, nor on being in place; what
  * lies between rows is left alone. */
-static void each_channel_is_on_its_own_whatever_the_layout(void **state) {
-    (void)state;
+TEST(each_channel_is_on_its_own_whatever_the_layout) {
     for (int round = 0; round < 30; round++) {
         int n = test_between(1, 200), channels = test_between(1, 70),
             wide = channels + test_between(0, 9), more = channels + test_between(0, 9);
@@ -236,8 +227,7 @@ static void assert_power_close(int n, const double *found, const double *expecte
                      expected[t], largest);
 }
 
-static void power_is_added_as_in_the_double_sum(void **state) {
-    (void)state;
+TEST(power_is_added_as_in_the_double_sum) {
     static const int lengths[] = {1,  2,   3,   4,   5,   6,   7,   8,   16,  31,  60,
                                   64, 127, 251, 257, 408, 409, 502, 508, 818, 1020};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
@@ -261,8 +251,7 @@ static void power_is_added_as_in_the_double_sum(void **state) {
 
 /* Whatever the format and the order, the bits are those of the same numbers widened and put in
  * order beforehand. */
-static void power_of_stored_rows_is_that_of_the_widened_rows_in_order(void **state) {
-    (void)state;
+TEST(power_of_stored_rows_is_that_of_the_widened_rows_in_order) {
     static const int lengths[] = {1, 2, 60, 127, 409, 508};
     for (size_t i = 0; i < 3 * sizeof lengths / sizeof *lengths; i++) {
         int n = lengths[i / 3], channels = test_between(1, 4 * set->lanes + 3);
@@ -289,34 +278,20 @@ static void power_of_stored_rows_is_that_of_the_widened_rows_in_order(void **sta
     }
 }
 
-static void plans_without_tokens_are_refused(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(plans_without_tokens_are_refused) {
     struct fkv_dct *plan = (struct fkv_dct *)1;
-    assert_refused(fkv_dct_create(0, &plan, &err), err, "at least one token");
+    assert_refused(fkv_dct_create(0, &plan, &err), "at least one token");
     assert_null(plan);
     fkv_dct_destroy(NULL);
 }
 
+/* Every test once per set of functions. */
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(both_directions_match_the_double_sum_to_120_db),
-        cmocka_unit_test(sums_of_squares_are_kept),
-        cmocka_unit_test(transforming_is_linear),
-        cmocka_unit_test(an_impulse_gives_the_basis),
-        cmocka_unit_test(a_cosine_puts_its_energy_at_its_frequency),
-        cmocka_unit_test(there_and_back_is_the_identity),
-        cmocka_unit_test(reversing_time_flips_odd_coefficients),
-        cmocka_unit_test(each_channel_is_on_its_own_whatever_the_layout),
-        cmocka_unit_test(power_is_added_as_in_the_double_sum),
-        cmocka_unit_test(power_of_stored_rows_is_that_of_the_widened_rows_in_order),
-        cmocka_unit_test(plans_without_tokens_are_refused),
-    };
     const struct fkv_dct_set *sets[3];
     int failed = 0;
     for (int i = 0, count = fkv_dct_sets(sets); i < count; i++) {
         set = sets[i];
-        failed += test_run_named(set->name, tests, sizeof tests / sizeof *tests, NULL, NULL);
+        failed += test_run(set->name);
     }
     return failed;
 }

@@ -20,8 +20,7 @@ static double value_of(uint16_t x, int bits, int bias) {
                         (exponent ? exponent : 1) - bias - bits);
 }
 
-static void every_16_bit_pattern_survives_the_way_to_float32_and_back(void **state) {
-    (void)state;
+TEST(every_16_bit_pattern_survives_the_way_to_float32_and_back) {
     for (uint32_t p = 0; p < 65536; p++) {
         uint16_t x = (uint16_t)p;
         double half = value_of(x, 10, 15), brain = value_of(x, 7, 127);
@@ -53,8 +52,7 @@ static void assert_nearest(float x, uint16_t found, int bits, int bias) {
     }
 }
 
-static void rounding_is_to_nearest_even(void **state) {
-    (void)state;
+TEST(rounding_is_to_nearest_even) {
     assert_int_equal(fkv_f32_to_f16(65519.996f), 0x7bff);
     assert_int_equal(fkv_f32_to_f16(65520.0f), 0x7c00);
     assert_int_equal(fkv_f32_to_f16(0x1p-25f), 0);
@@ -71,8 +69,7 @@ static void rounding_is_to_nearest_even(void **state) {
     }
 }
 
-static void bulk_conversion_equals_one_by_one_at_any_length_and_alignment(void **state) {
-    (void)state;
+TEST(bulk_conversion_equals_one_by_one_at_any_length_and_alignment) {
     enum { MOST = 300 };
     for (int round = 0; round < 300; round++) {
         size_t n = (size_t)test_between(0, MOST), shift = (size_t)test_between(0, 3);
@@ -107,8 +104,7 @@ static void bulk_conversion_equals_one_by_one_at_any_length_and_alignment(void *
     }
 }
 
-static void names_parse_back(void **state) {
-    (void)state;
+TEST(names_parse_back) {
     for (enum fkv_dtype t = FKV_F32; t <= FKV_BF16; t++) {
         enum fkv_dtype found;
         assert_int_equal(fkv_dtype_parse(fkv_dtype_name(t), &found), FKV_OK);
@@ -117,14 +113,4 @@ static void names_parse_back(void **state) {
     enum fkv_dtype untouched = FKV_F16;
     assert_int_equal(fkv_dtype_parse("f64", &untouched), FKV_FAILED);
     assert_int_equal(untouched, FKV_F16);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_16_bit_pattern_survives_the_way_to_float32_and_back),
-        cmocka_unit_test(rounding_is_to_nearest_even),
-        cmocka_unit_test(bulk_conversion_equals_one_by_one_at_any_length_and_alignment),
-        cmocka_unit_test(names_parse_back),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -23,10 +23,9 @@ static void add_projection(const struct weight *w, const struct weight *norm, fl
                            struct both in, int rows, struct both x) {
     struct fkv_residual_weights ours = {side_of(w, false), side_of(norm, false), 1e-5f, multiplier},
                                 exact = {side_of(w, true), side_of(norm, true), 1e-5f, multiplier};
-    assert_ok(tested.ops->project_residual(tested.b, &ours, in.tested, rows, x.tested, &err), err);
-    assert_ok(
-        reference.ops->project_residual(reference.b, &exact, in.reference, rows, x.reference, &err),
-        err);
+    assert_ok(tested.ops->project_residual(tested.b, &ours, in.tested, rows, x.tested, &err));
+    assert_ok(reference.ops->project_residual(reference.b, &exact, in.reference, rows, x.reference,
+                                              &err));
 }
 
 static void gate_up(const struct weight *norm, const struct weight *gate, const struct weight *up,
@@ -35,10 +34,9 @@ static void gate_up(const struct weight *norm, const struct weight *gate, const 
                                        side_of(up, false), 1e-6f, activation},
                                exact = {side_of(norm, true), side_of(gate, true), side_of(up, true),
                                         1e-6f, activation};
-    assert_ok(tested.ops->norm_gate_up(tested.b, &ours, x.tested, rows, out.tested, &err), err);
+    assert_ok(tested.ops->norm_gate_up(tested.b, &ours, x.tested, rows, out.tested, &err));
     assert_ok(
-        reference.ops->norm_gate_up(reference.b, &exact, x.reference, rows, out.reference, &err),
-        err);
+        reference.ops->norm_gate_up(reference.b, &exact, x.reference, rows, out.reference, &err));
 }
 
 static void make_logits(const struct weight *norm, const struct weight *w, float multiplier,
@@ -47,15 +45,12 @@ static void make_logits(const struct weight *norm, const struct weight *w, float
                                       softcap},
                               exact = {side_of(norm, true), side_of(w, true), 1e-5f, multiplier,
                                        softcap};
-    assert_ok(tested.ops->norm_logits(tested.b, &ours, x.tested, row, rows, logits.tested, &err),
-              err);
+    assert_ok(tested.ops->norm_logits(tested.b, &ours, x.tested, row, rows, logits.tested, &err));
     assert_ok(reference.ops->norm_logits(reference.b, &exact, x.reference, row, rows,
-                                         logits.reference, &err),
-              err);
+                                         logits.reference, &err));
 }
 
-static void embedding_copies_rows_exactly(void **state) {
-    (void)state;
+TEST(embedding_copies_rows_exactly) {
     for (int round = 0; round < ROW_COUNTS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         s.dim = random_width(300);
@@ -67,16 +62,14 @@ static void embedding_copies_rows_exactly(void **state) {
         for (int i = 0; i < rows; i++) tokens[i] = test_between(0, vocab - 1);
         struct both x = random_both((size_t)(rows * s.dim), 0, 1);
         assert_ok(
-            tested.ops->embed(tested.b, &table.tested, multiplier, tokens, rows, x.tested, &err),
-            err);
+            tested.ops->embed(tested.b, &table.tested, multiplier, tokens, rows, x.tested, &err));
         assert_ok(reference.ops->embed(reference.b, &table.reference, multiplier, tokens, rows,
-                                       x.reference, &err),
-                  err);
+                                       x.reference, &err));
         assert_both_close(x, 0, 0);
         tokens[test_between(0, rows - 1)] = test_between(0, 1) ? vocab : -1;
         assert_refused(
             tested.ops->embed(tested.b, &table.tested, multiplier, tokens, rows, x.tested, &err),
-            err, "expected an id");
+            "expected an id");
         release(x);
         release_weight(&table);
         free(tokens);
@@ -93,8 +86,7 @@ static struct fkv_qkv_weights qkv_of(const struct weight w[9], bool for_referenc
  * with weights of deviation 0.1 have `size`, heads that are normalised again 1.02. Not heads of few
  * channels: all of them are now and then almost nothing, and the norm magnifies what was rounded
  * with them. */
-static void norm_and_projections_with_biases_and_head_norms(void **state) {
-    (void)state;
+TEST(norm_and_projections_with_biases_and_head_norms) {
     for (int round = 0; round < ROUNDS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         int rows = rows_of(round);
@@ -125,11 +117,9 @@ static void norm_and_projections_with_biases_and_head_norms(void **state) {
         struct both k = random_both((size_t)(rows * k_rows), 0, 1),
                     v = random_both((size_t)(rows * k_rows), 0, 1);
         assert_ok(tested.ops->norm_qkv(tested.b, &s, &ours, x.tested, rows, q.tested, k.tested,
-                                       v.tested, &err),
-                  err);
+                                       v.tested, &err));
         assert_ok(reference.ops->norm_qkv(reference.b, &s, &theirs, x.reference, rows, q.reference,
-                                          k.reference, v.reference, &err),
-                  err);
+                                          k.reference, v.reference, &err));
         assert_product_close(q, t, normed ? 1.02 : size);
         assert_product_close(k, t, normed ? 1.02 : size);
         assert_product_close(v, t, size);
@@ -141,8 +131,7 @@ static void norm_and_projections_with_biases_and_head_norms(void **state) {
 }
 
 /* Cache heads of several sequences in one call, each with rows of its own out of k and v. */
-static void appending_rotates_keys_and_touches_nothing_else(void **state) {
-    (void)state;
+TEST(appending_rotates_keys_and_touches_nothing_else) {
     enum { SEQUENCES = 4, MOST = 3 * SEQUENCES };
     for (int round = 0; round < ROUNDS; round++) {
         struct fkv_attention_shape s = shape_of(round);
@@ -164,12 +153,10 @@ static void appending_rotates_keys_and_touches_nothing_else(void **state) {
             items[i] = (struct fkv_append_item){i,       i % s.kv_heads, first,
                                                 some[i], slot[i],        random_position()};
         }
-        assert_ok(
-            tested.ops->append(tested.b, &s, k.tested, v.tested, &cache.tested, items, heads, &err),
-            err);
+        assert_ok(tested.ops->append(tested.b, &s, k.tested, v.tested, &cache.tested, items, heads,
+                                     &err));
         assert_ok(reference.ops->append(reference.b, &s, k.reference, v.reference, &cache.reference,
-                                        items, heads, &err),
-                  err);
+                                        items, heads, &err));
         assert_cache(&cache, d, false, keys, slot, some, some, turned);
         assert_cache(&cache, d, true, values, slot, some, some, 0);
         release(k), release(v);
@@ -178,8 +165,7 @@ static void appending_rotates_keys_and_touches_nothing_else(void **state) {
     }
 }
 
-static void rotation_holds_at_large_positions_in_place_and_from_a_row_on(void **state) {
-    (void)state;
+TEST(rotation_holds_at_large_positions_in_place_and_from_a_row_on) {
     for (int round = 0; round < ROW_COUNTS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         int row = test_between(0, 1) ? test_between(1, 20) : 0, rows = rows_of(round),
@@ -190,11 +176,9 @@ static void rotation_holds_at_large_positions_in_place_and_from_a_row_on(void **
         float *blank = random_numbers(x.count, 0, 1);
         struct both y = upload_both(blank, x.count);
         assert_ok(
-            tested.ops->rotate(tested.b, &s, x.tested, row, rows, heads, position, y.tested, &err),
-            err);
+            tested.ops->rotate(tested.b, &s, x.tested, row, rows, heads, position, y.tested, &err));
         assert_ok(reference.ops->rotate(reference.b, &s, x.reference, row, rows, heads, position,
-                                        y.reference, &err),
-                  err);
+                                        y.reference, &err));
         assert_both_close(y, 0, turned);
         size_t width = (size_t)heads * (size_t)s.head_dim, first = (size_t)row * width,
                many = (size_t)rows * width;
@@ -203,8 +187,7 @@ static void rotation_holds_at_large_positions_in_place_and_from_a_row_on(void **
         assert_memory_equal(beside, blank, 4 * first);
         assert_memory_equal(beside + first + many, blank + first + many, 4 * 2 * width);
         assert_ok(
-            tested.ops->rotate(tested.b, &s, x.tested, row, rows, heads, position, x.tested, &err),
-            err);
+            tested.ops->rotate(tested.b, &s, x.tested, row, rows, heads, position, x.tested, &err));
         float *in_place = download(tested, x.tested, x.count);
         memcpy(before + first, beside + first, 4 * many);
         assert_memory_equal(in_place, before, 4 * x.count);
@@ -213,8 +196,7 @@ static void rotation_holds_at_large_positions_in_place_and_from_a_row_on(void **
     }
 }
 
-static void projections_add_to_the_residual(void **state) {
-    (void)state;
+TEST(projections_add_to_the_residual) {
     for (int round = 0; round < 2 * ROUNDS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         int rows = rows_of(round);
@@ -234,8 +216,7 @@ static void projections_add_to_the_residual(void **state) {
 
 /* One to nine rows of widths as models have them: whole rounds of a matrix-vector product, and
  * columns enough for several warps to share an output. */
-static void few_rows_of_wide_matrices(void **state) {
-    (void)state;
+TEST(few_rows_of_wide_matrices) {
     static const int widths[] = {1024, 2048, 4096, 1032, 3000};
     for (int rows = 1; rows <= 9; rows++) {
         struct fkv_attention_shape s = shape_of(rows);
@@ -262,8 +243,7 @@ static void few_rows_of_wide_matrices(void **state) {
 
 /* With g and u of deviation s = 1.02 * 0.5 sqrt(dim), silu(g) u errs by |silu'(g) u| e_g +
  * |silu(g)| e_u, both about s times as much as g and u themselves. */
-static void gate_and_up_make_a_swiglu(void **state) {
-    (void)state;
+TEST(gate_and_up_make_a_swiglu) {
     for (int round = 0; round < ROUNDS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         int rows = rows_of(round), hidden = random_width(300);
@@ -285,8 +265,7 @@ static void gate_and_up_make_a_swiglu(void **state) {
 
 /* ---- beyond 65504, where float16 ends: weights in it may make numbers that it cannot hold ---- */
 
-static void gate_and_up_pass_the_range_of_f16(void **state) {
-    (void)state;
+TEST(gate_and_up_pass_the_range_of_f16) {
     for (int round = 0; round < ROW_COUNTS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         int rows = rows_of(round), hidden = random_width(60);
@@ -310,8 +289,7 @@ static void gate_and_up_pass_the_range_of_f16(void **state) {
 
 /* Every third row has a channel that float16 cannot hold, up to 1e9; the rows beside it keep the
  * digits they have alone. */
-static void projections_take_rows_beyond_the_range_of_f16(void **state) {
-    (void)state;
+TEST(projections_take_rows_beyond_the_range_of_f16) {
     for (int round = 0; round < ROW_COUNTS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         int rows = rows_of(round);
@@ -341,8 +319,7 @@ static void projections_take_rows_beyond_the_range_of_f16(void **state) {
 }
 
 /* Normed rows of the deviation 30000: some pass the range, some do not. */
-static void norms_pass_the_range_of_f16(void **state) {
-    (void)state;
+TEST(norms_pass_the_range_of_f16) {
     for (int round = 0; round < ROW_COUNTS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         int rows = rows_of(round), outputs = random_width(60);
@@ -359,8 +336,7 @@ static void norms_pass_the_range_of_f16(void **state) {
     }
 }
 
-static void logits_of_some_rows(void **state) {
-    (void)state;
+TEST(logits_of_some_rows) {
     for (int round = 0; round < ROUNDS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         int rows = rows_of(round), row = test_between(0, 5), vocab = random_width(700);
@@ -380,8 +356,7 @@ static void logits_of_some_rows(void **state) {
 
 /* Families that normalise what attention and MLP add, or scale it. A row of a few channels may be
  * almost nothing, and the norm magnifies what was rounded with it: see above. */
-static void projections_are_normalised_and_scaled_before_they_are_added(void **state) {
-    (void)state;
+TEST(projections_are_normalised_and_scaled_before_they_are_added) {
     for (int round = 0; round < ROUNDS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         int rows = rows_of(round);
@@ -402,8 +377,7 @@ static void projections_are_normalised_and_scaled_before_they_are_added(void **s
     }
 }
 
-static void inputs_without_a_norm_are_taken_as_they_are(void **state) {
-    (void)state;
+TEST(inputs_without_a_norm_are_taken_as_they_are) {
     for (int round = 0; round < ROW_COUNTS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         int rows = rows_of(round), hidden = random_width(200);
@@ -426,8 +400,7 @@ static void inputs_without_a_norm_are_taken_as_they_are(void **state) {
 }
 
 /* As for silu; the derivative of GELU is 1.13 at most. */
-static void gate_and_up_make_a_geglu(void **state) {
-    (void)state;
+TEST(gate_and_up_make_a_geglu) {
     for (int round = 0; round < ROUNDS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         int rows = rows_of(round), hidden = random_width(300);
@@ -448,8 +421,7 @@ static void gate_and_up_make_a_geglu(void **state) {
 }
 
 /* The cap's derivative is 1 at most. */
-static void logits_are_scaled_and_capped(void **state) {
-    (void)state;
+TEST(logits_are_scaled_and_capped) {
     for (int round = 0; round < ROUNDS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         int rows = rows_of(round), vocab = random_width(700);
@@ -468,23 +440,4 @@ static void logits_are_scaled_and_capped(void **state) {
     }
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(embedding_copies_rows_exactly),
-        cmocka_unit_test(norm_and_projections_with_biases_and_head_norms),
-        cmocka_unit_test(appending_rotates_keys_and_touches_nothing_else),
-        cmocka_unit_test(rotation_holds_at_large_positions_in_place_and_from_a_row_on),
-        cmocka_unit_test(projections_add_to_the_residual),
-        cmocka_unit_test(gate_and_up_make_a_swiglu),
-        cmocka_unit_test(gate_and_up_pass_the_range_of_f16),
-        cmocka_unit_test(projections_take_rows_beyond_the_range_of_f16),
-        cmocka_unit_test(norms_pass_the_range_of_f16),
-        cmocka_unit_test(few_rows_of_wide_matrices),
-        cmocka_unit_test(logits_of_some_rows),
-        cmocka_unit_test(projections_are_normalised_and_scaled_before_they_are_added),
-        cmocka_unit_test(inputs_without_a_norm_are_taken_as_they_are),
-        cmocka_unit_test(gate_and_up_make_a_geglu),
-        cmocka_unit_test(logits_are_scaled_and_capped),
-    };
-    return test_run(tests, open_both, close_both);
-}
+TEST_GROUP(open_both, close_both)

@@ -6,7 +6,6 @@
 #include "kernels/kernels.h"
 #include "tests/unit/support.h"
 
-static struct fkv_error err;
 static const struct fkv_backend_ops *ops;
 
 /* A file in this program's folder. */
@@ -22,66 +21,60 @@ static void use_module(const char *path) {
     assert_int_equal(setenv("FKV_CUDA_MODULE", path, 1), 0);
 }
 
-static void backends_are_found_by_name(void **state) {
-    (void)state;
-    assert_ok(fkv_backend_find("cpu", &ops, NULL, &err), err);
+TEST(backends_are_found_by_name) {
+    assert_ok(fkv_backend_find("cpu", &ops, NULL, &err));
     assert_ptr_equal(ops, &fkv_cpu_backend);
-    assert_ok(fkv_backend_find("reference", &ops, NULL, &err), err);
+    assert_ok(fkv_backend_find("reference", &ops, NULL, &err));
     assert_ptr_equal(ops, &fkv_reference_backend);
-    assert_refused(fkv_backend_find("tpu", &ops, NULL, &err), err,
+    assert_refused(fkv_backend_find("tpu", &ops, NULL, &err),
                    "expected one of auto, cpu, cuda, reference, found \"tpu\"");
 }
 
-static void without_a_module_the_message_says_how_to_get_one(void **state) {
-    (void)state;
+TEST(without_a_module_the_message_says_how_to_get_one) {
     char path[PATH_MAX];
     unsetenv("FKV_CUDA_MODULE");
     beside(path, "freqkv-cuda.so: no CUDA module here; ");
-    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, path);
-    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "nvcc");
-    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "./run build");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), path);
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), "nvcc");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), "./run build");
     use_module("/no/such/module.so");
-    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err,
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err),
                    "/no/such/module.so: no CUDA module here");
     use_module(
         "no-such-module.so"); /* a bare name is a file, not something to look for among libraries */
-    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err,
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err),
                    "./no-such-module.so: no CUDA module here");
     use_module("libm.so.6");
-    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err,
-                   "./libm.so.6: no CUDA module here");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), "./libm.so.6: no CUDA module here");
 }
 
-static void what_is_no_module_of_this_version_is_refused(void **state) {
-    (void)state;
+TEST(what_is_no_module_of_this_version_is_refused) {
     char folder[256], path[PATH_MAX], expected[100];
     snprintf(path, sizeof path, "%s/text.so", test_make_folder(folder));
     test_write_text(path, "not a library\n");
     use_module(path);
-    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "/text.so: cannot be loaded: ");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), "/text.so: cannot be loaded: ");
     test_remove_folder(folder);
     use_module(beside(path, "module_nothing.so"));
-    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "it has no fkv_cuda_backend");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), "it has no fkv_cuda_backend");
     use_module(beside(path, "module_other_version.so"));
     snprintf(expected, sizeof expected,
              "built for version %d of the kernel contract, expected %d: build the toolkit",
              FKV_BACKEND_ABI + 1, FKV_BACKEND_ABI);
-    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, expected);
-    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, path);
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), expected);
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), path);
 }
 
-static void a_module_is_taken_where_it_can_run(void **state) {
-    (void)state;
+TEST(a_module_is_taken_where_it_can_run) {
     char path[PATH_MAX];
     use_module(beside(path, "module_unfit.so"));
-    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), err, "no device of this kind");
+    assert_refused(fkv_backend_find("cuda", &ops, NULL, &err), "no device of this kind");
     use_module(beside(path, "module_fit.so"));
-    assert_ok(fkv_backend_find("cuda", &ops, NULL, &err), err);
+    assert_ok(fkv_backend_find("cuda", &ops, NULL, &err));
     assert_string_equal(ops->name, "cuda");
 }
 
-static void auto_takes_the_cpu_unless_a_module_can_run_and_says_why(void **state) {
-    (void)state;
+TEST(auto_takes_the_cpu_unless_a_module_can_run_and_says_why) {
     char path[PATH_MAX];
     struct fkv_error why;
     static const struct {
@@ -92,37 +85,24 @@ static void auto_takes_the_cpu_unless_a_module_can_run_and_says_why(void **state
                  {"module_fit.so", ""}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         use_module(beside(path, cases[i].module));
-        assert_ok(fkv_backend_find("auto", &ops, &why, &err), err);
+        assert_ok(fkv_backend_find("auto", &ops, &why, &err));
         assert_string_equal(ops->name, cases[i].why[0] ? "cpu" : "cuda");
         assert_true(cases[i].why[0] ? strstr(why.message, cases[i].why) != NULL : !why.message[0]);
-        assert_ok(fkv_backend_find("auto", &ops, NULL, &err), err);
-        assert_ok(fkv_backend_find("cpu", &ops, &why, &err), err);
+        assert_ok(fkv_backend_find("auto", &ops, NULL, &err));
+        assert_ok(fkv_backend_find("cpu", &ops, &why, &err));
         assert_string_equal(why.message, "");
     }
 }
 
 /* There is no module beside this program, and nothing to say about it where there is no driver that
  * could use one. */
-static void auto_looks_for_a_module_only_where_there_is_a_driver(void **state) {
-    (void)state;
+TEST(auto_looks_for_a_module_only_where_there_is_a_driver) {
     bool driver =
         access("/dev/nvidiactl", F_OK) == 0 || access("/proc/driver/nvidia/version", F_OK) == 0;
     struct fkv_error why;
     unsetenv("FKV_CUDA_MODULE");
-    assert_ok(fkv_backend_find("auto", &ops, &why, &err), err);
+    assert_ok(fkv_backend_find("auto", &ops, &why, &err));
     assert_string_equal(ops->name, "cpu");
     assert_true(driver ? strstr(why.message, "freqkv-cuda.so: no CUDA module here") != NULL
                        : !why.message[0]);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(backends_are_found_by_name),
-        cmocka_unit_test(without_a_module_the_message_says_how_to_get_one),
-        cmocka_unit_test(what_is_no_module_of_this_version_is_refused),
-        cmocka_unit_test(a_module_is_taken_where_it_can_run),
-        cmocka_unit_test(auto_takes_the_cpu_unless_a_module_can_run_and_says_why),
-        cmocka_unit_test(auto_looks_for_a_module_only_where_there_is_a_driver),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -4,10 +4,9 @@
 #include "tests/unit/support.h"
 
 static void assert_values(const char *text, const double *expected, int count) {
-    struct fkv_error err;
     double *values;
     int found;
-    assert_ok(fkv_parse_range(text, "--x", &values, &found, &err), err);
+    assert_ok(fkv_parse_range(text, "--x", &values, &found, &err));
     assert_int_equal(found, count);
     for (int i = 0; i < count; i++)
         if (values[i] != expected[i])
@@ -15,8 +14,7 @@ static void assert_values(const char *text, const double *expected, int count) {
     free(values);
 }
 
-static void tenths_from_a_tenth_are_nine_decimal_literals(void **state) {
-    (void)state;
+TEST(tenths_from_a_tenth_are_nine_decimal_literals) {
     assert_values("0.1:0.9:0.1", (double[]){0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}, 9);
     assert_values("0.05:0.2:.05", (double[]){0.05, 0.1, 0.15, 0.2}, 4);
     assert_values("-0.1:0.1:0.1", (double[]){-0.1, 0, 0.1}, 3);
@@ -26,8 +24,7 @@ static void tenths_from_a_tenth_are_nine_decimal_literals(void **state) {
     assert_values("0.25,0.5,1e-3", (double[]){0.25, 0.5, 1e-3}, 3);
 }
 
-static void every_value_of_a_random_range_is_the_nearest_double(void **state) {
-    (void)state;
+TEST(every_value_of_a_random_range_is_the_nearest_double) {
     for (int round = 0; round < 200; round++) {
         int places = test_between(0, 6), step = test_between(1, 5000),
             from = test_between(0, 100000);
@@ -37,10 +34,9 @@ static void every_value_of_a_random_range_is_the_nearest_double(void **state) {
         snprintf(text, sizeof text, "%d.%0*d:%d.%0*d:%d.%0*d", from / scale, places, from % scale,
                  (from + (count - 1) * step) / scale, places, (from + (count - 1) * step) % scale,
                  step / scale, places, step % scale);
-        struct fkv_error err;
         double *values;
         int found;
-        assert_ok(fkv_parse_range(text, "--x", &values, &found, &err), err);
+        assert_ok(fkv_parse_range(text, "--x", &values, &found, &err));
         assert_int_equal(found, count);
         for (int i = 0; i < count; i++) {
             snprintf(literal, sizeof literal, "%d.%0*d", (from + i * step) / scale, places,
@@ -52,8 +48,7 @@ static void every_value_of_a_random_range_is_the_nearest_double(void **state) {
     }
 }
 
-static void ranges_that_mean_nothing_are_refused_by_name(void **state) {
-    (void)state;
+TEST(ranges_that_mean_nothing_are_refused_by_name) {
     static const char *const bad[] = {"",
                                       "0.1:0.9",
                                       "0.1:0.9:0",
@@ -72,67 +67,47 @@ static void ranges_that_mean_nothing_are_refused_by_name(void **state) {
                                       "::",
                                       "0.1234567890123456:1:1"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        struct fkv_error err;
         double *values = (double *)1;
         int count = 7;
-        assert_refused(fkv_parse_range(bad[i], "--gamma", &values, &count, &err), err, "--gamma");
+        assert_refused(fkv_parse_range(bad[i], "--gamma", &values, &count, &err), "--gamma");
         assert_null(values);
         assert_int_equal(count, 0);
     }
 }
 
-static void integers_are_whole_decimal_and_in_range(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(integers_are_whole_decimal_and_in_range) {
     int64_t x = 0;
-    assert_ok(fkv_parse_int("4096", "--window", 1, 1 << 20, &x, &err), err);
+    assert_ok(fkv_parse_int("4096", "--window", 1, 1 << 20, &x, &err));
     assert_int_equal(x, 4096);
-    assert_ok(fkv_parse_int("-9223372036854775808", "--x", INT64_MIN, INT64_MAX, &x, &err), err);
+    assert_ok(fkv_parse_int("-9223372036854775808", "--x", INT64_MIN, INT64_MAX, &x, &err));
     assert_true(x == INT64_MIN);
     static const char *const bad[] = {
         "12x", "", "0", "-1", "1048577", "1e3", " 5", "99999999999999999999", "0x10", "-", "1.0"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        assert_refused(fkv_parse_int(bad[i], "--window", 1, 1 << 20, &x, &err), err, "--window");
+        assert_refused(fkv_parse_int(bad[i], "--window", 1, 1 << 20, &x, &err), "--window");
 }
 
-static void numbers_are_finite_decimal_and_in_range(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(numbers_are_finite_decimal_and_in_range) {
     double x = 0;
-    assert_ok(fkv_parse_double("0.5", "--gamma", 0, 1, &x, &err), err);
+    assert_ok(fkv_parse_double("0.5", "--gamma", 0, 1, &x, &err));
     assert_true(x == 0.5);
-    assert_ok(fkv_parse_double("1e-3", "--gamma", 0, 1, &x, &err), err);
+    assert_ok(fkv_parse_double("1e-3", "--gamma", 0, 1, &x, &err));
     assert_true(x == 1e-3);
     static const char *const bad[] = {"nan",  "inf",     "1.5",  "0.5x", "",
                                       " 0.5", "0x0.8p0", "-0.1", "--1"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        assert_refused(fkv_parse_double(bad[i], "--gamma", 0, 1, &x, &err), err, "--gamma");
+        assert_refused(fkv_parse_double(bad[i], "--gamma", 0, 1, &x, &err), "--gamma");
 }
 
-static void indices_come_out_ascending_without_repeats(void **state) {
-    (void)state;
-    struct fkv_error err;
+TEST(indices_come_out_ascending_without_repeats) {
     int *values, count;
-    assert_ok(fkv_parse_indices("7,0-3,2", "--layers", 8, &values, &count, &err), err);
+    assert_ok(fkv_parse_indices("7,0-3,2", "--layers", 8, &values, &count, &err));
     assert_int_equal(count, 5);
     assert_memory_equal(values, ((int[]){0, 1, 2, 3, 7}), 5 * sizeof(int));
     free(values);
     static const char *const bad[] = {"8", "3-1", "", "1,", "-1", "1-", "0-8", "a", "1--2"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        assert_refused(fkv_parse_indices(bad[i], "--layers", 8, &values, &count, &err), err,
-                       "--layers");
+        assert_refused(fkv_parse_indices(bad[i], "--layers", 8, &values, &count, &err), "--layers");
         assert_null(values);
     }
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tenths_from_a_tenth_are_nine_decimal_literals),
-        cmocka_unit_test(every_value_of_a_random_range_is_the_nearest_double),
-        cmocka_unit_test(ranges_that_mean_nothing_are_refused_by_name),
-        cmocka_unit_test(integers_are_whole_decimal_and_in_range),
-        cmocka_unit_test(numbers_are_finite_decimal_and_in_range),
-        cmocka_unit_test(indices_come_out_ascending_without_repeats),
-    };
-    return test_run(tests, NULL, NULL);
 }

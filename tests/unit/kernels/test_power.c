@@ -33,8 +33,8 @@ static struct states random_states(int n, double mean) {
 static void set_channel(struct states *s, int c, const float *values) {
     for (int j = 0; j < s->n; j++) {
         size_t at = s->offset + 4 * ((size_t)j * s->stride + (size_t)c);
-        assert_ok(tested.ops->write(tested.b, s->x.tested, at, &values[j], 4, &err), err);
-        assert_ok(reference.ops->write(reference.b, s->x.reference, at, &values[j], 4, &err), err);
+        assert_ok(tested.ops->write(tested.b, s->x.tested, at, &values[j], 4, &err));
+        assert_ok(reference.ops->write(reference.b, s->x.reference, at, &values[j], 4, &err));
     }
 }
 
@@ -47,8 +47,7 @@ static double *doubles(size_t count) {
 static void measure(struct side side, const struct fkv_buffer *x, const struct states *s,
                     double *power, double *normalised) {
     assert_ok(side.ops->power(side.b, x, s->offset, s->stride, s->n, s->heads, s->head_dim, power,
-                              normalised, &err),
-              err);
+                              normalised, &err));
 }
 
 /* Against the largest value of its row: a float32 transform spreads its rounding over all
@@ -68,8 +67,7 @@ static void assert_spectra_close(const double *found, const double *expected, in
 static const int sizes[] = {1, 2, 3, 31, 60, 127, 409, 508, 1020};
 static int size_count(void) { return small_sizes() ? 6 : sizeof sizes / sizeof *sizes; }
 
-static void power_and_normalised_power_equal_the_reference(void **state) {
-    (void)state;
+TEST(power_and_normalised_power_equal_the_reference) {
     for (int i = 0; i < size_count(); i++) {
         struct states s = random_states(sizes[i], test_normal());
         size_t count = (size_t)(s.heads * s.n);
@@ -89,8 +87,7 @@ static void power_and_normalised_power_equal_the_reference(void **state) {
     }
 }
 
-static void a_cosine_puts_its_power_at_its_frequency(void **state) {
-    (void)state;
+TEST(a_cosine_puts_its_power_at_its_frequency) {
     for (int i = 0; i < size_count(); i++) {
         int n = sizes[i], t = test_between(0, n - 1);
         struct states s = random_states(n, 0);
@@ -108,8 +105,7 @@ static void a_cosine_puts_its_power_at_its_frequency(void **state) {
     }
 }
 
-static void power_over_all_frequencies_is_the_energy_of_the_states(void **state) {
-    (void)state;
+TEST(power_over_all_frequencies_is_the_energy_of_the_states) {
     for (int i = 0; i < size_count(); i++) {
         struct states s = random_states(sizes[i], 0.5);
         double *power = doubles((size_t)(s.heads * s.n));
@@ -134,8 +130,7 @@ static void power_over_all_frequencies_is_the_energy_of_the_states(void **state)
 /* Mean power of unit white noise is 1 at every t. Over a band of m coefficients and d channels it
  * is a chi-square of k = m d degrees of freedom over k, which leaves 1 by more than 2 sqrt(30 / k)
  * + 60 / k with a probability below 2 exp(-30) (Laurent and Massart 2000, lemma 1). */
-static void white_noise_is_flat_and_normalised_power_ignores_scale(void **state) {
-    (void)state;
+TEST(white_noise_is_flat_and_normalised_power_ignores_scale) {
     int n = small_sizes() ? test_between(100, 150) : test_between(400, 700), bands = 8;
     struct states s = random_heads(n, test_between(48, 80), 0);
     size_t count = (size_t)(s.heads * n);
@@ -166,8 +161,7 @@ static void white_noise_is_flat_and_normalised_power_ignores_scale(void **state)
 
 /* Sums of several segments against the sums of what `power` and plain means say of each; one that
  * is not finite shows in its head's energy and in no other. */
-static void sums_of_segments_stay_with_the_backend(void **state) {
-    (void)state;
+TEST(sums_of_segments_stay_with_the_backend) {
     for (int i = 0; i < size_count(); i++) {
         struct states s = random_states(sizes[i], test_normal());
         struct fkv_spectra_layout l = fkv_spectra_layout(s.heads, s.n, s.head_dim);
@@ -178,21 +172,17 @@ static void sums_of_segments_stay_with_the_backend(void **state) {
                           *theirs = upload(reference, zero, sizeof *zero * count);
         for (int segment = 0; segment < 3; segment++) {
             float *x = random_rows(&s, test_normal(), 1 + segment);
-            assert_ok(tested.ops->write(tested.b, s.x.tested, 0, x, 4 * s.x.count, &err), err);
-            assert_ok(reference.ops->write(reference.b, s.x.reference, 0, x, 4 * s.x.count, &err),
-                      err);
+            assert_ok(tested.ops->write(tested.b, s.x.tested, 0, x, 4 * s.x.count, &err));
+            assert_ok(reference.ops->write(reference.b, s.x.reference, 0, x, 4 * s.x.count, &err));
             assert_ok(tested.ops->spectra_add(tested.b, s.x.tested, s.offset, s.stride, s.n,
-                                              s.heads, s.head_dim, ours, 8 * skip, &err),
-                      err);
+                                              s.heads, s.head_dim, ours, 8 * skip, &err));
             assert_ok(reference.ops->spectra_add(reference.b, s.x.reference, s.offset, s.stride,
-                                                 s.n, s.heads, s.head_dim, theirs, 8 * skip, &err),
-                      err);
+                                                 s.n, s.heads, s.head_dim, theirs, 8 * skip, &err));
             free(x);
         }
-        assert_ok(tested.ops->read(tested.b, ours, 0, found, sizeof *found * count, &err), err);
+        assert_ok(tested.ops->read(tested.b, ours, 0, found, sizeof *found * count, &err));
         assert_ok(
-            reference.ops->read(reference.b, theirs, 0, expected, sizeof *expected * count, &err),
-            err);
+            reference.ops->read(reference.b, theirs, 0, expected, sizeof *expected * count, &err));
         for (size_t k = 0; k < skip; k++) assert_true(found[k] == 0);
         double *f = found + skip, *e = expected + skip;
         assert_spectra_close(f + l.power, e + l.power, s.heads, s.n, 1e-5);
@@ -206,11 +196,10 @@ static void sums_of_segments_stay_with_the_backend(void **state) {
         float hole = test_between(0, 1) ? NAN : INFINITY;
         size_t at = s.offset + 4 * ((size_t)row * s.stride +
                                     (size_t)(bad * s.head_dim + test_between(0, s.head_dim - 1)));
-        assert_ok(tested.ops->write(tested.b, s.x.tested, at, &hole, 4, &err), err);
+        assert_ok(tested.ops->write(tested.b, s.x.tested, at, &hole, 4, &err));
         assert_ok(tested.ops->spectra_add(tested.b, s.x.tested, s.offset, s.stride, s.n, s.heads,
-                                          s.head_dim, ours, 8 * skip, &err),
-                  err);
-        assert_ok(tested.ops->read(tested.b, ours, 0, found, sizeof *found * count, &err), err);
+                                          s.head_dim, ours, 8 * skip, &err));
+        assert_ok(tested.ops->read(tested.b, ours, 0, found, sizeof *found * count, &err));
         for (int h = 0; h < s.heads; h++)
             assert_int_equal(!isfinite(f[l.energy + (size_t)h]), h == bad);
         tested.ops->buffer_release(tested.b, ours);
@@ -221,8 +210,7 @@ static void sums_of_segments_stay_with_the_backend(void **state) {
 }
 
 /* Whatever the order in which threads run. */
-static void sums_repeat_to_the_bit(void **state) {
-    (void)state;
+TEST(sums_repeat_to_the_bit) {
     for (int i = 0; i < size_count(); i++) {
         struct states s = random_states(sizes[i], test_normal());
         size_t bytes = fkv_spectra_layout(s.heads, s.n, s.head_dim).count * sizeof(double);
@@ -233,9 +221,8 @@ static void sums_repeat_to_the_bit(void **state) {
             sums[turn] = doubles(bytes / sizeof(double));
             for (int segment = 0; segment < 2; segment++)
                 assert_ok(tested.ops->spectra_add(tested.b, s.x.tested, s.offset, s.stride, s.n,
-                                                  s.heads, s.head_dim, buffer, 0, &err),
-                          err);
-            assert_ok(tested.ops->read(tested.b, buffer, 0, sums[turn], bytes, &err), err);
+                                                  s.heads, s.head_dim, buffer, 0, &err));
+            assert_ok(tested.ops->read(tested.b, buffer, 0, sums[turn], bytes, &err));
             tested.ops->buffer_release(tested.b, buffer);
         }
         assert_memory_equal(sums[0], sums[1], bytes);
@@ -244,14 +231,4 @@ static void sums_repeat_to_the_bit(void **state) {
     }
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(power_and_normalised_power_equal_the_reference),
-        cmocka_unit_test(a_cosine_puts_its_power_at_its_frequency),
-        cmocka_unit_test(power_over_all_frequencies_is_the_energy_of_the_states),
-        cmocka_unit_test(white_noise_is_flat_and_normalised_power_ignores_scale),
-        cmocka_unit_test(sums_of_segments_stay_with_the_backend),
-        cmocka_unit_test(sums_repeat_to_the_bit),
-    };
-    return test_run(tests, open_both, close_both);
-}
+TEST_GROUP(open_both, close_both)

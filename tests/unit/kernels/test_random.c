@@ -4,16 +4,14 @@
 #include "kernels/statistics/random.h"
 
 /* splitmix64 of seed 0: the published test vector (Vigna, prng.di.unimi.it) */
-static void the_generator_is_splitmix64(void **state) {
-    (void)state;
+TEST(the_generator_is_splitmix64) {
     struct fkv_random random = {0};
     assert_true(fkv_random_next(&random) == 0xe220a8397b1dcdafu);
     assert_true(fkv_random_next(&random) == 0x6e789e6aa1b965f4u);
     assert_true(fkv_random_next(&random) == 0x06c45d188009454fu);
 }
 
-static void draws_below_n_are_uniform(void **state) {
-    (void)state;
+TEST(draws_below_n_are_uniform) {
     struct fkv_random random = {test_random()};
     int n = test_between(2, 40), draws = 20000 * n, count[40] = {0};
     double sum = 0;
@@ -27,12 +25,4 @@ static void draws_below_n_are_uniform(void **state) {
     }
     for (int k = 0; k < n; k++) assert_frequency(count[k], draws, 1.0 / n);
     assert_close(sum, 0.5 * draws, test_chance(draws / 12.0), 0);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_generator_is_splitmix64),
-        cmocka_unit_test(draws_below_n_are_uniform),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -56,14 +56,12 @@ static void score_panels(const float *x, const int32_t *targets, int rows, int v
     for (int i = 0; i < panels; i++) {
         const int first = cuts[i], width = cuts[i + 1] - first;
         struct both z = upload_panel(x, rows, vocab, first, width);
-        assert_ok(tested.ops->score(tested.b, z.tested, first, width, targets, rows, panel, &err),
-                  err);
+        assert_ok(tested.ops->score(tested.b, z.tested, first, width, targets, rows, panel, &err));
         for (int r = 0; r < rows; r++) fkv_likelihood_join(&found[r], &panel[r]);
         release(z);
     }
     struct both z = upload_panel(x, rows, vocab, 0, vocab);
-    assert_ok(reference.ops->score(reference.b, z.reference, 0, vocab, targets, rows, panel, &err),
-              err);
+    assert_ok(reference.ops->score(reference.b, z.reference, 0, vocab, targets, rows, panel, &err));
     for (int r = 0; r < rows; r++) fkv_likelihood_join(&expected[r], &panel[r]);
     release(z);
     free(panel);
@@ -90,8 +88,7 @@ static void compare_panels(const struct fkv_backend_ops *ops, struct fkv_backend
                     w = upload_panel(y, rows, vocab, first, width);
         assert_ok(ops->compare(b, on_tested ? z.tested : z.reference,
                                on_tested ? w.tested : w.reference, first, width, targets, rows, p,
-                               q, gap, &err),
-                  err);
+                               q, gap, &err));
         for (int r = 0; r < rows; r++) {
             fkv_gap_join(&found[r].gap, &found[r].p, gap[r], &p[r]);
             fkv_likelihood_join(&found[r].p, &p[r]);
@@ -117,8 +114,7 @@ static double divergence_by_definition(const float *x, const float *y, int vocab
     return kl;
 }
 
-static void scores_are_nats_and_the_first_largest_wins(void **state) {
-    (void)state;
+TEST(scores_are_nats_and_the_first_largest_wins) {
     for (int round = 0; round < ROUNDS; round++) {
         int rows = rows_of(round), vocab = vocabulary(round);
         struct fkv_attention_shape s = shape_of(round);
@@ -149,8 +145,7 @@ static void scores_are_nats_and_the_first_largest_wins(void **state) {
     }
 }
 
-static void divergence_is_in_float64_and_zero_for_equals(void **state) {
-    (void)state;
+TEST(divergence_is_in_float64_and_zero_for_equals) {
     for (int round = 0; round < ROUNDS; round++) {
         int rows = rows_of(round), vocab = vocabulary(round);
         struct fkv_attention_shape s = shape_of(round);
@@ -181,10 +176,4 @@ static void divergence_is_in_float64_and_zero_for_equals(void **state) {
     }
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(scores_are_nats_and_the_first_largest_wins),
-        cmocka_unit_test(divergence_is_in_float64_and_zero_for_equals),
-    };
-    return test_run(tests, open_both, close_both);
-}
+TEST_GROUP(open_both, close_both)

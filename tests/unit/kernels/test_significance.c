@@ -3,8 +3,7 @@
 
 #include "tests/unit/support.h"
 
-static void q_values_are_those_of_benjamini_and_hochberg(void **state) {
-    (void)state;
+TEST(q_values_are_those_of_benjamini_and_hochberg) {
     /* scipy.stats.false_discovery_control */
     const double p[] = {0.01, NAN, 0.04, 0.03, 0.005, 0.9},
                  expected[] = {0.025, NAN, 0.05, 0.05, 0.025, 0.9};
@@ -19,8 +18,7 @@ static void q_values_are_those_of_benjamini_and_hochberg(void **state) {
     }
 }
 
-static void p_values_are_those_of_student(void **state) {
-    (void)state;
+TEST(p_values_are_those_of_student) {
     /* 2 * scipy.stats.t.sf(t, freedom) */
     assert_close(fkv_student_p(2.262157162740992, 9), 0.0500000000046757, 1e-12, 0);
     assert_close(fkv_student_p(-1, 1), 0.5, 1e-12, 0);
@@ -29,8 +27,7 @@ static void p_values_are_those_of_student(void **state) {
     assert_true(isnan(fkv_student_p(1, 0)));
 }
 
-static void p_values_are_uniform_where_nothing_is_and_known_where_tables_know(void **state) {
-    (void)state;
+TEST(p_values_are_uniform_where_nothing_is_and_known_where_tables_know) {
     enum { TRIALS = 12000 };
     int below = 0;
     for (int t = 0; t < TRIALS; t++) {
@@ -59,8 +56,7 @@ static void p_values_are_uniform_where_nothing_is_and_known_where_tables_know(vo
     assert_true(isnan(fkv_t_test((double[]){1}, 1)) && isnan(fkv_t_test((double[]){2, 2}, 2)));
 }
 
-static void a_one_sided_p_is_small_above_zero_only(void **state) {
-    (void)state;
+TEST(a_one_sided_p_is_small_above_zero_only) {
     for (int t = 0; t < 100; t++) {
         double x[9], below[9], mean = 0;
         int n = test_between(2, 9);
@@ -74,8 +70,7 @@ static void a_one_sided_p_is_small_above_zero_only(void **state) {
                 isnan(fkv_t_test_above((double[]){2, 2}, 2)));
 }
 
-static void false_discoveries_are_controlled_as_the_paper_computes(void **state) {
-    (void)state;
+TEST(false_discoveries_are_controlled_as_the_paper_computes) {
     /* Benjamini and Hochberg (1995), section 3.1: at 0.05 the four smallest of these fifteen are
      * called. */
     const double p[] = {0.0344, 0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298,
@@ -90,15 +85,4 @@ static void false_discoveries_are_controlled_as_the_paper_computes(void **state)
     fkv_benjamini_hochberg(with_hole, 16, q_with_hole, order);
     assert_memory_equal(q_with_hole, q, sizeof q);
     assert_true(isnan(q_with_hole[15]));
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(q_values_are_those_of_benjamini_and_hochberg),
-        cmocka_unit_test(p_values_are_those_of_student),
-        cmocka_unit_test(p_values_are_uniform_where_nothing_is_and_known_where_tables_know),
-        cmocka_unit_test(a_one_sided_p_is_small_above_zero_only),
-        cmocka_unit_test(false_discoveries_are_controlled_as_the_paper_computes),
-    };
-    return test_run(tests, NULL, NULL);
 }

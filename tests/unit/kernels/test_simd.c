@@ -59,8 +59,7 @@ static void assert_sum(float found, double expected, int terms, double size,
                  expected, allowed);
 }
 
-static void dots_equal_sums_in_double(void **state) {
-    (void)state;
+TEST(dots_equal_sums_in_double) {
     const struct fkv_simd *sets[3];
     int count = fkv_simd_available(sets);
     for (int round = 0; round < ROUNDS; round++) {
@@ -96,8 +95,7 @@ static uint16_t *random_bf16(size_t n, float **values) {
     return memory;
 }
 
-static void bf16_dots_equal_sums_in_double(void **state) {
-    (void)state;
+TEST(bf16_dots_equal_sums_in_double) {
     if (fkv_isa() < FKV_ISA_AVX512_BF16) {
         printf("skipped: this processor has no AVX512-BF16\n");
         return;
@@ -125,8 +123,7 @@ static void bf16_dots_equal_sums_in_double(void **state) {
     }
 }
 
-static void mixes_equal_sums_in_double(void **state) {
-    (void)state;
+TEST(mixes_equal_sums_in_double) {
     const struct fkv_simd *sets[3];
     int count = fkv_simd_available(sets);
     for (int round = 0; round < ROUNDS; round++) {
@@ -155,8 +152,7 @@ static void mixes_equal_sums_in_double(void **state) {
     }
 }
 
-static void exponentials_are_exact_to_float(void **state) {
-    (void)state;
+TEST(exponentials_are_exact_to_float) {
     const struct fkv_simd *sets[3];
     int count = fkv_simd_available(sets);
     for (int round = 0; round < ROUNDS; round++) {
@@ -191,8 +187,7 @@ static void exponentials_are_exact_to_float(void **state) {
     }
 }
 
-static void nan_stays_nan(void **state) {
-    (void)state;
+TEST(nan_stays_nan) {
     const struct fkv_simd *sets[3];
     int count = fkv_simd_available(sets);
     for (int s = 0; s < count; s++)
@@ -206,8 +201,7 @@ static void nan_stays_nan(void **state) {
         }
 }
 
-static void swish_is_z_over_one_plus_exp(void **state) {
-    (void)state;
+TEST(swish_is_z_over_one_plus_exp) {
     const struct fkv_simd *sets[3];
     int count = fkv_simd_available(sets);
     for (int round = 0; round < ROUNDS; round++) {
@@ -224,16 +218,11 @@ static void swish_is_z_over_one_plus_exp(void **state) {
     }
 }
 
-int main(void) {
+static int print_sets(void **state) {
+    (void)state;
     const struct fkv_simd *sets[3];
     for (int i = fkv_simd_available(sets); i-- > 0;) printf("testing %s\n", sets[i]->name);
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dots_equal_sums_in_double),
-        cmocka_unit_test(bf16_dots_equal_sums_in_double),
-        cmocka_unit_test(mixes_equal_sums_in_double),
-        cmocka_unit_test(exponentials_are_exact_to_float),
-        cmocka_unit_test(nan_stays_nan),
-        cmocka_unit_test(swish_is_z_over_one_plus_exp),
-    };
-    return test_run(tests, NULL, NULL);
+    return 0;
 }
+
+TEST_GROUP(print_sets, NULL)

@@ -108,21 +108,17 @@ static void issue(struct machine *m, bool exact, const struct issue *s) {
         .norm = OF(m->norm), .gate = OF(m->gate), .up = OF(m->up), .eps = 1e-5f};
     const struct fkv_logits_weights head = {
         .norm = OF(m->norm), .w = OF(m->out), .eps = 1e-5f, .multiplier = 1};
-    assert_ok(ops->embed(b, &OF(m->table), 1, s->tokens, rows, OF(m->x), &err), err);
-    assert_ok(ops->norm_qkv(b, &m->shape, &w, OF(m->x), rows, OF(m->q), OF(m->k), OF(m->v), &err),
-              err);
-    assert_ok(ops->append(b, &m->shape, OF(m->k), OF(m->v), &OF(m->cache), s->append, items, &err),
-              err);
+    assert_ok(ops->embed(b, &OF(m->table), 1, s->tokens, rows, OF(m->x), &err));
+    assert_ok(ops->norm_qkv(b, &m->shape, &w, OF(m->x), rows, OF(m->q), OF(m->k), OF(m->v), &err));
+    assert_ok(ops->append(b, &m->shape, OF(m->k), OF(m->v), &OF(m->cache), s->append, items, &err));
     assert_ok(ops->attend(b, &m->shape, OF(m->q), &OF(m->cache), s->spans, s->attend, items,
-                          OF(m->mixed), &err),
-              err);
-    assert_ok(ops->project_residual(b, &output, OF(m->mixed), rows, OF(m->x), &err), err);
+                          OF(m->mixed), &err));
+    assert_ok(ops->project_residual(b, &output, OF(m->mixed), rows, OF(m->x), &err));
     assert_ok(
-        ops->copy_rows(b, OF(m->kept), 4, dim + 2, OF(m->x), 0, dim, rows, (int32_t)dim, &err),
-        err);
-    assert_ok(ops->norm_gate_up(b, &mlp, OF(m->x), rows, OF(m->gated), &err), err);
-    assert_ok(ops->project_residual(b, &down, OF(m->gated), rows, OF(m->x), &err), err);
-    assert_ok(ops->norm_logits(b, &head, OF(m->x), 0, rows, OF(m->logits), &err), err);
+        ops->copy_rows(b, OF(m->kept), 4, dim + 2, OF(m->x), 0, dim, rows, (int32_t)dim, &err));
+    assert_ok(ops->norm_gate_up(b, &mlp, OF(m->x), rows, OF(m->gated), &err));
+    assert_ok(ops->project_residual(b, &down, OF(m->gated), rows, OF(m->x), &err));
+    assert_ok(ops->norm_logits(b, &head, OF(m->x), 0, rows, OF(m->logits), &err));
 }
 
 /* Between steps: a slot is dropped from every head and the slots above it move down. */
@@ -131,7 +127,7 @@ static void drop_a_slot(struct machine *m, bool exact) {
     int32_t from[9] = {0, 1, 3, 4, 5, 6, 7, 8, 9};
     struct fkv_gather_item items[HEADS];
     for (int i = 0; i < HEADS; i++) items[i] = (struct fkv_gather_item){i, 0, 9, from, -1};
-    assert_ok(side.ops->gather(side.b, &m->shape, &OF(m->cache), items, HEADS, NULL, &err), err);
+    assert_ok(side.ops->gather(side.b, &m->shape, &OF(m->cache), items, HEADS, NULL, &err));
 }
 
 /* Through some seven products the errors of 16 bits add up to a few u; a token, slot or span of
@@ -153,8 +149,7 @@ static double unit_of_cache(enum fkv_dtype t) {
     return stored > unit_of(t) ? stored : unit_of(t);
 }
 
-static void a_replayed_step_does_what_its_operations_say(void **state) {
-    (void)state;
+TEST(a_replayed_step_does_what_its_operations_say) {
     for (int round = 0; round < 6; round++) {
         enum fkv_dtype t = (enum fkv_dtype)(round % 3);
         struct machine m = random_machine(round, t);
@@ -162,14 +157,13 @@ static void a_replayed_step_does_what_its_operations_say(void **state) {
             {.sequences = 1},
             {.sequences = SEQUENCES}}; /* two steps that share all their buffers */
         struct fkv_step *steps[2];
-        for (int i = 0; i < 2; i++)
-            assert_ok(tested.ops->step_create(tested.b, &steps[i], &err), err);
+        for (int i = 0; i < 2; i++) assert_ok(tested.ops->step_create(tested.b, &steps[i], &err));
         for (int time = 0; time < TIMES; time++)
             for (int i = 0; i < 2; i++) {
                 next_issue(time, &kinds[i]);
-                assert_ok(tested.ops->step_begin(tested.b, steps[i], &err), err);
+                assert_ok(tested.ops->step_begin(tested.b, steps[i], &err));
                 issue(&m, false, &kinds[i]);
-                assert_ok(tested.ops->step_end(tested.b, steps[i], &err), err);
+                assert_ok(tested.ops->step_end(tested.b, steps[i], &err));
                 issue(&m, true, &kinds[i]);
                 assert_level(m.x, unit_of_cache(t)), assert_level(m.kept, unit_of_cache(t));
                 assert_level(m.logits, unit_of_cache(t));
@@ -190,8 +184,4 @@ static void a_replayed_step_does_what_its_operations_say(void **state) {
     }
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_replayed_step_does_what_its_operations_say)};
-    return test_run(tests, open_both, close_both);
-}
+TEST_GROUP(open_both, close_both)

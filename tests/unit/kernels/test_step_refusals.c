@@ -13,7 +13,7 @@ struct machine {
 static struct machine open_machine(void) {
     struct machine m = {.table = random_weight(FKV_F32, VOCAB, DIM, 0, 1),
                         .x = random_both(MOST * DIM, 0, 1)};
-    assert_ok(tested.ops->step_create(tested.b, &m.step, &err), err);
+    assert_ok(tested.ops->step_create(tested.b, &m.step, &err));
     return m;
 }
 
@@ -26,35 +26,32 @@ static void close_machine(struct machine *m) {
 static void embed_random(struct machine *m, int rows) {
     int32_t tokens[MOST];
     for (int i = 0; i < rows; i++) tokens[i] = test_between(0, VOCAB - 1);
-    assert_ok(tested.ops->embed(tested.b, &m->table.tested, 1, tokens, rows, m->x.tested, &err),
-              err);
+    assert_ok(tested.ops->embed(tested.b, &m->table.tested, 1, tokens, rows, m->x.tested, &err));
     assert_ok(reference.ops->embed(reference.b, &m->table.reference, 1, tokens, rows,
-                                   m->x.reference, &err),
-              err);
+                                   m->x.reference, &err));
 }
 
 static void good_round(struct machine *m, int rows) {
-    assert_ok(tested.ops->step_begin(tested.b, m->step, &err), err);
+    assert_ok(tested.ops->step_begin(tested.b, m->step, &err));
     embed_random(m, rows);
-    assert_ok(tested.ops->step_end(tested.b, m->step, &err), err);
+    assert_ok(tested.ops->step_end(tested.b, m->step, &err));
     assert_both_close(m->x, 0, 0);
 }
 
 /* Round `bad` of several fails in its second operation, and is then given up. */
-static void a_failed_operation_leaves_stream_and_step_usable(void **state) {
-    (void)state;
+TEST(a_failed_operation_leaves_stream_and_step_usable) {
     for (int bad = 0; bad < ROUNDS; bad++) {
         struct machine m = open_machine();
         for (int round = 0; round < ROUNDS; round++) {
             if (round == bad) {
                 int32_t unknown = VOCAB;
-                assert_ok(tested.ops->step_begin(tested.b, m.step, &err), err);
+                assert_ok(tested.ops->step_begin(tested.b, m.step, &err));
                 embed_random(&m, MOST);
                 assert_int_equal(
                     tested.ops->embed(tested.b, &m.table.tested, 1, &unknown, 1, m.x.tested, &err),
                     FKV_FAILED);
                 assert_non_null(strstr(err.message, "found 50"));
-                assert_ok(tested.ops->synchronize(tested.b, &err), err);
+                assert_ok(tested.ops->synchronize(tested.b, &err));
                 embed_random(&m, MOST); /* outside any step */
                 assert_both_close(m.x, 0, 0);
             }
@@ -64,12 +61,11 @@ static void a_failed_operation_leaves_stream_and_step_usable(void **state) {
     }
 }
 
-static void a_step_may_be_released_between_begin_and_end(void **state) {
-    (void)state;
+TEST(a_step_may_be_released_between_begin_and_end) {
     for (int rounds = 0; rounds < ROUNDS; rounds++) {
         struct machine m = open_machine();
         for (int round = 0; round < rounds; round++) good_round(&m, MOST);
-        assert_ok(tested.ops->step_begin(tested.b, m.step, &err), err);
+        assert_ok(tested.ops->step_begin(tested.b, m.step, &err));
         tested.ops->step_release(tested.b, m.step);
         m.step = NULL;
         embed_random(&m, MOST);
@@ -78,20 +74,19 @@ static void a_step_may_be_released_between_begin_and_end(void **state) {
     }
 }
 
-static void another_sequence_in_a_recorded_step_is_refused(void **state) {
-    (void)state;
+TEST(another_sequence_in_a_recorded_step_is_refused) {
     struct fkv_device_info info;
-    assert_ok(tested.ops->info(tested.b, &info, &err), err);
+    assert_ok(tested.ops->info(tested.b, &info, &err));
     if (info.space == FKV_HOST) skip(); /* runs operations as they come */
     for (int before = 1; before < ROUNDS; before++) {
         struct machine m = open_machine();
         for (int round = 0; round < before; round++) good_round(&m, MOST);
-        assert_ok(tested.ops->step_begin(tested.b, m.step, &err), err);
+        assert_ok(tested.ops->step_begin(tested.b, m.step, &err));
         embed_random(&m, 2); /* stages less than was recorded */
         assert_int_equal(tested.ops->step_end(tested.b, m.step, &err), FKV_FAILED);
         assert_non_null(strstr(err.message, "not the same sequence"));
         good_round(&m, MOST);
-        assert_ok(tested.ops->step_begin(tested.b, m.step, &err), err);
+        assert_ok(tested.ops->step_begin(tested.b, m.step, &err));
         assert_int_equal(tested.ops->read(tested.b, m.x.tested, 0, &info, 4, &err),
                          FKV_FAILED); /* waits */
         assert_non_null(strstr(err.message, "step"));
@@ -102,8 +97,7 @@ static void another_sequence_in_a_recorded_step_is_refused(void **state) {
 
 /* A layer's norm and product, which use scratch, while `reserve` grows it between rounds, and is
  * refused what no GPU has. */
-static void a_recorded_step_survives_a_larger_reserve(void **state) {
-    (void)state;
+TEST(a_recorded_step_survives_a_larger_reserve) {
     struct machine m = open_machine();
     struct weight norm = random_weight(FKV_F32, 1, DIM, 1, 0.2),
                   head = random_weight(FKV_F32, VOCAB, DIM, 0, 0.2);
@@ -123,18 +117,16 @@ static void a_recorded_step_survives_a_larger_reserve(void **state) {
         if (round > ROUNDS && tested_space == FKV_DEVICE) {
             struct fkv_limits immense = {
                 .rows = 1 << 29, .dim = 1 << 20, .hidden = 1 << 20, .vocab = 1 << 20};
-            assert_refused(tested.ops->reserve(tested.b, &immense, &err), err,
+            assert_refused(tested.ops->reserve(tested.b, &immense, &err),
                            "out of GPU memory: scratch wants ");
         }
-        assert_ok(tested.ops->step_begin(tested.b, m.step, &err), err);
+        assert_ok(tested.ops->step_begin(tested.b, m.step, &err));
         embed_random(&m, MOST);
         assert_ok(
-            tested.ops->norm_logits(tested.b, &ours, m.x.tested, 0, MOST, logits.tested, &err),
-            err);
-        assert_ok(tested.ops->step_end(tested.b, m.step, &err), err);
+            tested.ops->norm_logits(tested.b, &ours, m.x.tested, 0, MOST, logits.tested, &err));
+        assert_ok(tested.ops->step_end(tested.b, m.step, &err));
         assert_ok(reference.ops->norm_logits(reference.b, &exact, m.x.reference, 0, MOST,
-                                             logits.reference, &err),
-                  err);
+                                             logits.reference, &err));
         double u = unit_of(FKV_F32);
         assert_both_close(logits, 1e-4 + 16 * u, 1e-4 + 16 * u);
     }
@@ -142,12 +134,4 @@ static void a_recorded_step_survives_a_larger_reserve(void **state) {
     close_machine(&m);
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_failed_operation_leaves_stream_and_step_usable),
-        cmocka_unit_test(a_step_may_be_released_between_begin_and_end),
-        cmocka_unit_test(another_sequence_in_a_recorded_step_is_refused),
-        cmocka_unit_test(a_recorded_step_survives_a_larger_reserve),
-    };
-    return test_run(tests, open_both, close_both);
-}
+TEST_GROUP(open_both, close_both)

@@ -16,14 +16,13 @@ enum {
 };
 
 static const struct fkv_backend_ops *ops;
-static struct fkv_error err;
 
 static struct fkv_backend *open_with(int threads) {
     struct fkv_backend *b;
     struct fkv_device_info info;
-    assert_ok(fkv_backend_find("cpu", &ops, NULL, &err), err);
-    assert_ok(ops->open(&(struct fkv_backend_options){.threads = threads}, &b, &err), err);
-    assert_ok(ops->info(b, &info, &err), err);
+    assert_ok(fkv_backend_find("cpu", &ops, NULL, &err));
+    assert_ok(ops->open(&(struct fkv_backend_options){.threads = threads}, &b, &err));
+    assert_ok(ops->info(b, &info, &err));
     assert_int_equal(info.threads, threads ? threads : omp_get_max_threads());
     return b;
 }
@@ -59,21 +58,20 @@ static void multiply(struct fkv_backend *b, float *weight, const float *x, float
     struct fkv_weight w = {.format = FKV_WEIGHT_F32, .rows = WIDE, .cols = WIDE};
     struct fkv_buffer *in, *sum;
     size_t bytes = sizeof(float) * ROWS * WIDE;
-    assert_ok(ops->reserve(b, &limits, &err), err);
-    assert_ok(ops->buffer_adopt(b, weight, sizeof(float) * WIDE * WIDE, &w.data, &err), err);
-    assert_ok(ops->buffer_create(b, bytes, &in, &err), err);
-    assert_ok(ops->buffer_create(b, bytes, &sum, &err), err);
-    assert_ok(ops->write(b, in, 0, x, bytes, &err), err);
+    assert_ok(ops->reserve(b, &limits, &err));
+    assert_ok(ops->buffer_adopt(b, weight, sizeof(float) * WIDE * WIDE, &w.data, &err));
+    assert_ok(ops->buffer_create(b, bytes, &in, &err));
+    assert_ok(ops->buffer_create(b, bytes, &sum, &err));
+    assert_ok(ops->write(b, in, 0, x, bytes, &err));
     memset(out, 0, bytes);
-    assert_ok(ops->write(b, sum, 0, out, bytes, &err), err);
+    assert_ok(ops->write(b, sum, 0, out, bytes, &err));
     assert_ok(ops->project_residual(b, &(struct fkv_residual_weights){.w = w, .multiplier = 1}, in,
-                                    ROWS, sum, &err),
-              err);
-    assert_ok(ops->read(b, sum, 0, out, bytes, &err), err);
+                                    ROWS, sum, &err));
+    assert_ok(ops->read(b, sum, 0, out, bytes, &err));
     ops->buffer_release(b, w.data), ops->buffer_release(b, in), ops->buffer_release(b, sum);
 }
 
-static void a_backend_of_one_thread_stays_on_it(void **state) {
+TEST(a_backend_of_one_thread_stays_on_it) {
     float *weight = state[0], *x = weight + WIDE * WIDE, *out = x + ROWS * WIDE;
     omp_set_num_threads(CALLERS);
     struct fkv_backend *one = open_with(1);
@@ -82,7 +80,7 @@ static void a_backend_of_one_thread_stays_on_it(void **state) {
     ops->close(one);
 }
 
-static void two_backends_keep_their_own_threads(void **state) {
+TEST(two_backends_keep_their_own_threads) {
     float *weight = state[0], *x = weight + WIDE * WIDE, *of_three = x + ROWS * WIDE,
           *of_one = of_three + ROWS * WIDE;
     struct fkv_backend *three = open_with(3), *one = open_with(1);
@@ -92,7 +90,7 @@ static void two_backends_keep_their_own_threads(void **state) {
     assert_int_equal(tasks(), before);
     multiply(three, weight, x, of_three); /* although it was opened first */
     assert_int_equal(tasks(), 3);
-    assert_ok(ops->info(three, &info, &err), err);
+    assert_ok(ops->info(three, &info, &err));
     assert_int_equal(info.threads, 3);
     ops->close(three);
     multiply(one, weight, x, of_three);
@@ -100,7 +98,7 @@ static void two_backends_keep_their_own_threads(void **state) {
     ops->close(one);
 }
 
-static void results_do_not_depend_on_the_number_of_threads(void **state) {
+TEST(results_do_not_depend_on_the_number_of_threads) {
     float *weight = state[0], *x = weight + WIDE * WIDE, *expected = x + ROWS * WIDE,
           *out = expected + ROWS * WIDE;
     for (int threads = 1; threads <= 4; threads++) {
@@ -136,19 +134,19 @@ static void attend(struct fkv_backend *b, const float *x, int32_t rows, float *o
     for (int32_t h = 0; h < KV_HEADS; h++)
         items[h] = (struct fkv_attend_item){
             .cache_head = h, .head = 3 * h, .heads = 3, .rows = rows, .spans = 1};
-    assert_ok(ops->reserve(b, &limits, &err), err);
-    assert_ok(ops->buffer_adopt(b, x, 4 * queries, &q, &err), err);
-    assert_ok(ops->buffer_adopt(b, x + queries, 4 * states, &cache.key, &err), err);
-    assert_ok(ops->buffer_adopt(b, x + queries + states, 4 * states, &cache.value, &err), err);
-    assert_ok(ops->buffer_create(b, 4 * queries, &found, &err), err);
-    assert_ok(ops->attend(b, &shape, q, &cache, &span, items, KV_HEADS, found, &err), err);
-    assert_ok(ops->read(b, found, 0, out, 4 * queries, &err), err);
+    assert_ok(ops->reserve(b, &limits, &err));
+    assert_ok(ops->buffer_adopt(b, x, 4 * queries, &q, &err));
+    assert_ok(ops->buffer_adopt(b, x + queries, 4 * states, &cache.key, &err));
+    assert_ok(ops->buffer_adopt(b, x + queries + states, 4 * states, &cache.value, &err));
+    assert_ok(ops->buffer_create(b, 4 * queries, &found, &err));
+    assert_ok(ops->attend(b, &shape, q, &cache, &span, items, KV_HEADS, found, &err));
+    assert_ok(ops->read(b, found, 0, out, 4 * queries, &err));
     ops->buffer_release(b, q), ops->buffer_release(b, found);
     ops->buffer_release(b, cache.key), ops->buffer_release(b, cache.value);
 }
 
 /* One row, whose slots are split; rows of one panel; rows of several units. */
-static void attention_does_not_depend_on_the_number_of_threads(void **state) {
+TEST(attention_does_not_depend_on_the_number_of_threads) {
     static float expected[ROWS * HEADS * HEAD_DIM], out[ROWS * HEADS * HEAD_DIM];
     const int32_t rows[] = {1, 10, ROWS};
     for (int i = 0; i < 3; i++)
@@ -162,8 +160,7 @@ static void attention_does_not_depend_on_the_number_of_threads(void **state) {
         }
 }
 
-static void opening_a_backend_leaves_the_callers_threads_alone(void **state) {
-    (void)state;
+TEST(opening_a_backend_leaves_the_callers_threads_alone) {
     for (int threads = 0; threads <= CALLERS; threads++) {
         omp_set_num_threads(CALLERS);
         struct fkv_backend *b = open_with(threads);
@@ -196,13 +193,4 @@ static int teardown(void **state) {
     return 0;
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_backend_of_one_thread_stays_on_it),
-        cmocka_unit_test(two_backends_keep_their_own_threads),
-        cmocka_unit_test(results_do_not_depend_on_the_number_of_threads),
-        cmocka_unit_test(attention_does_not_depend_on_the_number_of_threads),
-        cmocka_unit_test(opening_a_backend_leaves_the_callers_threads_alone),
-    };
-    return test_run(tests, setup, teardown);
-}
+TEST_GROUP(setup, teardown)

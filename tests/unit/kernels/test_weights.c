@@ -6,8 +6,6 @@
 #include "kernels/kernels.h"
 #include "tests/unit/support.h"
 
-static struct fkv_error err;
-
 /* The tables of this processor, the plain one first; returns their number. */
 static int tables(fkv_expand_table *found[3]) {
     int n = 0;
@@ -53,8 +51,7 @@ static bool read_golden(FILE *f, struct golden *g) {
     return true;
 }
 
-static void every_format_gives_ggmls_values(void **state) {
-    (void)state;
+TEST(every_format_gives_ggmls_values) {
     FILE *f = fopen("tests/golden/weights.bin", "rb");
     assert_non_null(f);
     struct golden g;
@@ -77,8 +74,7 @@ static void every_format_gives_ggmls_values(void **state) {
     assert_int_equal(formats, FKV_WEIGHT_FORMATS - 3);
 }
 
-static void the_three_dtypes_expand_as_states_do(void **state) {
-    (void)state;
+TEST(the_three_dtypes_expand_as_states_do) {
     float x[64], stored[64], found[64], expected[64];
     test_fill(x, 64, 0, 1);
     for (int t = FKV_F32; t <= FKV_BF16; t++) {
@@ -106,7 +102,7 @@ static void fill_blocks(const struct golden *g, unsigned char *to) {
 static struct fkv_buffer *adopted(const struct fkv_backend_ops *ops, struct fkv_backend *b,
                                   const void *data, size_t bytes) {
     struct fkv_buffer *buffer;
-    assert_ok(ops->buffer_adopt(b, data, bytes, &buffer, &err), err);
+    assert_ok(ops->buffer_adopt(b, data, bytes, &buffer, &err));
     return buffer;
 }
 
@@ -127,29 +123,27 @@ static void run(const char *name, enum fkv_weight_format format, const void *blo
     const size_t bytes = sizeof(float) * (size_t)rows * OUT, row = sizeof(float) * IN;
     int32_t tokens[MOST_ROWS];
     for (int32_t i = 0; i < rows; i++) tokens[i] = (7 * i) % OUT;
-    assert_ok(fkv_backend_find(name, &ops, NULL, &err), err);
-    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2}, &b, &err), err);
-    assert_ok(ops->reserve(b, &limits, &err), err);
+    assert_ok(fkv_backend_find(name, &ops, NULL, &err));
+    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2}, &b, &err));
+    assert_ok(ops->reserve(b, &limits, &err));
     struct fkv_weight w = {.format = format, .rows = OUT, .cols = IN};
     w.data = adopted(ops, b, blocks, fkv_weight_bytes(format, (size_t)OUT * IN));
     struct fkv_buffer *in = adopted(ops, b, x, (size_t)rows * row);
-    assert_ok(ops->buffer_create(b, bytes, &to, &err), err);
-    assert_ok(ops->buffer_create(b, (size_t)rows * row, &table, &err), err);
+    assert_ok(ops->buffer_create(b, bytes, &to, &err));
+    assert_ok(ops->buffer_create(b, (size_t)rows * row, &table, &err));
     memset(out, 0, bytes);
-    assert_ok(ops->write(b, to, 0, out, bytes, &err), err);
+    assert_ok(ops->write(b, to, 0, out, bytes, &err));
     assert_ok(ops->project_residual(b, &(struct fkv_residual_weights){.w = w, .multiplier = 1}, in,
-                                    rows, to, &err),
-              err);
-    assert_ok(ops->embed(b, &w, 1, tokens, rows, table, &err), err);
-    assert_ok(ops->read(b, to, 0, out, bytes, &err), err);
-    assert_ok(ops->read(b, table, 0, embedded, (size_t)rows * row, &err), err);
+                                    rows, to, &err));
+    assert_ok(ops->embed(b, &w, 1, tokens, rows, table, &err));
+    assert_ok(ops->read(b, to, 0, out, bytes, &err));
+    assert_ok(ops->read(b, table, 0, embedded, (size_t)rows * row, &err));
     ops->buffer_release(b, w.data), ops->buffer_release(b, in);
     ops->buffer_release(b, to), ops->buffer_release(b, table);
     ops->close(b);
 }
 
-static void products_are_those_with_the_expanded_values(void **state) {
-    (void)state;
+TEST(products_are_those_with_the_expanded_values) {
     static const int32_t rows[] = {1, 2, 3, 16, 17, MOST_ROWS};
     FILE *f = fopen("tests/golden/weights.bin", "rb");
     assert_non_null(f);
@@ -177,13 +171,4 @@ static void products_are_those_with_the_expanded_values(void **state) {
     }
     fclose(f);
     free(x), free(values), free(found), free(expected), free(blocks);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_format_gives_ggmls_values),
-        cmocka_unit_test(the_three_dtypes_expand_as_states_do),
-        cmocka_unit_test(products_are_those_with_the_expanded_values),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -15,7 +15,6 @@ static struct fkv_corpus_document documents[MOST_DOCUMENTS];
 static inline int open_engine(void **state) {
     (void)state;
     static struct fkv_engine_options options;
-    struct fkv_error err = {0};
     fkv_engine_options_default(&options);
     options.model = "data/litbank-1m";
     options.backend = "cpu";
@@ -52,7 +51,6 @@ struct one_run {
 static inline void run_blocks(struct one_run *r, const struct fkv_corpus *corpus,
                               const char *protocol, int64_t tokens_option,
                               struct fkv_policy_options policy, int32_t lanes, int32_t block) {
-    struct fkv_error err = {0};
     const struct fkv_config *config = &engine.model->config;
     struct fkv_protocol_setting setting = {.tokens = tokens_option,
                                            .trained_context = config->trained_context,
@@ -60,21 +58,18 @@ static inline void run_blocks(struct one_run *r, const struct fkv_corpus *corpus
                                            .bos = config->bos,
                                            .eos = config->eos};
     *r = (struct one_run){0};
-    assert_ok(fkv_protocol_parse(protocol, &r->plan, &err), err);
-    assert_ok(fkv_protocol_plan(corpus, &setting, &r->plan, &err), err);
+    assert_ok(fkv_protocol_parse(protocol, &r->plan, &err));
+    assert_ok(fkv_protocol_plan(corpus, &setting, &r->plan, &err));
     lanes = fkv_perplexity_lanes(&r->plan, lanes);
     struct fkv_session_options options = fkv_perplexity_session(&r->plan, lanes);
     options.measure_energy = true;
     options.block = block * lanes;
-    assert_ok(fkv_session_open(engine.model, &policy, &options, &r->session, &err), err);
-    assert_ok(fkv_session_open(engine.model, &fkv_full_attention, &options, &r->baseline, &err),
-              err);
+    assert_ok(fkv_session_open(engine.model, &policy, &options, &r->session, &err));
+    assert_ok(fkv_session_open(engine.model, &fkv_full_attention, &options, &r->baseline, &err));
     assert_ok(fkv_recorded_open(corpus, &r->plan, fkv_session_setup(r->session)->policy, true,
-                                &r->recorded, &err),
-              err);
+                                &r->recorded, &err));
     assert_ok(fkv_perplexity_run(corpus, &r->plan, r->session, r->baseline, lanes, &r->recorded,
-                                 true, &r->result, &err),
-              err);
+                                 true, &r->result, &err));
 }
 
 static inline void run_lanes(struct one_run *r, const struct fkv_corpus *corpus,

@@ -130,14 +130,12 @@ static void assert_any_batch_agrees(const char *protocol, const struct fkv_corpu
     }
 }
 
-static void whole_documents_side_by_side_are_what_they_are_alone(void **state) {
-    (void)state;
+TEST(whole_documents_side_by_side_are_what_they_are_alone) {
     struct fkv_corpus corpus = uneven_corpus(test_between(2, MOST_DOCUMENTS), 160);
     assert_any_batch_agrees("whole", &corpus, 0);
 }
 
-static void windows_side_by_side_are_what_they_are_alone(void **state) {
-    (void)state;
+TEST(windows_side_by_side_are_what_they_are_alone) {
     char protocol[32];
     struct fkv_corpus corpus = uneven_corpus(3, 160);
     int window = (int)(corpus.token_count / test_between(3, 4)); /* at least 15 */
@@ -147,28 +145,24 @@ static void windows_side_by_side_are_what_they_are_alone(void **state) {
 
 /* Windows that touch and do not overlap have bootstrap blocks that begin in one pass and end in
  * another. */
-static void blocks_of_tokens_do_not_depend_on_the_batch(void **state) {
-    (void)state;
+TEST(blocks_of_tokens_do_not_depend_on_the_batch) {
     struct fkv_corpus corpus = random_corpus(280);
     assert_any_batch_agrees("stride:40", &corpus, 40);
 }
 
-static void chunks_side_by_side_are_what_they_are_alone(void **state) {
-    (void)state;
+TEST(chunks_side_by_side_are_what_they_are_alone) {
     char protocol[32];
     struct fkv_corpus corpus = random_corpus(test_between(150, 200));
     snprintf(protocol, sizeof protocol, "chunks:%d", test_between(20, 70));
     assert_any_batch_agrees(protocol, &corpus, 0);
 }
 
-static void rolling_windows_side_by_side_are_what_they_are_alone(void **state) {
-    (void)state;
+TEST(rolling_windows_side_by_side_are_what_they_are_alone) {
     struct fkv_corpus corpus = uneven_corpus(test_between(2, MOST_DOCUMENTS), 160);
     assert_any_batch_agrees("rolling", &corpus, 0);
 }
 
-static void blocks_side_by_side_are_what_they_are_alone(void **state) {
-    (void)state;
+TEST(blocks_side_by_side_are_what_they_are_alone) {
     char protocol[32];
     struct fkv_corpus corpus = uneven_corpus(test_between(2, 5), 80);
     snprintf(protocol, sizeof protocol, "blocks:%d", test_between(1, 60));
@@ -177,8 +171,7 @@ static void blocks_side_by_side_are_what_they_are_alone(void **state) {
 
 /* A host's block and a device's: passes longer than the first, policies that act many times within
  * the second. */
-static void the_block_changes_no_number_beyond_rounding(void **state) {
-    (void)state;
+TEST(the_block_changes_no_number_beyond_rounding) {
     test_seed();
     enum { LONG = 1200, SHORT = 100 };
     static int32_t many[LONG + SHORT];
@@ -209,7 +202,6 @@ enum { PROMPTS = 7, GENERATED = 16 };
 
 static void generate(struct fkv_generation generations[PROMPTS], struct fkv_policy_options policy,
                      int32_t lanes, const struct fkv_generation_options *how) {
-    struct fkv_error err = {0};
     struct fkv_session *session;
     struct fkv_generation_times times = {0};
     struct fkv_generation_options options = *how;
@@ -217,8 +209,8 @@ static void generate(struct fkv_generation generations[PROMPTS], struct fkv_poli
     options.block = test_between(lanes, 64);
     struct fkv_session_options open = {
         .block = options.block, .sequences = lanes, .max_tokens = 100 + GENERATED};
-    assert_ok(fkv_session_open(engine.model, &policy, &open, &session, &err), err);
-    assert_ok(fkv_generate(session, generations, PROMPTS, &options, &times, &err), err);
+    assert_ok(fkv_session_open(engine.model, &policy, &open, &session, &err));
+    assert_ok(fkv_generate(session, generations, PROMPTS, &options, &times, &err));
     fkv_session_close(session);
 }
 
@@ -231,16 +223,15 @@ static int32_t id_at(const struct fkv_generation *g, int64_t at) {
  * frees. */
 static float *logits_after(const struct fkv_generation *g, int64_t at,
                            struct fkv_policy_options policy) {
-    struct fkv_error err = {0};
     struct fkv_session *session;
     struct fkv_session_options open = {.block = 200, .max_tokens = 100 + GENERATED};
     int32_t fed[100 + GENERATED], count = (int32_t)(g->prompt_count + at);
     float *logits = malloc((size_t)engine.model->config.vocab * sizeof *logits);
     memcpy(fed, g->prompt, (size_t)g->prompt_count * sizeof *fed);
     memcpy(fed + g->prompt_count, g->ids, (size_t)at * sizeof *fed);
-    assert_ok(fkv_session_open(engine.model, &policy, &open, &session, &err), err);
-    assert_ok(fkv_session_feed(session, fed, count, &err), err);
-    assert_ok(fkv_session_logits(session, count - 1, 1, logits, &err), err);
+    assert_ok(fkv_session_open(engine.model, &policy, &open, &session, &err));
+    assert_ok(fkv_session_feed(session, fed, count, &err));
+    assert_ok(fkv_session_logits(session, count - 1, 1, logits, &err));
     fkv_session_close(session);
     return logits;
 }
@@ -290,8 +281,7 @@ static void assert_same_continuation(const struct fkv_generation *a, const struc
     free(logits);
 }
 
-static void continuations_do_not_depend_on_the_batch(void **state) {
-    (void)state;
+TEST(continuations_do_not_depend_on_the_batch) {
     struct fkv_generation alone[PROMPTS] = {0}, together[PROMPTS] = {0};
     for (int p = 0; p < PROMPTS; p++)
         alone[p] =
@@ -320,16 +310,4 @@ static void continuations_do_not_depend_on_the_batch(void **state) {
     }
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_documents_side_by_side_are_what_they_are_alone),
-        cmocka_unit_test(windows_side_by_side_are_what_they_are_alone),
-        cmocka_unit_test(blocks_of_tokens_do_not_depend_on_the_batch),
-        cmocka_unit_test(chunks_side_by_side_are_what_they_are_alone),
-        cmocka_unit_test(rolling_windows_side_by_side_are_what_they_are_alone),
-        cmocka_unit_test(blocks_side_by_side_are_what_they_are_alone),
-        cmocka_unit_test(the_block_changes_no_number_beyond_rounding),
-        cmocka_unit_test(continuations_do_not_depend_on_the_batch),
-    };
-    return test_run(tests, open_engine, close_engine);
-}
+TEST_GROUP(open_engine, close_engine)

@@ -22,9 +22,8 @@ static void make_lines(struct lines *l) {
     static const char *const texts[PROMPTS] = {"The tide came up", "A boat", "",
                                                "\xc3\x9cn\xc3\xafk", "The end"};
     const struct fkv_policy_options policy = {.name = "freqkv", .window = 32, .sinks = -1};
-    struct fkv_error err = {0};
     *l = (struct lines){0};
-    assert_ok(fkv_policy_setup(&policy, &engine.model->config, 100, &l->setup, &err), err);
+    assert_ok(fkv_policy_setup(&policy, &engine.model->config, 100, &l->setup, &err));
     l->how = (struct fkv_continuing){.prompts = &l->prompts,
                                      .tokenizer = engine.tokenizer,
                                      .setup = &l->setup,
@@ -34,8 +33,7 @@ static void make_lines(struct lines *l) {
     for (int i = 0; i < PROMPTS; i++) {
         json_t *id = i % 2 ? json_integer(i) : NULL;
         assert_ok(fkv_prompts_add(&l->prompts, engine.tokenizer, engine.model->config.vocab,
-                                  texts[i], id, "test", &err),
-                  err);
+                                  texts[i], id, "test", &err));
         json_decref(id);
     }
     for (size_t i = 0; i < PROMPTS; i++) {
@@ -67,16 +65,14 @@ static int read_text(const struct lines *l, const char *text, size_t bytes,
     return status;
 }
 
-static void every_cut_of_the_file_is_whole_lines_and_a_torn_one(void **state) {
-    (void)state;
+TEST(every_cut_of_the_file_is_whole_lines_and_a_torn_one) {
     struct lines l;
     make_lines(&l);
     size_t total = strlen(l.text[PROMPTS]);
     for (size_t bytes = 0, whole = 0; bytes <= total; bytes++) {
         struct fkv_continued found;
-        struct fkv_error err = {0};
         if (bytes && l.text[PROMPTS][bytes - 1] == '\n') whole++;
-        assert_ok(read_text(&l, l.text[PROMPTS], bytes, &found, &err), err);
+        assert_ok(read_text(&l, l.text[PROMPTS], bytes, &found, &err));
         assert_int_equal(found.lines, whole);
         assert_int_equal(found.bytes, strlen(l.text[whole]));
         assert_int_equal(found.bytes + found.torn, bytes);
@@ -85,17 +81,15 @@ static void every_cut_of_the_file_is_whole_lines_and_a_torn_one(void **state) {
 }
 
 /* Models have a token for every byte, and may draw that of 0. */
-static void a_continuation_that_holds_the_byte_0_is_read_back(void **state) {
-    (void)state;
+TEST(a_continuation_that_holds_the_byte_0_is_read_back) {
     struct lines l;
     struct fkv_continued found;
-    struct fkv_error err = {0};
     int32_t ids[TOKENS], nul = -1;
     make_lines(&l);
     for (int32_t id = 0; id < engine.model->config.vocab && nul < 0; id++) {
         char *text;
         size_t bytes;
-        assert_ok(fkv_tokenizer_decode(engine.tokenizer, &id, 1, &text, &bytes, &err), err);
+        assert_ok(fkv_tokenizer_decode(engine.tokenizer, &id, 1, &text, &bytes, &err));
         if (bytes == 1 && !text[0]) nul = id;
         free(text);
     }
@@ -108,7 +102,7 @@ static void a_continuation_that_holds_the_byte_0_is_read_back(void **state) {
     assert_non_null(text);
     assert_non_null(strstr(text, "\\u0000"));
     snprintf(whole, sizeof whole, "%s\n", text);
-    assert_ok(read_text(&l, whole, strlen(whole), &found, &err), err);
+    assert_ok(read_text(&l, whole, strlen(whole), &found, &err));
     assert_int_equal(found.lines, 1);
     assert_int_equal(found.tokens, TOKENS);
     free(text);
@@ -117,8 +111,7 @@ static void a_continuation_that_holds_the_byte_0_is_read_back(void **state) {
 }
 
 /* A line with one field changed: the field is named. */
-static void a_line_of_another_run_is_refused_by_its_field(void **state) {
-    (void)state;
+TEST(a_line_of_another_run_is_refused_by_its_field) {
     struct lines l;
     make_lines(&l);
     static const char *const changes[][2] = {
@@ -146,19 +139,17 @@ static void a_line_of_another_run_is_refused_by_its_field(void **state) {
         char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(17)), file[8192];
         size_t bytes = (size_t)snprintf(file, sizeof file, "%s\n", text);
         struct fkv_continued found;
-        struct fkv_error err = {0};
         const char *field =
             !strcmp(changes[i][1], "\"eos\"") ? "token_ids" : changes[i][0]; /* they go together */
-        assert_refused(read_text(&l, file, bytes, &found, &err), err, "out.jsonl:1: field \"");
-        assert_refused(read_text(&l, file, bytes, &found, &err), err, field);
+        assert_refused(read_text(&l, file, bytes, &found, &err), "out.jsonl:1: field \"");
+        assert_refused(read_text(&l, file, bytes, &found, &err), field);
         free(text);
         json_decref(line);
     }
     free_lines(&l);
 }
 
-static void what_is_no_line_is_refused(void **state) {
-    (void)state;
+TEST(what_is_no_line_is_refused) {
     struct lines l;
     make_lines(&l);
     char file[8192], spaced[8192];
@@ -171,9 +162,8 @@ static void what_is_no_line_is_refused(void **state) {
     };
     for (int i = 0; i < 3; i++) {
         struct fkv_continued found;
-        struct fkv_error err = {0};
         size_t bytes = (size_t)snprintf(file, sizeof file, "%s%s", l.text[PROMPTS], bad[i][0]);
-        assert_refused(read_text(&l, file, bytes, &found, &err), err, bad[i][1]);
+        assert_refused(read_text(&l, file, bytes, &found, &err), bad[i][1]);
     }
     const char *const first[][2] = {{"not JSON\n", "out.jsonl:1: not valid JSON"},
                                     {"\n", "out.jsonl:1: not valid JSON"},
@@ -182,15 +172,12 @@ static void what_is_no_line_is_refused(void **state) {
                                     {spaced, "written otherwise"}};
     for (int i = 0; i < 5; i++) {
         struct fkv_continued found;
-        struct fkv_error err = {0};
-        assert_refused(read_text(&l, first[i][0], strlen(first[i][0]), &found, &err), err,
-                       first[i][1]);
+        assert_refused(read_text(&l, first[i][0], strlen(first[i][0]), &found, &err), first[i][1]);
     }
     const char *const torn[] = {"Once upon a time", "{\"text\":", "\n", "{\"prompt\"\t"};
     for (int i = 0; i < 4; i++) { /* no start of a line that this program writes */
         struct fkv_continued found;
-        struct fkv_error err = {0};
-        assert_refused(read_text(&l, torn[i], strlen(torn[i]), &found, &err), err,
+        assert_refused(read_text(&l, torn[i], strlen(torn[i]), &found, &err),
                        i == 2 ? "not valid JSON" : "expected the start of a line");
     }
     free(loose);
@@ -200,10 +187,9 @@ static void what_is_no_line_is_refused(void **state) {
 /* ---- files ---- */
 
 static void assert_file(const char *path, const char *expected) {
-    struct fkv_error err = {0};
     char *text;
     size_t bytes;
-    assert_ok(fkv_read_file(path, 1 << 20, &text, &bytes, &err), err);
+    assert_ok(fkv_read_file(path, 1 << 20, &text, &bytes, &err));
     assert_string_equal(text, expected);
     free(text);
 }
@@ -218,7 +204,6 @@ static json_t *identity_turned(const struct lines *l, int32_t batch, int64_t rop
                                            .cache_dtype = FKV_F32,
                                            .batch = batch,
                                            .rope_positions = rope_positions};
-    struct fkv_error err = {0};
     json_t *identity = fkv_continuing_identity(&run, &err);
     if (!identity) fail_msg("%s", err.message);
     return identity;
@@ -229,39 +214,35 @@ static json_t *identity_of(const struct lines *l, int32_t batch) {
 }
 
 /* Rotations that were chosen for another length. A file without them says nothing of positions. */
-static void a_run_goes_on_with_its_own_rotation_alone(void **state) {
-    (void)state;
+TEST(a_run_goes_on_with_its_own_rotation_alone) {
     struct lines l;
-    struct fkv_error err = {0};
     make_lines(&l);
     json_t *plain = identity_of(&l, 1), *near = identity_turned(&l, 1, 64),
            *far = identity_turned(&l, 1, 9000);
     assert_null(json_object_get(plain, "rope_positions"));
-    assert_ok(fkv_lines_same("file", near, near, NULL, &err), err);
-    assert_refused(fkv_lines_same("file", far, near, NULL, &err), err, "rope_positions");
-    assert_refused(fkv_lines_same("file", far, plain, NULL, &err), err, "rope_positions");
-    assert_refused(fkv_lines_same("file", plain, near, NULL, &err), err, "rope_positions");
+    assert_ok(fkv_lines_same("file", near, near, NULL, &err));
+    assert_refused(fkv_lines_same("file", far, near, NULL, &err), "rope_positions");
+    assert_refused(fkv_lines_same("file", far, plain, NULL, &err), "rope_positions");
+    assert_refused(fkv_lines_same("file", plain, near, NULL, &err), "rope_positions");
     json_decref(plain);
     json_decref(near);
     json_decref(far);
     free_lines(&l);
 }
 
-static void a_file_grows_behind_its_whole_lines(void **state) {
-    (void)state;
-    char folder[256], path[512];
+TEST_IN_FOLDER(a_file_grows_behind_its_whole_lines) {
+    char path[512];
     struct lines l;
-    struct fkv_error err = {0};
     struct fkv_continued found;
     struct fkv_lines_file *file;
     make_lines(&l);
     json_t *identity = identity_of(&l, 1);
-    snprintf(path, sizeof path, "%s/out.jsonl", test_make_folder(folder));
-    assert_ok(fkv_continuations_find(path, &l.how, identity, &found, &err), err);
+    snprintf(path, sizeof path, "%s/out.jsonl", folder);
+    assert_ok(fkv_continuations_find(path, &l.how, identity, &found, &err));
     assert_int_equal(found.lines, 0);
     for (size_t i = 0; i < PROMPTS; i++) {
-        assert_ok(fkv_lines_open(path, identity, found.bytes, found.torn, &file, &err), err);
-        assert_ok(fkv_lines_append_json(file, l.lines[i], &err), err);
+        assert_ok(fkv_lines_open(path, identity, found.bytes, found.torn, &file, &err));
+        assert_ok(fkv_lines_append_json(file, l.lines[i], &err));
         fkv_lines_close(file);
         assert_file(path, l.text[i + 1]);
         char torn[8192];
@@ -271,79 +252,68 @@ static void a_file_grows_behind_its_whole_lines(void **state) {
                      (int)(bytes + (size_t)test_between(0, (int)more - 1)), l.text[i + 2]);
             test_write_text(path, torn);
         }
-        assert_ok(fkv_continuations_find(path, &l.how, identity, &found, &err), err);
+        assert_ok(fkv_continuations_find(path, &l.how, identity, &found, &err));
         assert_int_equal(found.lines, i + 1);
     }
     json_decref(identity);
     free_lines(&l);
-    test_remove_folder(folder);
 }
 
-static void one_process_alone_writes(void **state) {
-    (void)state;
-    char folder[256], path[512], beside[520];
+TEST_IN_FOLDER(one_process_alone_writes) {
+    char path[512], beside[520];
     struct lines l;
-    struct fkv_error err = {0};
     struct fkv_lines_file *file, *other;
     make_lines(&l);
     json_t *identity = identity_of(&l, 1);
-    snprintf(path, sizeof path, "%s/out.jsonl", test_make_folder(folder));
-    assert_ok(fkv_lines_open(path, identity, 0, 0, &file, &err), err);
-    assert_refused(fkv_lines_open(path, identity, 0, 0, &other, &err), err,
-                   "another process writes it");
+    snprintf(path, sizeof path, "%s/out.jsonl", folder);
+    assert_ok(fkv_lines_open(path, identity, 0, 0, &file, &err));
+    assert_refused(fkv_lines_open(path, identity, 0, 0, &other, &err), "another process writes it");
     snprintf(beside, sizeof beside, "%s.run", path);
     assert_int_equal(unlink(beside), 0); /* as if both had found nothing */
-    assert_refused(fkv_lines_open(path, identity, 0, 0, &other, &err), err,
-                   "another process writes it");
+    assert_refused(fkv_lines_open(path, identity, 0, 0, &other, &err), "another process writes it");
     assert_int_equal(access(path, F_OK), 0);
     assert_int_equal(access(beside, F_OK), 0);
-    assert_ok(fkv_lines_append_json(file, l.lines[0], &err), err);
+    assert_ok(fkv_lines_append_json(file, l.lines[0], &err));
     fkv_lines_close(file);
-    assert_refused(fkv_lines_open(path, identity, 0, 0, &other, &err), err,
+    assert_refused(fkv_lines_open(path, identity, 0, 0, &other, &err),
                    "another process writes it"); /* it wrote since this one looked */
     assert_file(path, l.text[1]);
     json_decref(identity);
     free_lines(&l);
-    test_remove_folder(folder);
 }
 
-static void without_a_line_no_file_stays(void **state) {
-    (void)state;
-    char folder[256], path[512], beside[520];
+TEST_IN_FOLDER(without_a_line_no_file_stays) {
+    char path[512], beside[520];
     struct lines l;
-    struct fkv_error err = {0};
     struct fkv_lines_file *file;
     make_lines(&l);
     json_t *identity = identity_of(&l, 1);
-    snprintf(path, sizeof path, "%s/out.jsonl", test_make_folder(folder));
+    snprintf(path, sizeof path, "%s/out.jsonl", folder);
     snprintf(beside, sizeof beside, "%s.run", path);
-    assert_ok(fkv_lines_open(path, identity, 0, 0, &file, &err), err);
+    assert_ok(fkv_lines_open(path, identity, 0, 0, &file, &err));
     assert_true(access(path, F_OK) == 0 && access(beside, F_OK) == 0);
     fkv_lines_close(file);
     fkv_lines_close(NULL);
     assert_true(access(path, F_OK) && access(beside, F_OK));
     json_decref(identity);
     free_lines(&l);
-    test_remove_folder(folder);
 }
 
-static void lines_of_another_run_are_refused_and_stay(void **state) {
-    (void)state;
-    char folder[256], path[512], beside[520];
+TEST_IN_FOLDER(lines_of_another_run_are_refused_and_stay) {
+    char path[512], beside[520];
     struct lines l;
-    struct fkv_error err = {0};
     struct fkv_continued found;
     struct fkv_lines_file *file;
     make_lines(&l);
     json_t *identity = identity_of(&l, 1), *other;
-    snprintf(path, sizeof path, "%s/out.jsonl", test_make_folder(folder));
+    snprintf(path, sizeof path, "%s/out.jsonl", folder);
     snprintf(beside, sizeof beside, "%s.run", path);
-    assert_ok(fkv_lines_open(path, identity, 0, 0, &file, &err), err);
-    assert_ok(fkv_lines_append_json(file, l.lines[0], &err), err);
+    assert_ok(fkv_lines_open(path, identity, 0, 0, &file, &err));
+    assert_ok(fkv_lines_append_json(file, l.lines[0], &err));
     fkv_lines_close(file);
 
     assert_refused(fkv_continuations_find(path, &l.how, other = identity_of(&l, 2), &found, &err),
-                   err, "out.jsonl.run: field \"batch\": expected 2, found 1");
+                   "out.jsonl.run: field \"batch\": expected 2, found 1");
     json_decref(other);
     const char *key;
     json_t *value;
@@ -355,26 +325,23 @@ static void lines_of_another_run_are_refused_and_stay(void **state) {
         json_object_set_new(other, key, json_string("something else"));
         snprintf(expected, sizeof expected, "field \"%s\": expected \"something else\"", key);
         if (free_to_differ)
-            assert_ok(fkv_continuations_find(path, &l.how, other, &found, &err), err);
+            assert_ok(fkv_continuations_find(path, &l.how, other, &found, &err));
         else
-            assert_refused(fkv_continuations_find(path, &l.how, other, &found, &err), err,
-                           expected);
+            assert_refused(fkv_continuations_find(path, &l.how, other, &found, &err), expected);
         json_decref(other);
     }
     test_write_text(beside, "not JSON");
-    assert_refused(fkv_continuations_find(path, &l.how, identity, &found, &err), err,
+    assert_refused(fkv_continuations_find(path, &l.how, identity, &found, &err),
                    "out.jsonl.run: not valid JSON");
     unlink(beside);
-    assert_refused(fkv_continuations_find(path, &l.how, identity, &found, &err), err,
+    assert_refused(fkv_continuations_find(path, &l.how, identity, &found, &err),
                    "nothing says what made");
     assert_file(path, l.text[1]);
     json_decref(identity);
     free_lines(&l);
-    test_remove_folder(folder);
 }
 
-static void every_option_of_a_policy_identifies_its_lines(void **state) {
-    (void)state;
+TEST(every_option_of_a_policy_identifies_its_lines) {
     const struct fkv_policy_options base = {.name = "freqkv", .window = 64, .sinks = 4};
     struct fkv_policy_options others[7];
     for (int i = 0; i < 7; i++) others[i] = base;
@@ -385,14 +352,13 @@ static void every_option_of_a_policy_identifies_its_lines(void **state) {
     others[5].gamma = "0.25", others[6].name = "local";
     struct lines l;
     struct fkv_policy_setup setup;
-    struct fkv_error err = {0};
     make_lines(&l);
     l.how.setup = &setup;
-    assert_ok(fkv_policy_setup(&base, &engine.model->config, 100, &setup, &err), err);
+    assert_ok(fkv_policy_setup(&base, &engine.model->config, 100, &setup, &err));
     json_t *expected = identity_of(&l, 1);
     fkv_policy_setup_free(&setup);
     for (int i = 0; i < 7; i++) {
-        assert_ok(fkv_policy_setup(&others[i], &engine.model->config, 100, &setup, &err), err);
+        assert_ok(fkv_policy_setup(&others[i], &engine.model->config, 100, &setup, &err));
         json_t *found = identity_of(&l, 1);
         assert_false(json_equal(expected, found));
         json_decref(found);
@@ -402,19 +368,16 @@ static void every_option_of_a_policy_identifies_its_lines(void **state) {
     free_lines(&l);
 }
 
-static void prompts_are_told_apart_by_text_id_and_order(void **state) {
-    (void)state;
+TEST(prompts_are_told_apart_by_text_id_and_order) {
     static const char *const texts[][2] = {{"a", "b"}, {"b", "a"}, {"a", "c"}, {"a", "b"}};
     fkv_sha256_hex hashes[4];
     for (int i = 0; i < 4; i++) {
         struct fkv_prompts p = {0};
-        struct fkv_error err = {0};
         json_t *id = i == 3 ? json_integer(1) : NULL;
         for (int k = 0; k < 2; k++)
             assert_ok(fkv_prompts_add(&p, engine.tokenizer, engine.model->config.vocab, texts[i][k],
-                                      k ? id : NULL, "test", &err),
-                      err);
-        assert_ok(fkv_prompts_sha256(&p, hashes[i], &err), err);
+                                      k ? id : NULL, "test", &err));
+        assert_ok(fkv_prompts_sha256(&p, hashes[i], &err));
         for (int k = 0; k < i; k++) assert_string_not_equal(hashes[k], hashes[i]);
         json_decref(id);
         fkv_prompts_free(&p);
@@ -440,8 +403,7 @@ static int watch_slowly(void *context, const struct fkv_generation *g, struct fk
 }
 
 /* Disjoint parts of one span of time cannot add up to more than it, however busy the machine is. */
-static void watching_is_not_in_the_times(void **state) {
-    (void)state;
+TEST(watching_is_not_in_the_times) {
     const struct fkv_session_options options = {.block = 64, .sequences = 2, .max_tokens = 64};
     struct fkv_generation g[3] = {0};
     struct fkv_generation_times times = {0};
@@ -449,13 +411,12 @@ static void watching_is_not_in_the_times(void **state) {
     const struct fkv_generation_options how = {
         .tokens = 10, .lanes = 2, .block = 64, .watch = watch_slowly, .context = &watched};
     struct fkv_session *session;
-    struct fkv_error err = {0};
     for (int i = 0; i < 20; i++) tokens[i] = test_between(3, engine.model->config.vocab - 1);
     for (int i = 0; i < 3; i++)
         g[i] = (struct fkv_generation){.prompt = tokens, .prompt_count = 10 + i};
-    assert_ok(fkv_session_open(engine.model, &fkv_full_attention, &options, &session, &err), err);
+    assert_ok(fkv_session_open(engine.model, &fkv_full_attention, &options, &session, &err));
     double started = fkv_seconds();
-    assert_ok(fkv_generate(session, g, 3, &how, &times, &err), err);
+    assert_ok(fkv_generate(session, g, 3, &how, &times, &err));
     double all = fkv_seconds() - started;
     assert_int_equal(watched.complete, 3);
     int64_t drawn = 0;
@@ -471,20 +432,4 @@ static void watching_is_not_in_the_times(void **state) {
     fkv_session_close(session);
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_cut_of_the_file_is_whole_lines_and_a_torn_one),
-        cmocka_unit_test(a_continuation_that_holds_the_byte_0_is_read_back),
-        cmocka_unit_test(a_line_of_another_run_is_refused_by_its_field),
-        cmocka_unit_test(what_is_no_line_is_refused),
-        cmocka_unit_test(a_run_goes_on_with_its_own_rotation_alone),
-        cmocka_unit_test(a_file_grows_behind_its_whole_lines),
-        cmocka_unit_test(one_process_alone_writes),
-        cmocka_unit_test(without_a_line_no_file_stays),
-        cmocka_unit_test(lines_of_another_run_are_refused_and_stay),
-        cmocka_unit_test(every_option_of_a_policy_identifies_its_lines),
-        cmocka_unit_test(prompts_are_told_apart_by_text_id_and_order),
-        cmocka_unit_test(watching_is_not_in_the_times),
-    };
-    return test_run(tests, open_engine, close_engine);
-}
+TEST_GROUP(open_engine, close_engine)

@@ -68,8 +68,7 @@ static void assert_json_null(const json_t *object, const char *key) {
     if (!json_is_null(json_object_get(object, key))) fail_msg("%s is not null", key);
 }
 
-static void the_object_has_the_documented_keys(void **state) {
-    (void)state;
+TEST_WITH(the_object_has_the_documented_keys, set_up, NULL) {
     json_t *o = fkv_experiment_json(&experiment);
     const json_t *baseline = json_object_get(o, "baseline"),
                  *rows = json_object_get(o, "per_document");
@@ -109,8 +108,7 @@ static void the_object_has_the_documented_keys(void **state) {
     json_decref(o);
 }
 
-static void numbers_that_do_not_exist_are_null(void **state) {
-    (void)state;
+TEST_WITH(numbers_that_do_not_exist_are_null, set_up, NULL) {
     policy.takes_window = policy.takes_ratio = false;
     setup.gamma = NAN;
     result.nll_se = result.delta_nll_se = NAN;
@@ -132,8 +130,7 @@ static void numbers_that_do_not_exist_are_null(void **state) {
     json_decref(o);
 }
 
-static void a_perplexity_beyond_doubles_is_null_and_its_nll_is_not(void **state) {
-    (void)state;
+TEST_WITH(a_perplexity_beyond_doubles_is_null_and_its_nll_is_not, set_up, NULL) {
     result.total.nll = 10 * 800.0;
     json_t *o = fkv_experiment_json(&experiment);
     assert_number(o, "mean_nll", 800);
@@ -141,8 +138,7 @@ static void a_perplexity_beyond_doubles_is_null_and_its_nll_is_not(void **state)
     json_decref(o);
 }
 
-static void a_baseline_past_the_trained_context_is_no_reference(void **state) {
-    (void)state;
+TEST_WITH(a_baseline_past_the_trained_context_is_no_reference, set_up, NULL) {
     assert_ptr_equal(fkv_experiment_invalid(&experiment), NULL);
     plan.longest = 513;
     assert_string_equal(fkv_experiment_invalid(&experiment), "past the trained context");
@@ -152,14 +148,4 @@ static void a_baseline_past_the_trained_context_is_no_reference(void **state) {
                         "window not below the trained context");
     policy.takes_window = false;
     assert_ptr_equal(fkv_experiment_invalid(&experiment), NULL);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(the_object_has_the_documented_keys, set_up),
-        cmocka_unit_test_setup(numbers_that_do_not_exist_are_null, set_up),
-        cmocka_unit_test_setup(a_perplexity_beyond_doubles_is_null_and_its_nll_is_not, set_up),
-        cmocka_unit_test_setup(a_baseline_past_the_trained_context_is_no_reference, set_up),
-    };
-    return test_run(tests, NULL, NULL);
 }

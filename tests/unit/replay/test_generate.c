@@ -5,16 +5,14 @@
 
 enum { VOCAB = 17 };
 
-static void temperature_zero_takes_the_first_of_the_largest_and_draws_nothing(void **state) {
-    (void)state;
+TEST(temperature_zero_takes_the_first_of_the_largest_and_draws_nothing) {
     float logits[VOCAB] = {0, 2, 5, 1, 5};
     struct fkv_random random = {7};
     assert_int_equal(fkv_sample(logits, VOCAB, 0, &random), 2);
     assert_true(random.state == 7);
 }
 
-static void samples_follow_the_softmax_at_their_temperature(void **state) {
-    (void)state;
+TEST(samples_follow_the_softmax_at_their_temperature) {
     float logits[VOCAB];
     double temperature = 0.3 + 2 * test_uniform(), sum = 0;
     int draws = 200000, count[VOCAB] = {0};
@@ -28,8 +26,7 @@ static void samples_follow_the_softmax_at_their_temperature(void **state) {
     }
 }
 
-static void a_seed_repeats_its_samples(void **state) {
-    (void)state;
+TEST(a_seed_repeats_its_samples) {
     float logits[VOCAB];
     test_fill(logits, VOCAB, 0, 1);
     struct fkv_random a = {test_random()}, b = a;
@@ -37,8 +34,7 @@ static void a_seed_repeats_its_samples(void **state) {
         assert_int_equal(fkv_sample(logits, VOCAB, 1, &a), fkv_sample(logits, VOCAB, 1, &b));
 }
 
-static void impossible_tokens_are_never_drawn(void **state) {
-    (void)state;
+TEST(impossible_tokens_are_never_drawn) {
     float logits[VOCAB];
     for (int i = 0; i < VOCAB; i++) logits[i] = i == 5 || i == 9 ? 0 : -INFINITY;
     struct fkv_random random = {test_random()};
@@ -51,8 +47,7 @@ static void impossible_tokens_are_never_drawn(void **state) {
     assert_int_equal(fkv_sample(spread, VOCAB, 1e-30, &random), 1);
 }
 
-static void logits_that_are_not_finite_are_refused(void **state) {
-    (void)state;
+TEST(logits_that_are_not_finite_are_refused) {
     float logits[VOCAB] = {1, 2, NAN};
     struct fkv_random random = {0};
     assert_int_equal(fkv_sample(logits, VOCAB, 0, &random), -1);
@@ -60,15 +55,4 @@ static void logits_that_are_not_finite_are_refused(void **state) {
     assert_int_equal(fkv_sample(logits, VOCAB, 1, &random), -1);
     logits[3] = INFINITY;
     assert_int_equal(fkv_sample(logits, VOCAB, 1, &random), -1);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(temperature_zero_takes_the_first_of_the_largest_and_draws_nothing),
-        cmocka_unit_test(samples_follow_the_softmax_at_their_temperature),
-        cmocka_unit_test(a_seed_repeats_its_samples),
-        cmocka_unit_test(impossible_tokens_are_never_drawn),
-        cmocka_unit_test(logits_that_are_not_finite_are_refused),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -11,7 +11,6 @@ static struct fkv_haystack haystack;
 static int open_story(void **state) {
     if (open_engine(state)) return -1;
     static struct fkv_engine_options options;
-    struct fkv_error err = {0};
     fkv_engine_options_default(&options);
     options.texts[options.text_count++] = "data/the_tide_mill.txt";
     options.quiet = true;
@@ -44,10 +43,9 @@ static struct fkv_needle_task task_of(enum fkv_needle_kind kind) {
 }
 
 static char *decode(const int32_t *ids, int64_t count) {
-    struct fkv_error err = {0};
     char *text;
     size_t bytes;
-    assert_ok(fkv_tokenizer_decode(engine.tokenizer, ids, (size_t)count, &text, &bytes, &err), err);
+    assert_ok(fkv_tokenizer_decode(engine.tokenizer, ids, (size_t)count, &text, &bytes, &err));
     return text;
 }
 
@@ -57,8 +55,7 @@ static bool is_an_end(int64_t token) {
     return false;
 }
 
-static void sentences_end_with_a_stop_and_start_with_a_space(void **state) {
-    (void)state;
+TEST(sentences_end_with_a_stop_and_start_with_a_space) {
     assert_true(haystack.end_count > 100);
     assert_int_equal(haystack.ends[0], 0);
     for (int64_t i = 1; i < haystack.end_count; i++) {
@@ -74,17 +71,15 @@ static void sentences_end_with_a_stop_and_start_with_a_space(void **state) {
 }
 
 /* Random lengths, depths and tasks. */
-static void a_prompt_has_its_length_and_holds_the_needle_whole(void **state) {
-    (void)state;
+TEST(a_prompt_has_its_length_and_holds_the_needle_whole) {
     for (int round = 0; round < 200; round++) {
         const struct fkv_needle_task task = task_of(FKV_NEEDLE);
         struct fkv_needle_cell cell = {.length = test_between(100, 2000),
                                        .depth = test_between(0, 4) / 4.0,
                                        .repeat = test_between(0, 3)};
-        struct fkv_error err = {0};
         int32_t *ids;
         char needle[128], question[128];
-        assert_ok(fkv_needle_build(&task, &cell, &ids, &err), err);
+        assert_ok(fkv_needle_build(&task, &cell, &ids, &err));
         assert_int_equal(strlen(cell.key), task.digits);
         assert_int_equal(ids[0], task.bos);
         assert_true(is_an_end(cell.offset) && is_an_end(cell.offset + cell.position - 1));
@@ -104,36 +99,32 @@ static void a_prompt_has_its_length_and_holds_the_needle_whole(void **state) {
 }
 
 /* No end of a sentence is nearer to the depth; key and offset depend on seed and repeat alone. */
-static void the_needle_is_nearest_to_its_depth(void **state) {
-    (void)state;
+TEST(the_needle_is_nearest_to_its_depth) {
     for (int round = 0; round < 100; round++) {
         const struct fkv_needle_task task = task_of(FKV_NEEDLE);
         struct fkv_needle_cell whole = {.length = 1000, .depth = 1},
                                cell = {.length = 1000, .depth = test_between(0, 100) / 100.0};
-        struct fkv_error err = {0};
         int32_t *ids;
-        assert_ok(fkv_needle_build(&task, &whole, NULL, &err), err);
-        assert_ok(fkv_needle_build(&task, &cell, &ids, &err), err);
+        assert_ok(fkv_needle_build(&task, &whole, NULL, &err));
+        assert_ok(fkv_needle_build(&task, &cell, &ids, &err));
         assert_string_equal(cell.key, whole.key);
         assert_int_equal(cell.offset, whole.offset);
         /* Needle and question are what is not of the haystack. */
         int64_t same = 0, text;
         while (same < cell.length && ids[1 + same] == haystack.tokens[cell.offset + same]) same++;
         struct fkv_needle_cell longer = {.length = 1001};
-        assert_ok(fkv_needle_build(&task, &longer, NULL, &err), err);
+        assert_ok(fkv_needle_build(&task, &longer, NULL, &err));
         assert_true(same >= cell.position - 1);
         char needle[128];
         int32_t *part;
         size_t count;
         snprintf(needle, sizeof needle, ". The pass key is %s. It is %s.", cell.key, cell.key);
         assert_ok(fkv_tokenizer_encode(engine.tokenizer, needle, strlen(needle), false, &part,
-                                       &count, &err),
-                  err);
+                                       &count, &err));
         text = cell.length - 1 - (int64_t)(count - 1);
         free(part);
         assert_ok(fkv_tokenizer_encode(engine.tokenizer, ".\nWhat is it? It is", 19, false, &part,
-                                       &count, &err),
-                  err);
+                                       &count, &err));
         text -= (int64_t)(count - 1);
         free(part);
         const double wanted = (double)cell.offset + cell.depth * (double)text,
@@ -145,15 +136,13 @@ static void the_needle_is_nearest_to_its_depth(void **state) {
     }
 }
 
-static void a_passage_returns_at_the_end(void **state) {
-    (void)state;
+TEST(a_passage_returns_at_the_end) {
     for (int round = 0; round < 100; round++) {
         const struct fkv_needle_task task = task_of(FKV_RECALL);
         struct fkv_needle_cell cell = {.length = test_between(200, 2000),
                                        .depth = test_between(0, 4) / 4.0};
-        struct fkv_error err = {0};
         int32_t *ids;
-        assert_ok(fkv_needle_build(&task, &cell, &ids, &err), err);
+        assert_ok(fkv_needle_build(&task, &cell, &ids, &err));
         assert_int_equal(cell.answer, task.passage);
         assert_memory_equal(ids + 1, haystack.tokens + cell.offset,
                             (size_t)(cell.length - 1 - task.passage) * sizeof *ids);
@@ -163,36 +152,32 @@ static void a_passage_returns_at_the_end(void **state) {
     }
 }
 
-static void what_does_not_fit_is_refused(void **state) {
-    (void)state;
+TEST(what_does_not_fit_is_refused) {
     struct fkv_needle_task task = task_of(FKV_NEEDLE);
-    struct fkv_error err = {0};
     struct fkv_needle_cell shorter = {.length = 10}, longer = {.length = 20000},
                            fits = {.length = 500};
-    assert_refused(fkv_needle_build(&task, &shorter, NULL, &err), err, "all but the text");
-    assert_refused(fkv_needle_build(&task, &longer, NULL, &err), err, "texts of at least");
+    assert_refused(fkv_needle_build(&task, &shorter, NULL, &err), "all but the text");
+    assert_refused(fkv_needle_build(&task, &longer, NULL, &err), "texts of at least");
     task.needle = "";
-    assert_refused(fkv_needle_build(&task, &fits, NULL, &err), err, "--needle");
+    assert_refused(fkv_needle_build(&task, &fits, NULL, &err), "--needle");
 }
 
 /* ---- rows ---- */
 
 enum { ROWS = 3 };
 
-static void every_cut_of_the_file_is_whole_lines_and_a_torn_one(void **state) {
-    (void)state;
+TEST(every_cut_of_the_file_is_whole_lines_and_a_torn_one) {
     for (int kind = FKV_NEEDLE; kind <= FKV_RECALL; kind++) {
         const struct fkv_policy_options policy = {.name = "freqkv", .window = 32, .sinks = -1};
         struct fkv_policy_setup setup;
-        struct fkv_error err = {0};
-        assert_ok(fkv_policy_setup(&policy, &engine.model->config, 100, &setup, &err), err);
+        assert_ok(fkv_policy_setup(&policy, &engine.model->config, 100, &setup, &err));
         const struct fkv_needle_task task = task_of((enum fkv_needle_kind)kind);
         struct fkv_needle_cell cells[ROWS];
         char text[8192] = "", found_text[] = " 1, \"2\"";
         size_t ends[ROWS + 2] = {0};
         for (int i = 0; i < ROWS; i++) {
             cells[i] = (struct fkv_needle_cell){.length = 200, .depth = i / 2.0};
-            assert_ok(fkv_needle_build(&task, &cells[i], NULL, &err), err);
+            assert_ok(fkv_needle_build(&task, &cells[i], NULL, &err));
         }
         const struct fkv_needle_sheet sheet = {task.kind, &setup, cells, ROWS};
         for (int i = -1; i < ROWS; i++) {
@@ -213,7 +198,7 @@ static void every_cut_of_the_file_is_whole_lines_and_a_torn_one(void **state) {
             struct fkv_needle_rows found;
             if (bytes == ends[whole + 1]) whole++;
             FILE *f = fmemopen(text, bytes, "r");
-            assert_ok(fkv_needle_rows_read(f, "out.csv", &sheet, results, &found, &err), err);
+            assert_ok(fkv_needle_rows_read(f, "out.csv", &sheet, results, &found, &err));
             fclose(f);
             assert_int_equal(found.lines, whole);
             assert_int_equal(found.bytes, ends[whole]);
@@ -242,14 +227,4 @@ static void every_cut_of_the_file_is_whole_lines_and_a_torn_one(void **state) {
     }
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sentences_end_with_a_stop_and_start_with_a_space),
-        cmocka_unit_test(a_prompt_has_its_length_and_holds_the_needle_whole),
-        cmocka_unit_test(the_needle_is_nearest_to_its_depth),
-        cmocka_unit_test(a_passage_returns_at_the_end),
-        cmocka_unit_test(what_does_not_fit_is_refused),
-        cmocka_unit_test(every_cut_of_the_file_is_whole_lines_and_a_torn_one),
-    };
-    return test_run(tests, open_story, close_story);
-}
+TEST_GROUP(open_story, close_story)

@@ -5,8 +5,7 @@
 
 #include "capture/store/h5.h"
 
-static void a_window_that_never_fills_costs_nothing(void **state) {
-    (void)state;
+TEST(a_window_that_never_fills_costs_nothing) {
     struct fkv_corpus corpus = random_corpus(300);
     struct one_run r;
     run(&r, &corpus, "whole", 0,
@@ -20,9 +19,7 @@ static void a_window_that_never_fills_costs_nothing(void **state) {
     done(&r);
 }
 
-static void compressions_are_as_many_as_the_formula_says_and_keep_no_more_than_there_was(
-    void **state) {
-    (void)state;
+TEST(compressions_are_as_many_as_the_formula_says_and_keep_no_more_than_there_was) {
     struct fkv_corpus corpus = random_corpus(test_between(400, MOST_TOKENS));
     int window = test_between(20, 120), sinks = test_between(0, 6);
     struct one_run r;
@@ -47,8 +44,7 @@ static void compressions_are_as_many_as_the_formula_says_and_keep_no_more_than_t
     done(&r);
 }
 
-static void round_and_since_follow_the_schedule(void **state) {
-    (void)state;
+TEST(round_and_since_follow_the_schedule) {
     struct fkv_corpus corpus = random_corpus(400);
     struct one_run r;
     run(&r, &corpus, "whole", 0,
@@ -66,8 +62,7 @@ static void round_and_since_follow_the_schedule(void **state) {
 }
 
 /* "blocks" lets a policy act early; one that acts only when it is full is not moved by it. */
-static void blocks_change_nothing_for_a_policy_that_acts_when_full(void **state) {
-    (void)state;
+TEST(blocks_change_nothing_for_a_policy_that_acts_when_full) {
     struct fkv_corpus corpus = random_corpus(400);
     struct fkv_policy_options policy = {.name = "freqkv", .window = 50, .sinks = 4};
     char blocks[32];
@@ -83,8 +78,7 @@ static void blocks_change_nothing_for_a_policy_that_acts_when_full(void **state)
 
 /* Many passes share a document's blocks of 256 scored tokens: the intervals must be those of the
  * tokens in their order. */
-static void intervals_come_from_blocks_of_scored_tokens_in_their_order(void **state) {
-    (void)state;
+TEST(intervals_come_from_blocks_of_scored_tokens_in_their_order) {
     struct fkv_corpus corpus = random_corpus(MOST_TOKENS);
     corpus.document_count = 1;
     documents[0].count = MOST_TOKENS;
@@ -94,7 +88,6 @@ static void intervals_come_from_blocks_of_scored_tokens_in_their_order(void **st
     const int64_t blocks = 2;
     int64_t scored = 0;
     struct fkv_units units;
-    struct fkv_error err;
     run_lanes(&r, &corpus, "chunks:20", 0, policy,
               test_between(1, 4)); /* 35 chunks score 9 tokens each */
     for (int64_t t = 0; t < MOST_TOKENS; t++) {
@@ -106,7 +99,7 @@ static void intervals_come_from_blocks_of_scored_tokens_in_their_order(void **st
     }
     assert_int_equal(scored, 35 * 9);
     /* What is recorded is float32: an nll of some 6 nats is rounded by up to 2.4e-7. */
-    assert_ok(fkv_units_make(&blocks, 1, false, &units, &err), err);
+    assert_ok(fkv_units_make(&blocks, 1, false, &units, &err));
     fkv_ratio_interval(&units, nll, counts, &se);
     assert_close(r.result.nll_se, se, 1e-7, 1e-4);
     fkv_ratio_interval(&units, delta, counts, &se);
@@ -118,8 +111,7 @@ static void intervals_come_from_blocks_of_scored_tokens_in_their_order(void **st
 
 /* What is said of the error is what was done: two documents that differ have an error of the
  * order of their difference. */
-static void the_error_of_a_few_documents_sees_how_they_differ(void **state) {
-    (void)state;
+TEST(the_error_of_a_few_documents_sees_how_they_differ) {
     test_seed();
     struct fkv_corpus corpus = random_corpus(MOST_TOKENS);
     struct one_run r;
@@ -147,18 +139,17 @@ static void the_error_of_a_few_documents_sees_how_they_differ(void **state) {
 }
 
 static double column_sum(const char *path, const char *dataset, int64_t elements, int64_t *finite) {
-    struct fkv_error err = {0};
     struct fkv_h5_reader *reader;
     int rank;
     int64_t dims[8], all = 1;
     bool found;
     static float values[8 * MOST_TOKENS];
-    assert_ok(fkv_h5_open(path, &reader, &err), err);
-    assert_ok(fkv_h5_shape(reader, dataset, &rank, dims, &found, &err), err);
+    assert_ok(fkv_h5_open(path, &reader, &err));
+    assert_ok(fkv_h5_shape(reader, dataset, &rank, dims, &found, &err));
     assert_true(found);
     for (int i = 0; i < rank; i++) all *= dims[i];
     assert_int_equal(all, elements);
-    assert_ok(fkv_h5_get(reader, dataset, FKV_H5_F32, elements, values, &err), err);
+    assert_ok(fkv_h5_get(reader, dataset, FKV_H5_F32, elements, values, &err));
     fkv_h5_close(reader);
     double sum = 0;
     for (int64_t i = 0; i < elements; i++)
@@ -167,31 +158,27 @@ static double column_sum(const char *path, const char *dataset, int64_t elements
 }
 
 static void write_run(const char *path, const struct one_run *r, const struct fkv_corpus *corpus) {
-    struct fkv_error err = {0};
     const struct fkv_experiment experiment = experiment_of(r, corpus);
-    assert_ok(fkv_run_file_write(path, &experiment, &err), err);
-    assert_refused(fkv_run_file_write(path, &experiment, &err), err, path);
+    assert_ok(fkv_run_file_write(path, &experiment, &err));
+    assert_refused(fkv_run_file_write(path, &experiment, &err), path);
 }
 
 static int64_t rows_of(const char *path, const char *dataset) {
     struct fkv_h5_reader *r;
-    struct fkv_error err = {0};
     int rank;
     int64_t dims[8] = {0};
     bool found;
-    assert_ok(fkv_h5_open(path, &r, &err), err);
-    assert_ok(fkv_h5_shape(r, dataset, &rank, dims, &found, &err), err);
+    assert_ok(fkv_h5_open(path, &r, &err));
+    assert_ok(fkv_h5_shape(r, dataset, &rank, dims, &found, &err));
     fkv_h5_close(r);
     return found ? dims[0] : -1;
 }
 
 /* Of local on its schedule (N = 64, S = 4, L = 30: at token 64, then every 30) and of streaming at
  * every token. */
-static void evictions_are_counted_as_such_and_are_no_compressions(void **state) {
-    (void)state;
+TEST_IN_FOLDER(evictions_are_counted_as_such_and_are_no_compressions) {
     test_seed();
-    char folder[256], path[300];
-    test_make_folder(folder);
+    char path[300];
     struct fkv_corpus corpus = random_corpus(400);
     static const char *const names[] = {"local", "streaming", "freqkv"};
     for (int p = 0; p < 3; p++) {
@@ -225,13 +212,10 @@ static void evictions_are_counted_as_such_and_are_no_compressions(void **state) 
         assert_int_equal(rows_of(path, "/evictions/layer"), p == 0 ? rows : -1);
         done(&r);
     }
-    test_remove_folder(folder);
 }
 
-static void the_run_file_holds_every_scored_token_once_per_window(void **state) {
-    (void)state;
-    char folder[256], path[300], name[64];
-    test_make_folder(folder);
+TEST_IN_FOLDER(the_run_file_holds_every_scored_token_once_per_window) {
+    char path[300], name[64];
     struct fkv_corpus corpus = random_corpus(400);
     struct fkv_policy_options policy = {.name = "local", .window = 40, .sinks = 4};
     const char *protocols[] = {"whole", "rolling", "chunks:32", "stride:33"};
@@ -258,20 +242,6 @@ static void the_run_file_holds_every_scored_token_once_per_window(void **state) 
         assert_close(kl, r.result.total.kl, 1e-6, 1e-6);
         done(&r);
     }
-    test_remove_folder(folder);
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_window_that_never_fills_costs_nothing),
-        cmocka_unit_test(
-            compressions_are_as_many_as_the_formula_says_and_keep_no_more_than_there_was),
-        cmocka_unit_test(round_and_since_follow_the_schedule),
-        cmocka_unit_test(blocks_change_nothing_for_a_policy_that_acts_when_full),
-        cmocka_unit_test(intervals_come_from_blocks_of_scored_tokens_in_their_order),
-        cmocka_unit_test(evictions_are_counted_as_such_and_are_no_compressions),
-        cmocka_unit_test(the_error_of_a_few_documents_sees_how_they_differ),
-        cmocka_unit_test(the_run_file_holds_every_scored_token_once_per_window),
-    };
-    return test_run(tests, open_engine, close_engine);
-}
+TEST_GROUP(open_engine, close_engine)

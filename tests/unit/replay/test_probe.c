@@ -35,7 +35,6 @@ struct fixture {
     struct fkv_probe_start starts[WINDOWS];
 };
 
-static struct fkv_error err;
 static char document_name[] = "random";
 
 static int set_up(void **state) {
@@ -43,7 +42,7 @@ static int set_up(void **state) {
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
     const struct fkv_session_options options = {.max_tokens = PREFIX + SCORE, .biases = true};
     f->model = open_embedded_model(tested_backend());
-    assert_ok(fkv_session_open(f->model, &full, &options, &f->session, &err), err);
+    assert_ok(fkv_session_open(f->model, &full, &options, &f->session, &err));
     for (int i = 0; i < WINDOWS * LENGTH; i++) f->tokens[i] = test_between(0, VOCAB - 1);
     f->document = (struct fkv_corpus_document){.name = document_name, .count = WINDOWS * LENGTH};
     f->corpus = (struct fkv_corpus){f->tokens, WINDOWS * LENGTH, &f->document, 1, NULL};
@@ -84,12 +83,11 @@ static struct fkv_probe probe_of(const struct request *list, int count, const ch
                           .sinks = SINKS,
                           .seed = 3};
     requests = (struct fkv_probe_requests){.per_head = per_head};
-    assert_ok(fkv_probe_parse_states(&requests, states, &err), err);
+    assert_ok(fkv_probe_parse_states(&requests, states, &err));
     for (int i = 0; i < count; i++)
-        assert_ok(fkv_probe_request(&requests, list[i].option, list[i].text, &err), err);
+        assert_ok(fkv_probe_request(&requests, list[i].option, list[i].text, &err));
     assert_ok(
-        fkv_probe_list_changes(&requests, LAYERS, KV_HEADS, N, &p.changes, &p.change_count, &err),
-        err);
+        fkv_probe_list_changes(&requests, LAYERS, KV_HEADS, N, &p.changes, &p.change_count, &err));
     return p;
 }
 
@@ -119,11 +117,11 @@ static int find(const struct fkv_probe *p, const char *label) {
 
 /* ---- running ---- */
 
-static void an_empty_change_changes_nothing_and_a_filter_that_keeps_all_only_rounds(void **state) {
+TEST(an_empty_change_changes_nothing_and_a_filter_that_keeps_all_only_rounds) {
     struct fixture *f = *state;
     struct fkv_probe p = probe_of(many, MANY, "key,value,both", false);
     struct fkv_prober prober = prober_of(f, NULL);
-    assert_ok(fkv_probe_run(&prober, &p, &err), err);
+    assert_ok(fkv_probe_run(&prober, &p, &err));
     assert_true(p.noise_floor_nll < 1e-5);
     for (int w = 0; w < WINDOWS; w++) {
         const struct fkv_probe_window *window = &p.windows[w];
@@ -146,7 +144,7 @@ static void an_empty_change_changes_nothing_and_a_filter_that_keeps_all_only_rou
 
 /* A host's block and a device's, of windows longer than the first: prefix and scored tokens in two
  * feeds or one. */
-static void the_block_changes_no_number_beyond_rounding(void **state) {
+TEST(the_block_changes_no_number_beyond_rounding) {
     struct fixture *f = *state;
     enum { LONG_PREFIX = 700, LONG_SCORE = 300, ALL = LONG_PREFIX + LONG_SCORE };
     const struct fkv_policy_options full = {.name = "full", .sinks = -1};
@@ -166,9 +164,9 @@ static void the_block_changes_no_number_beyond_rounding(void **state) {
         prober.window_count = 1;
         p[i] = probe_of(list, 3, "both", false);
         p[i].prefix = LONG_PREFIX, p[i].score = LONG_SCORE;
-        assert_ok(fkv_session_open(f->model, &full, &options, &prober.session, &err), err);
+        assert_ok(fkv_session_open(f->model, &full, &options, &prober.session, &err));
         assert_int_equal(fkv_session_block(prober.session), i ? ALL : 512);
-        assert_ok(fkv_probe_run(&prober, &p[i], &err), err);
+        assert_ok(fkv_probe_run(&prober, &p[i], &err));
         fkv_session_close(prober.session);
     }
     const struct fkv_probe_window *a = p[0].windows, *b = p[1].windows;
@@ -182,18 +180,18 @@ static void the_block_changes_no_number_beyond_rounding(void **state) {
     fkv_probe_free(&p[1]);
 }
 
-static void the_order_of_changes_does_not_matter(void **state) {
+TEST(the_order_of_changes_does_not_matter) {
     struct fixture *f = *state;
     struct fkv_probe a = probe_of(many, MANY, "key,value,both", false);
     struct fkv_probe b = probe_of(many, MANY, "key,value,both", false);
     struct fkv_prober prober = prober_of(f, NULL);
-    assert_ok(fkv_probe_run(&prober, &a, &err), err);
+    assert_ok(fkv_probe_run(&prober, &a, &err));
     for (int i = b.change_count - 1; i > 0; i--) {
         int j = test_between(0, i);
         struct fkv_probe_change swap = b.changes[i];
         b.changes[i] = b.changes[j], b.changes[j] = swap;
     }
-    assert_ok(fkv_probe_run(&prober, &b, &err), err);
+    assert_ok(fkv_probe_run(&prober, &b, &err));
     for (int w = 0; w < WINDOWS; w++)
         for (int i = 0; i < b.change_count; i++) {
             int j = find(&a, b.changes[i].label);
@@ -205,14 +203,14 @@ static void the_order_of_changes_does_not_matter(void **state) {
     fkv_probe_free(&a), fkv_probe_free(&b);
 }
 
-static void all_parts_together_are_freqkv_and_truncation_alone_is_a_filter(void **state) {
+TEST(all_parts_together_are_freqkv_and_truncation_alone_is_a_filter) {
     struct fixture *f = *state;
     const struct request list[] = {{FKV_PROBE_OPTION_FREQKV, "0.5"}, /* 0.5 n is whole */
                                    {FKV_PROBE_OPTION_FILTER, "0:0.5"},
                                    {FKV_PROBE_OPTION_DECOMPOSE, "0.5"}};
     struct fkv_probe p = probe_of(list, 3, "both", false);
     struct fkv_prober prober = prober_of(f, NULL);
-    assert_ok(fkv_probe_run(&prober, &p, &err), err);
+    assert_ok(fkv_probe_run(&prober, &p, &err));
     const char *const pairs[][2] = {{"freqkv 0.5", "decompose 0.5: truncation + squeezed + fewer"},
                                     {"filter 0:0.5, both", "decompose 0.5: truncation"}};
     for (int i = 0; i < 2; i++)
@@ -223,7 +221,7 @@ static void all_parts_together_are_freqkv_and_truncation_alone_is_a_filter(void 
 }
 
 /* A window as long as the prefix compresses right after it. */
-static void the_freqkv_and_local_changes_are_what_the_policies_do(void **state) {
+TEST(the_freqkv_and_local_changes_are_what_the_policies_do) {
     struct fixture *f = *state;
     static const char *const names[] = {"freqkv", "local"};
     double nll[SCORE];
@@ -233,36 +231,36 @@ static void the_freqkv_and_local_changes_are_what_the_policies_do(void **state) 
         const struct request one = {i ? FKV_PROBE_OPTION_LOCAL : FKV_PROBE_OPTION_FREQKV, gamma};
         struct fkv_probe p = probe_of(&one, 1, "both", false);
         struct fkv_prober prober = prober_of(f, NULL);
-        assert_ok(fkv_probe_run(&prober, &p, &err), err);
+        assert_ok(fkv_probe_run(&prober, &p, &err));
         const struct fkv_policy_options policy = {
             .name = names[i], .window = PREFIX, .sinks = SINKS, .gamma = gamma};
         const struct fkv_session_options options = {.max_tokens = PREFIX + SCORE};
         struct fkv_session *s;
-        assert_ok(fkv_session_open(f->model, &policy, &options, &s, &err), err);
-        assert_ok(fkv_session_feed(s, f->tokens, PREFIX, &err), err);
-        assert_ok(fkv_session_feed(s, f->tokens + PREFIX, SCORE, &err), err);
+        assert_ok(fkv_session_open(f->model, &policy, &options, &s, &err));
+        assert_ok(fkv_session_feed(s, f->tokens, PREFIX, &err));
+        assert_ok(fkv_session_feed(s, f->tokens + PREFIX, SCORE, &err));
         assert_int_equal(s->heads[0].rounds, 1);
-        assert_ok(fkv_session_score(s, 0, SCORE, f->tokens + PREFIX + 1, nll, NULL, &err), err);
+        assert_ok(fkv_session_score(s, 0, SCORE, f->tokens + PREFIX + 1, nll, NULL, &err));
         for (int t = 0; t < SCORE; t++) assert_close(p.windows[0].nll[SCORE + t], nll[t], 2e-5, 0);
         fkv_session_close(s);
         fkv_probe_free(&p);
     }
 }
 
-static void an_interrupted_run_goes_on_and_other_options_are_refused(void **state) {
+TEST_IN_FOLDER(an_interrupted_run_goes_on_and_other_options_are_refused) {
     struct fixture *f = *state;
-    char folder[256], parts[300], path[340];
-    snprintf(parts, sizeof parts, "%s/p.parts", test_make_folder(folder));
+    char parts[300], path[340];
+    snprintf(parts, sizeof parts, "%s/p.parts", folder);
     struct fkv_probe whole = probe_of(many, MANY, "both", false);
     struct fkv_probe first = probe_of(many, MANY, "both", false);
     struct fkv_probe rest = probe_of(many, MANY, "both", false);
     struct fkv_prober prober = prober_of(f, NULL);
-    assert_ok(fkv_probe_run(&prober, &whole, &err), err);
+    assert_ok(fkv_probe_run(&prober, &whole, &err));
     prober.parts = parts;
     prober.window_count = 1;
-    assert_ok(fkv_probe_run(&prober, &first, &err), err);
+    assert_ok(fkv_probe_run(&prober, &first, &err));
     prober.window_count = WINDOWS;
-    assert_ok(fkv_probe_run(&prober, &rest, &err), err);
+    assert_ok(fkv_probe_run(&prober, &rest, &err));
     snprintf(path, sizeof path, "%s/000001.h5", parts);
     assert_int_equal(access(path, R_OK), 0);
     for (int w = 0; w < WINDOWS; w++) {
@@ -274,13 +272,12 @@ static void an_interrupted_run_goes_on_and_other_options_are_refused(void **stat
     assert_true(rest.noise_floor_nll == whole.noise_floor_nll);
     struct fkv_probe other = probe_of(many, MANY, "both", false);
     other.seed = 4;
-    assert_refused(fkv_probe_run(&prober, &other, &err), err, "seed: expected 4, found 3");
+    assert_refused(fkv_probe_run(&prober, &other, &err), "seed: expected 4, found 3");
     fkv_probe_free(&other);
     other = probe_of(many, MANY, "both", false);
     other.change_count--;
-    assert_refused(fkv_probe_run(&prober, &other, &err), err, "changes, found");
+    assert_refused(fkv_probe_run(&prober, &other, &err), "changes, found");
     fkv_probe_free(&other), fkv_probe_free(&whole), fkv_probe_free(&first), fkv_probe_free(&rest);
-    test_remove_folder(folder);
 }
 
 /* ---- states ---- */
@@ -290,14 +287,13 @@ static void read_all(struct fixture *f, float *keys, float *values) {
     for (int h = 0; h < HEADS; h++) {
         struct fkv_slots at = {h / KV_HEADS, 0, h % KV_HEADS, 0, PREFIX, 0, 1};
         assert_ok(
-            fkv_session_read_slots(f->session, &at, keys + h * STATE, values + h * STATE, &err),
-            err);
+            fkv_session_read_slots(f->session, &at, keys + h * STATE, values + h * STATE, &err));
     }
 }
 
 /* Filters and noise on one head: only the states asked for, only beyond the sinks, only in the
  * bands, with the energy asked for. */
-static void changes_touch_what_they_name_and_nothing_else(void **state) {
+TEST(changes_touch_what_they_name_and_nothing_else) {
     struct fixture *f = *state;
     static float before[2][HEADS * STATE], after[2][HEADS * STATE], difference[N * WIDTH],
         coefficients[N * WIDTH];
@@ -306,19 +302,19 @@ static void changes_touch_what_they_name_and_nothing_else(void **state) {
     struct fkv_probe p = probe_of(requests, 2, "key,value", true);
     struct fkv_editor *editor;
     struct fkv_dct *dct;
-    assert_ok(fkv_dct_create(N, &dct, &err), err);
-    assert_ok(fkv_editor_open(f->model, PREFIX, SINKS, 11, &editor, &err), err);
+    assert_ok(fkv_dct_create(N, &dct, &err));
+    assert_ok(fkv_editor_open(f->model, PREFIX, SINKS, 11, &editor, &err));
     float *scratch = malloc(fkv_dct_scratch(dct) * sizeof *scratch);
     fkv_session_reset(f->session, 0);
-    assert_ok(fkv_session_feed(f->session, f->tokens, PREFIX, &err), err);
+    assert_ok(fkv_session_feed(f->session, f->tokens, PREFIX, &err));
     struct fkv_snapshot *snapshot;
-    assert_ok(fkv_session_snapshot(f->session, &snapshot, &err), err);
+    assert_ok(fkv_session_snapshot(f->session, &snapshot, &err));
     read_all(f, before[0], before[1]);
     for (int i = 1; i < p.change_count; i += test_between(1, 5)) {
         double lost[2];
         const struct fkv_probe_change *change = &p.changes[i];
-        assert_ok(fkv_session_restore(f->session, snapshot, &err), err);
-        assert_ok(fkv_editor_apply(editor, f->session, change, 5, lost, &err), err);
+        assert_ok(fkv_session_restore(f->session, snapshot, &err));
+        assert_ok(fkv_editor_apply(editor, f->session, change, 5, lost, &err));
         read_all(f, after[0], after[1]);
         for (int h = 0; h < HEADS; h++)
             for (int s = 0; s < 2; s++) {
@@ -357,32 +353,19 @@ static void changes_touch_what_they_name_and_nothing_else(void **state) {
 
 /* ---- windows ---- */
 
-static void windows_follow_one_another_and_short_texts_are_named(void **state) {
-    (void)state;
+TEST(windows_follow_one_another_and_short_texts_are_named) {
     struct fkv_corpus_document documents[] = {{.name = "short", .count = 99},
                                               {.name = "long", .offset = 99, .count = 350}};
     struct fkv_corpus corpus = {NULL, 449, documents, 2, NULL};
     struct fkv_probe_start *starts;
     int64_t count;
-    assert_ok(fkv_probe_find_windows(&corpus, 60, 39, 9, &starts, &count, &err), err);
+    assert_ok(fkv_probe_find_windows(&corpus, 60, 39, 9, &starts, &count, &err));
     assert_int_equal(count, 3);
     assert_int_equal(starts[2].document, 1);
     assert_int_equal(starts[2].offset, 200);
     free(starts);
-    assert_refused(fkv_probe_find_windows(&corpus, 300, 50, 1, &starts, &count, &err), err,
+    assert_refused(fkv_probe_find_windows(&corpus, 300, 50, 1, &starts, &count, &err),
                    "the longest, long, has 350");
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_empty_change_changes_nothing_and_a_filter_that_keeps_all_only_rounds),
-        cmocka_unit_test(the_block_changes_no_number_beyond_rounding),
-        cmocka_unit_test(the_order_of_changes_does_not_matter),
-        cmocka_unit_test(all_parts_together_are_freqkv_and_truncation_alone_is_a_filter),
-        cmocka_unit_test(the_freqkv_and_local_changes_are_what_the_policies_do),
-        cmocka_unit_test(an_interrupted_run_goes_on_and_other_options_are_refused),
-        cmocka_unit_test(changes_touch_what_they_name_and_nothing_else),
-        cmocka_unit_test(windows_follow_one_another_and_short_texts_are_named),
-    };
-    return test_run(tests, set_up, tear_down);
-}
+TEST_GROUP(set_up, tear_down)

@@ -26,10 +26,9 @@ static const struct fkv_protocol_setting plain = {
 
 static struct fkv_plan make_plan(const struct fkv_corpus *corpus, const char *protocol,
                                  struct fkv_protocol_setting setting) {
-    struct fkv_error err = {0};
     struct fkv_plan plan;
-    assert_ok(fkv_protocol_parse(protocol, &plan, &err), err);
-    assert_ok(fkv_protocol_plan(corpus, &setting, &plan, &err), err);
+    assert_ok(fkv_protocol_parse(protocol, &plan, &err));
+    assert_ok(fkv_protocol_plan(corpus, &setting, &plan, &err));
     return plan;
 }
 
@@ -44,8 +43,7 @@ static void assert_pass(const struct fkv_pass *pass, int64_t start, int64_t docu
                  first);
 }
 
-static void whole_is_one_pass_per_document_that_feeds_every_token(void **state) {
-    (void)state;
+TEST(whole_is_one_pass_per_document_that_feeds_every_token) {
     struct fkv_corpus corpus = make_corpus((int64_t[]){5, 9}, 2);
     struct fkv_plan plan = make_plan(&corpus, "whole", plain);
     assert_int_equal(plan.count, 2);
@@ -59,8 +57,7 @@ static void whole_is_one_pass_per_document_that_feeds_every_token(void **state) 
     fkv_plan_free(&plan);
 }
 
-static void stride_cuts_windows_across_documents_while_they_fit(void **state) {
-    (void)state;
+TEST(stride_cuts_windows_across_documents_while_they_fit) {
     struct fkv_corpus corpus =
         make_corpus((int64_t[]){5, 9}, 2); /* 14 tokens: starts 0, 3, 6; 9 + 6 > 14 */
     struct fkv_protocol_setting setting = plain;
@@ -79,8 +76,7 @@ static void stride_cuts_windows_across_documents_while_they_fit(void **state) {
     fkv_plan_free(&plan);
 }
 
-static void stride_overlaps_only_where_a_target_is_scored_twice(void **state) {
-    (void)state;
+TEST(stride_overlaps_only_where_a_target_is_scored_twice) {
     struct fkv_corpus corpus = make_corpus((int64_t[]){40}, 1);
     struct fkv_protocol_setting setting = plain;
     setting.tokens = 6; /* 5 targets per window */
@@ -102,8 +98,7 @@ static void stride_overlaps_only_where_a_target_is_scored_twice(void **state) {
     }
 }
 
-static void chunks_put_bos_over_the_first_token_and_score_the_second_half(void **state) {
-    (void)state;
+TEST(chunks_put_bos_over_the_first_token_and_score_the_second_half) {
     struct fkv_corpus corpus = make_corpus((int64_t[]){13, 4, 6}, 3);
     struct fkv_plan plan = make_plan(&corpus, "chunks:5", plain);
     assert_int_equal(plan.count, 3);                  /* two of document 0, none of 1, one of 2 */
@@ -120,8 +115,7 @@ static void chunks_put_bos_over_the_first_token_and_score_the_second_half(void *
 
 /* lm-eval, get_rolling_token_windows(range(20), prefix, max_seq_len 8, context_len 1): inputs
  * [prefix, 0..6], [7..14], [11..18] with 8, 8 and 4 targets */
-static void rolling_windows_are_those_of_lm_eval(void **state) {
-    (void)state;
+TEST(rolling_windows_are_those_of_lm_eval) {
     struct fkv_corpus corpus = make_corpus((int64_t[]){3, 20}, 2);
     struct fkv_plan plan = make_plan(&corpus, "rolling", plain);
     assert_int_equal(plan.count, 4);
@@ -145,15 +139,13 @@ static void rolling_windows_are_those_of_lm_eval(void **state) {
     plan = make_plan(&corpus, "rolling", without);
     assert_int_equal(plan.passes[0].first, EOS);
     fkv_plan_free(&plan);
-    struct fkv_error err = {0};
     without.eos = -1;
-    assert_ok(fkv_protocol_parse("rolling", &plan, &err), err);
-    assert_refused(fkv_protocol_plan(&corpus, &without, &plan, &err), err, "bos_token_id");
+    assert_ok(fkv_protocol_parse("rolling", &plan, &err));
+    assert_refused(fkv_protocol_plan(&corpus, &without, &plan, &err), "bos_token_id");
     fkv_plan_free(&plan);
 }
 
-static void blocks_are_whole_with_block_ends(void **state) {
-    (void)state;
+TEST(blocks_are_whole_with_block_ends) {
     struct fkv_corpus corpus = make_corpus((int64_t[]){5, 9}, 2);
     struct fkv_plan plan = make_plan(&corpus, "blocks:4", plain);
     assert_int_equal(plan.block, 4);
@@ -162,8 +154,7 @@ static void blocks_are_whole_with_block_ends(void **state) {
     fkv_plan_free(&plan);
 }
 
-static void score_from_leaves_out_earlier_targets_only(void **state) {
-    (void)state;
+TEST(score_from_leaves_out_earlier_targets_only) {
     struct fkv_corpus corpus = make_corpus((int64_t[]){10, 4}, 2);
     struct fkv_protocol_setting setting = plain;
     setting.score_from = 6;
@@ -178,9 +169,7 @@ static void score_from_leaves_out_earlier_targets_only(void **state) {
     fkv_plan_free(&plan);
 }
 
-static void every_scored_target_lies_in_the_stream_and_non_overlapping_plans_score_it_once(
-    void **state) {
-    (void)state;
+TEST(every_scored_target_lies_in_the_stream_and_non_overlapping_plans_score_it_once) {
     for (int trial = 0; trial < 300; trial++) {
         int64_t lengths[MOST_DOCUMENTS];
         int count = test_between(1, MOST_DOCUMENTS);
@@ -190,9 +179,8 @@ static void every_scored_target_lies_in_the_stream_and_non_overlapping_plans_sco
         setting.trained_context = test_between(2, 64);
         setting.score_from = test_between(0, 3) ? 0 : test_between(0, 20);
         const char *names[] = {"whole", "rolling", "blocks:7", "chunks:4", "stride:5", "stride:70"};
-        struct fkv_error err = {0};
         struct fkv_plan plan;
-        assert_ok(fkv_protocol_parse(names[test_between(0, 5)], &plan, &err), err);
+        assert_ok(fkv_protocol_parse(names[test_between(0, 5)], &plan, &err));
         if (fkv_protocol_plan(&corpus, &setting, &plan, &err)) {
             fkv_plan_free(&plan);
             continue; /* nothing to score */
@@ -220,48 +208,27 @@ static void every_scored_target_lies_in_the_stream_and_non_overlapping_plans_sco
     }
 }
 
-static void unknown_protocols_and_parameters_are_refused(void **state) {
-    (void)state;
-    struct fkv_error err = {0};
+TEST(unknown_protocols_and_parameters_are_refused) {
     struct fkv_plan plan;
-    assert_refused(fkv_protocol_parse("half", &plan, &err), err, "half");
-    assert_refused(fkv_protocol_parse("stride", &plan, &err), err, "stride:s");
-    assert_refused(fkv_protocol_parse("stride:", &plan, &err), err, "--protocol");
-    assert_refused(fkv_protocol_parse("stride:0", &plan, &err), err, "--protocol");
-    assert_refused(fkv_protocol_parse("chunks:3", &plan, &err), err, "--protocol");
-    assert_refused(fkv_protocol_parse("whole:3", &plan, &err), err, "takes no parameter");
-    assert_refused(fkv_protocol_parse("strid:3", &plan, &err), err, "strid:3");
+    assert_refused(fkv_protocol_parse("half", &plan, &err), "half");
+    assert_refused(fkv_protocol_parse("stride", &plan, &err), "stride:s");
+    assert_refused(fkv_protocol_parse("stride:", &plan, &err), "--protocol");
+    assert_refused(fkv_protocol_parse("stride:0", &plan, &err), "--protocol");
+    assert_refused(fkv_protocol_parse("chunks:3", &plan, &err), "--protocol");
+    assert_refused(fkv_protocol_parse("whole:3", &plan, &err), "takes no parameter");
+    assert_refused(fkv_protocol_parse("strid:3", &plan, &err), "strid:3");
 }
 
-static void a_corpus_with_nothing_to_score_is_refused(void **state) {
-    (void)state;
-    struct fkv_error err = {0};
+TEST(a_corpus_with_nothing_to_score_is_refused) {
     struct fkv_plan plan;
     struct fkv_corpus corpus = make_corpus((int64_t[]){5, 6}, 2);
-    assert_ok(fkv_protocol_parse("chunks:7", &plan, &err), err);
-    assert_refused(fkv_protocol_plan(&corpus, &plain, &plan, &err), err, "6 tokens");
+    assert_ok(fkv_protocol_parse("chunks:7", &plan, &err));
+    assert_refused(fkv_protocol_plan(&corpus, &plain, &plan, &err), "6 tokens");
     fkv_plan_free(&plan);
     struct fkv_protocol_setting setting = plain;
     setting.score_from = 100;
-    assert_ok(fkv_protocol_parse("whole", &plan, &err), err);
-    assert_refused(fkv_protocol_plan(&corpus, &setting, &plan, &err), err, "--score-from");
+    assert_ok(fkv_protocol_parse("whole", &plan, &err));
+    assert_refused(fkv_protocol_plan(&corpus, &setting, &plan, &err), "--score-from");
     fkv_plan_free(&plan);
     fkv_plan_free(&plan); /* twice is harmless */
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_is_one_pass_per_document_that_feeds_every_token),
-        cmocka_unit_test(stride_cuts_windows_across_documents_while_they_fit),
-        cmocka_unit_test(stride_overlaps_only_where_a_target_is_scored_twice),
-        cmocka_unit_test(chunks_put_bos_over_the_first_token_and_score_the_second_half),
-        cmocka_unit_test(rolling_windows_are_those_of_lm_eval),
-        cmocka_unit_test(blocks_are_whole_with_block_ends),
-        cmocka_unit_test(score_from_leaves_out_earlier_targets_only),
-        cmocka_unit_test(
-            every_scored_target_lies_in_the_stream_and_non_overlapping_plans_score_it_once),
-        cmocka_unit_test(unknown_protocols_and_parameters_are_refused),
-        cmocka_unit_test(a_corpus_with_nothing_to_score_is_refused),
-    };
-    return test_run(tests, NULL, NULL);
 }

@@ -129,11 +129,10 @@ static inline int sample_write(const struct sample *s, struct fkv_capture_writer
 
 /* One capture with one recording at FOLDER. */
 static inline void sample_save(const struct sample *s, const char *folder, int32_t block) {
-    struct fkv_error err;
     struct fkv_capture_writer *w;
-    assert_ok(fkv_capture_create(folder, &s->info, false, &w, &err), err);
-    assert_ok(sample_write(s, w, 0, block, &err), err);
-    assert_ok(fkv_capture_finish(w, &err), err);
+    assert_ok(fkv_capture_create(folder, &s->info, false, &w, &err));
+    assert_ok(sample_write(s, w, 0, block, &err));
+    assert_ok(fkv_capture_finish(w, &err));
     fkv_capture_abandon(w);
 }
 

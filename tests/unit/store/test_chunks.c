@@ -16,8 +16,7 @@ static uint32_t word_by_word(const uint8_t *bytes, size_t words) {
     return folded(sums) << 16 | folded(sum);
 }
 
-static void the_checksum_is_fletchers_at_every_length(void **state) {
-    (void)state;
+TEST(the_checksum_is_fletchers_at_every_length) {
     enum { MOST = 20000 };
     uint8_t *bytes = malloc(2 * MOST);
     assert_non_null(bytes);
@@ -33,9 +32,4 @@ static void the_checksum_is_fletchers_at_every_length(void **state) {
             assert_int_equal(fkv_fletcher32(bytes, words), word_by_word(bytes, words));
     }
     free(bytes);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_checksum_is_fletchers_at_every_length)};
-    return test_run(tests, NULL, NULL);
 }

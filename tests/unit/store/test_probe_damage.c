@@ -3,8 +3,6 @@
 #include "capture/store/probe_damage.h"
 #include "tests/unit/support.h"
 
-static struct fkv_error err;
-
 enum { WINDOWS = 6, SCORE = 400, PREFIX = 30 };
 
 /* `documents` texts of WINDOWS windows in all. Rounding makes every repeated run's KL and
@@ -26,7 +24,7 @@ static struct fkv_probe made_probe(int documents, double damage) {
     p.window_count = WINDOWS;
     for (int w = 0; w < WINDOWS; w++) {
         struct fkv_probe_window *window = &p.windows[w];
-        assert_ok(fkv_probe_window_create(&p, window, &err), err);
+        assert_ok(fkv_probe_window_create(&p, window, &err));
         window->document = w * documents / WINDOWS;
         for (int i = 0; i < SCORE; i++) {
             window->untouched_nll[i] = window->nll[i] = (float)(3 + test_normal());
@@ -42,14 +40,13 @@ static struct fkv_probe made_probe(int documents, double damage) {
     return p;
 }
 
-static void a_change_that_is_no_change_has_no_small_p(void **state) {
-    (void)state;
+TEST(a_change_that_is_no_change_has_no_small_p) {
     for (int documents = 1; documents <= WINDOWS; documents += WINDOWS - 1) {
         int small = 0, trials = 60;
         for (int t = 0; t < trials; t++) {
             struct fkv_damage damage;
             struct fkv_probe p = made_probe(documents, 0.01);
-            assert_ok(fkv_damage_make(&p, &damage, &err), err);
+            assert_ok(fkv_damage_make(&p, &damage, &err));
             assert_true(damage.row[0].p[FKV_DAMAGE_KL] >
                         0.9); /* an empty change does less than rounding does */
             assert_true(isnan(damage.row[0].p[FKV_DAMAGE_NLL]));
@@ -63,12 +60,11 @@ static void a_change_that_is_no_change_has_no_small_p(void **state) {
     }
 }
 
-static void kl_is_not_tested_where_the_repeated_run_is_missing(void **state) {
-    (void)state;
+TEST(kl_is_not_tested_where_the_repeated_run_is_missing) {
     struct fkv_damage damage;
     struct fkv_probe p = made_probe(3, 0.01);
     p.windows[2].repeat_kl[7] = NAN;
-    assert_ok(fkv_damage_make(&p, &damage, &err), err);
+    assert_ok(fkv_damage_make(&p, &damage, &err));
     for (int c = 0; c < 3; c++)
         assert_true(isnan(damage.row[c].p[FKV_DAMAGE_KL]) && isnan(damage.row[c].q[FKV_DAMAGE_KL]));
     assert_true(damage.row[2].p[FKV_DAMAGE_NLL] < 0.05 &&
@@ -77,8 +73,7 @@ static void kl_is_not_tested_where_the_repeated_run_is_missing(void **state) {
     fkv_probe_free(&p);
 }
 
-static void the_unit_of_a_probe_is_what_its_documents_allow(void **state) {
-    (void)state;
+TEST(the_unit_of_a_probe_is_what_its_documents_allow) {
     const struct {
         int documents;
         enum fkv_se_unit unit;
@@ -86,7 +81,7 @@ static void the_unit_of_a_probe_is_what_its_documents_allow(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct fkv_damage damage;
         struct fkv_probe p = made_probe(cases[i].documents, 0.01);
-        assert_ok(fkv_damage_make(&p, &damage, &err), err);
+        assert_ok(fkv_damage_make(&p, &damage, &err));
         assert_int_equal(damage.units.kind, cases[i].unit);
         assert_int_equal(damage.units.documents, cases[i].documents);
         assert_int_equal(damage.units.count,
@@ -97,36 +92,23 @@ static void the_unit_of_a_probe_is_what_its_documents_allow(void **state) {
 }
 
 /* Two families of one label: each is corrected by itself, whatever it is called. */
-static void families_are_corrected_apart(void **state) {
-    (void)state;
+TEST(families_are_corrected_apart) {
     struct fkv_probe p = made_probe(3, 0.01);
     struct fkv_damage damage;
     p.changes[2].family = 1;
-    assert_ok(fkv_damage_make(&p, &damage, &err), err);
+    assert_ok(fkv_damage_make(&p, &damage, &err));
     assert_close(damage.row[2].q[FKV_DAMAGE_NLL], damage.row[2].p[FKV_DAMAGE_NLL], 0, 0);
     fkv_damage_free(&damage);
     fkv_damage_free(&damage);
     fkv_probe_free(&p);
 }
 
-static void numbers_that_are_not_finite_are_refused_by_name(void **state) {
-    (void)state;
+TEST(numbers_that_are_not_finite_are_refused_by_name) {
     struct fkv_probe p = made_probe(3, 0.01);
     struct fkv_damage damage;
     snprintf(p.changes[1].label, FKV_PROBE_LABEL, "a filter");
     p.windows[3].kl[SCORE + 5] = NAN;
-    assert_refused(fkv_damage_make(&p, &damage, &err), err,
+    assert_refused(fkv_damage_make(&p, &damage, &err),
                    "change 1 (\"a filter\"): expected finite numbers for kl");
     fkv_probe_free(&p);
-}
-
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_change_that_is_no_change_has_no_small_p),
-        cmocka_unit_test(kl_is_not_tested_where_the_repeated_run_is_missing),
-        cmocka_unit_test(the_unit_of_a_probe_is_what_its_documents_allow),
-        cmocka_unit_test(families_are_corrected_apart),
-        cmocka_unit_test(numbers_that_are_not_finite_are_refused_by_name),
-    };
-    return test_run(tests, NULL, NULL);
 }

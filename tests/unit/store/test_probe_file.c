@@ -5,8 +5,7 @@
 #include "capture/store/probe.h"
 #include "tests/unit/support.h"
 
-static struct fkv_error err;
-static char folder[256], path[300];
+static char path[300];
 
 static void fill_floats(float *x, size_t count) {
     for (size_t i = 0; i < count; i++) x[i] = test_between(0, 9) ? (float)test_normal() : NAN;
@@ -78,7 +77,7 @@ static struct fkv_probe random_probe(int64_t windows) {
     p.windows = calloc((size_t)windows, sizeof *p.windows);
     for (int64_t w = 0; w < windows; w++) {
         struct fkv_probe_window *window = &p.windows[w];
-        assert_ok(fkv_probe_window_create(&p, window, &err), err);
+        assert_ok(fkv_probe_window_create(&p, window, &err));
         size_t tokens = (size_t)(p.prefix + p.score + 1), m = (size_t)p.score,
                all = m * (size_t)p.change_count;
         snprintf(window->name, sizeof window->name, "text %d", (int)w / 2);
@@ -97,24 +96,17 @@ static struct fkv_probe random_probe(int64_t windows) {
 }
 
 static int set_up(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "%s/probe.h5", test_make_folder(folder));
+    make_folder(state);
+    snprintf(path, sizeof path, "%s/probe.h5", folder);
     return 0;
 }
 
-static int tear_down(void **state) {
-    (void)state;
-    test_remove_folder(folder);
-    return 0;
-}
-
-static void a_probe_comes_back_as_it_was(void **state) {
-    (void)state;
+TEST(a_probe_comes_back_as_it_was) {
     for (int round = 0; round < 10; round++) {
         struct fkv_probe p = random_probe(test_between(1, 5)), found;
-        assert_ok(fkv_probe_write(path, &p, p.windows, p.window_count, &err), err);
-        assert_ok(fkv_probe_read(path, &found, &err), err);
-        assert_ok(fkv_probe_check_same(&p, &found, "it", &err), err);
+        assert_ok(fkv_probe_write(path, &p, p.windows, p.window_count, &err));
+        assert_ok(fkv_probe_read(path, &found, &err));
+        assert_ok(fkv_probe_check_same(&p, &found, "it", &err));
         assert_true(found.noise_floor_nll == p.noise_floor_nll && isnan(found.noise_floor_kl));
         assert_string_equal(found.command, p.command);
         assert_int_equal(found.window_count, p.window_count);
@@ -133,42 +125,39 @@ static void a_probe_comes_back_as_it_was(void **state) {
             assert_true(!a->token_class == !b->token_class);
             if (a->token_class) assert_memory_equal(a->token_class, b->token_class, tokens);
         }
-        assert_refused(fkv_probe_write(path, &p, p.windows, 1, &err), err, "exists already");
+        assert_refused(fkv_probe_write(path, &p, p.windows, 1, &err), "exists already");
         fkv_probe_free(&p), fkv_probe_free(&found);
         unlink(path);
     }
 }
 
-static void what_differs_between_two_experiments_is_named(void **state) {
-    (void)state;
+TEST(what_differs_between_two_experiments_is_named) {
     struct fkv_probe p = random_probe(1), other = p;
     other.score++;
-    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), err,
-                   "part.h5: score: expected");
+    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), "part.h5: score: expected");
     other = p, other.model_sha256[0] = 'f';
-    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), err, "model_sha256");
+    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), "model_sha256");
     other = p, other.change_count--;
-    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), err, "changes, found");
+    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), "changes, found");
     struct fkv_probe_change *changes = malloc((size_t)p.change_count * sizeof *changes);
     memcpy(changes, p.changes, (size_t)p.change_count * sizeof *changes);
     other = p, other.changes = changes;
-    assert_ok(fkv_probe_check_same(&p, &other, "part.h5", &err), err);
+    assert_ok(fkv_probe_check_same(&p, &other, "part.h5", &err));
     snprintf(changes[0].label, FKV_PROBE_LABEL, "the same in other words");
-    assert_ok(fkv_probe_check_same(&p, &other, "part.h5", &err), err);
+    assert_ok(fkv_probe_check_same(&p, &other, "part.h5", &err));
     int which = test_between(0, p.change_count - 1);
     changes[which].gamma = 2;
-    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), err, changes[which].label);
+    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), changes[which].label);
     changes[which] = p.changes[which];
     changes[which].bands[FKV_PROBE_BANDS - 1].high = 0.75 * test_uniform();
-    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), err, "with another bands");
+    assert_refused(fkv_probe_check_same(&p, &other, "part.h5", &err), "with another bands");
     free(changes);
     fkv_probe_free(&p);
 }
 
 /* Found by tests/fuzz/fuzz_probe.c: what a reader of changes would index or multiply by. Change 1
  * of two, so that there is a family before it. */
-static void changes_out_of_range_are_refused(void **state) {
-    (void)state;
+TEST(changes_out_of_range_are_refused) {
     enum { CASES = 19 };
     struct fkv_probe p = random_probe(1), found;
     struct fkv_probe_change band = fkv_probe_change_of(FKV_PROBE_FILTER);
@@ -212,11 +201,11 @@ static void changes_out_of_range_are_refused(void **state) {
     two.changes = changes, two.change_count = 2;
     two.windows = NULL;
     struct fkv_probe_window window;
-    assert_ok(fkv_probe_window_create(&two, &window, &err), err);
+    assert_ok(fkv_probe_window_create(&two, &window, &err));
     for (int i = 0; i < CASES; i++) {
         changes[1] = c[i];
-        assert_ok(fkv_probe_write(path, &two, &window, 1, &err), err);
-        assert_refused(fkv_probe_read(path, &found, &err), err, words[i]);
+        assert_ok(fkv_probe_write(path, &two, &window, 1, &err));
+        assert_refused(fkv_probe_read(path, &found, &err), words[i]);
         unlink(path);
     }
     fkv_probe_window_free(&window);
@@ -225,8 +214,7 @@ static void changes_out_of_range_are_refused(void **state) {
 
 /* Sizes at the root that the arrays do not have: refused by shape, before gigabytes are asked for
  * and filled. */
-static void sizes_that_the_arrays_do_not_have_are_refused(void **state) {
-    (void)state;
+TEST(sizes_that_the_arrays_do_not_have_are_refused) {
     static const struct {
         const char *name, *words;
         int32_t value;
@@ -236,72 +224,59 @@ static void sizes_that_the_arrays_do_not_have_are_refused(void **state) {
     struct fkv_probe p = random_probe(1), found;
     p.kv_heads = 1 << 5;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        assert_ok(fkv_probe_write(path, &p, p.windows, 1, &err), err);
+        assert_ok(fkv_probe_write(path, &p, p.windows, 1, &err));
         hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT),
               attribute = H5Aopen(file, cases[i].name, H5P_DEFAULT);
         assert_true(H5Awrite(attribute, H5T_NATIVE_INT32, &cases[i].value) >= 0);
         H5Aclose(attribute), H5Fclose(file);
-        assert_refused(fkv_probe_read(path, &found, &err), err, cases[i].words);
+        assert_refused(fkv_probe_read(path, &found, &err), cases[i].words);
         unlink(path);
     }
     fkv_probe_free(&p);
 }
 
-static void files_of_the_first_version_are_refused_with_what_to_do(void **state) {
-    (void)state;
+TEST(files_of_the_first_version_are_refused_with_what_to_do) {
     struct fkv_probe found;
     struct fkv_h5_writer *w;
-    assert_ok(fkv_h5_create(path, &w, &err), err);
-    assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-probe", &err), err);
-    assert_ok(fkv_h5_put_int(w, "/", "format_version", 1, &err), err);
-    assert_ok(fkv_h5_commit(w, &err), err);
-    assert_refused(fkv_probe_read(path, &found, &err), err,
+    assert_ok(fkv_h5_create(path, &w, &err));
+    assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-probe", &err));
+    assert_ok(fkv_h5_put_int(w, "/", "format_version", 1, &err));
+    assert_ok(fkv_h5_commit(w, &err));
+    assert_refused(fkv_probe_read(path, &found, &err),
                    "was written before changes carried their bands as numbers (format_version 1, "
                    "now 2): remove it and run the probe again");
     unlink(path);
 }
 
-static void files_that_are_no_probes_are_refused(void **state) {
-    (void)state;
+TEST(files_that_are_no_probes_are_refused) {
     struct fkv_probe p = random_probe(1), found;
     struct fkv_h5_writer *w;
     const int64_t three = 3;
     const float numbers[3] = {0};
-    assert_ok(fkv_h5_create(path, &w, &err), err);
-    assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-run", &err), err);
-    assert_ok(fkv_h5_put(w, "/documents/000000/nll", FKV_H5_F32, 1, &three, numbers, &err), err);
-    assert_ok(fkv_h5_commit(w, &err), err);
-    assert_refused(fkv_probe_read(path, &found, &err), err,
+    assert_ok(fkv_h5_create(path, &w, &err));
+    assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-run", &err));
+    assert_ok(fkv_h5_put(w, "/documents/000000/nll", FKV_H5_F32, 1, &three, numbers, &err));
+    assert_ok(fkv_h5_commit(w, &err));
+    assert_refused(fkv_probe_read(path, &found, &err),
                    "expected the format freqkv-probe, found freqkv-run");
     unlink(path);
-    assert_ok(fkv_h5_create(path, &w, &err), err);
-    assert_ok(fkv_h5_put(w, "/x", FKV_H5_F32, 1, &three, numbers, &err), err);
-    assert_ok(fkv_h5_commit(w, &err), err);
-    assert_refused(fkv_probe_read(path, &found, &err), err,
-                   "expected an attribute format, found none");
+    assert_ok(fkv_h5_create(path, &w, &err));
+    assert_ok(fkv_h5_put(w, "/x", FKV_H5_F32, 1, &three, numbers, &err));
+    assert_ok(fkv_h5_commit(w, &err));
+    assert_refused(fkv_probe_read(path, &found, &err), "expected an attribute format, found none");
     unlink(path);
     int32_t layer = p.changes[0].layer;
     p.changes[0].layer = p.layers;
-    assert_ok(fkv_probe_write(path, &p, p.windows, 1, &err), err);
-    assert_refused(fkv_probe_read(path, &found, &err), err, "/changes/layer: change 0");
+    assert_ok(fkv_probe_write(path, &p, p.windows, 1, &err));
+    assert_refused(fkv_probe_read(path, &found, &err), "/changes/layer: change 0");
     unlink(path);
     p.changes[0].layer = layer;
-    assert_ok(fkv_probe_write(path, &p, NULL, 0, &err), err);
-    assert_refused(fkv_probe_read(path, &found, &err), err, "expected documents, found none");
+    assert_ok(fkv_probe_write(path, &p, NULL, 0, &err));
+    assert_refused(fkv_probe_read(path, &found, &err), "expected documents, found none");
     unlink(path);
-    assert_refused(fkv_probe_read(path, &found, &err), err, path);
+    assert_refused(fkv_probe_read(path, &found, &err), path);
     fkv_probe_free(&p);
     fkv_probe_free(&p);
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_probe_comes_back_as_it_was),
-        cmocka_unit_test(what_differs_between_two_experiments_is_named),
-        cmocka_unit_test(changes_out_of_range_are_refused),
-        cmocka_unit_test(sizes_that_the_arrays_do_not_have_are_refused),
-        cmocka_unit_test(files_of_the_first_version_are_refused_with_what_to_do),
-        cmocka_unit_test(files_that_are_no_probes_are_refused),
-    };
-    return test_run(tests, set_up, tear_down);
-}
+TEST_GROUP(set_up, remove_folder)
