@@ -20,12 +20,10 @@ static const struct fkv_policy *policy_of(const struct fkv_session *s,
 }
 
 /* The peak of each head counts on its own: within a block the layers do not fill at the same
- * moment, and the block size must not show. No query sees slots beyond the window, so they do not
- * count. */
+ * moment, and the block size must not show. Slots that no query sees do not count. */
 static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slots) {
     const int32_t window = s->setup.layer_windows[head->layer];
-    int32_t held =
-        s->setup.policy->takes_window && slots > s->setup.window ? s->setup.window : slots;
+    int32_t held = slots < s->setup.most_seen ? slots : s->setup.most_seen;
     if (window && held > window) held = window;
     int32_t *peak = &s->peak_slots[head - s->heads];
     int64_t *bytes = &s->peak_bytes[head->sequence];
@@ -209,10 +207,10 @@ static void set_attend_item(struct fkv_session *s, const struct fkv_head *head, 
     }
 }
 
-/* Of the next `count` tokens of a head, those that come when it has N already. */
-static int32_t tokens_beyond_window(const struct fkv_session *s, const struct fkv_head *head,
-                                    int32_t count) {
-    int64_t beyond = head->tokens + count - s->setup.window;
+/* Of the next `count` tokens of a head, those that drop another from view. */
+static int32_t tokens_that_evict(const struct fkv_session *s, const struct fkv_head *head,
+                                 int32_t count) {
+    const int64_t beyond = head->tokens + count - s->setup.most_seen;
     return beyond < 0 ? 0 : beyond < count ? (int32_t)beyond : count;
 }
 
@@ -241,7 +239,7 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
                                      .position = policy->position(&s->setup, head)};
         set_slots(s, head, head->slots + count);
         if (policy->evicts_every_token)
-            s->statistics.evictions += tokens_beyond_window(s, head, count);
+            s->statistics.evictions += tokens_that_evict(s, head, count);
         head->tokens += count;
         head->tokens_since += count;
         set_attend_item(s, head, row, count, items++);

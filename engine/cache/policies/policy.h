@@ -38,15 +38,16 @@ struct fkv_policy_setup {
     const struct fkv_policy *policy;
     int32_t layers;
     int32_t kv_heads;
-    int32_t window;                         /* N */
-    int32_t sinks;                          /* S */
-    int32_t recent;                         /* R: newest slots that an action leaves as they are */
-    int32_t compressible;                   /* n = N - S - R */
-    int32_t capacity;                       /* slots of storage per head */
-    int32_t trained_context;                /* of the model, tokens */
-    int32_t prefill_block;                  /* as in the options */
-    int64_t own[FKV_OWN_OPTIONS];           /* values of policy->options, in their order */
-    const char *own_texts[FKV_OWN_OPTIONS]; /* the same of texts; borrowed */
+    int32_t window;          /* N */
+    int32_t sinks;           /* S */
+    int32_t recent;          /* R: newest slots that an action leaves as they are */
+    int32_t compressible;    /* n = N - S - R */
+    int32_t capacity;        /* slots of storage per head */
+    int32_t most_seen;       /* slots that a query sees at most: N; INT32_MAX without a window */
+    int32_t trained_context; /* of the model, tokens */
+    int32_t prefill_block;   /* as in the options */
+    int64_t own[FKV_OWN_OPTIONS];                  /* values of policy->options, in their order */
+    const char *own_texts[FKV_OWN_OPTIONS];        /* the same of texts; borrowed */
     const struct fkv_operator_data *operator_data; /* NULL: none. Borrowed */
     bool mass_bias;    /* scores of slots get the log of how many tokens each stands for */
     char *own_text;    /* own options with their values, "recent=256 rescale=on mass-bias=off"; ""
@@ -115,8 +116,9 @@ struct fkv_policy {
                          of positions, where paper and code differ, defaults */
     const struct fkv_policy_option *options; /* its own; a NULL name ends them; NULL: none */
 
-    bool takes_window;   /* --window and --sinks: no query sees more than N slots or a position past
-                            them */
+    bool takes_window;   /* --window and --sinks: no query sees a distance of more than N, or more
+                            than setup->most_seen slots */
+    bool no_sinks;       /* of these, --sinks is not used, and S is 0 */
     bool takes_ratio;    /* --gamma: a head keeps setup->retained of its n compressible slots */
     bool maps_slots;     /* its actions have maps, which a session prepares when it opens */
     bool low_pass;       /* those keep the L lowest DCT coefficients of n slots */
@@ -133,7 +135,8 @@ struct fkv_policy {
     /* Slots that actions leave as they are (R), from setup->own; NULL: none. */
     int32_t (*recent)(const struct fkv_policy_setup *setup);
 
-    /* Checks the options further and sets capacity. `max_tokens`: most tokens a session will see.
+    /* Checks the options further and sets capacity, and most_seen where it is not N. `max_tokens`:
+     * most tokens a session will see.
      * How many of them come at once is not known here: the block must change neither memory nor
      * counts. */
     int (*prepare)(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err);

@@ -31,6 +31,21 @@ static void defaults_are_the_trained_context_four_sinks_and_one_half(void **stat
     fkv_policy_setup_free(&s);
 }
 
+static void lm_infinite_shows_its_first_tokens_on_top_of_the_window(void **state) {
+    (void)state;
+    struct fkv_policy_setup s;
+    assert_ok(setup_of("lm-infinite", 0, -1, 0, NULL, &s), err);
+    assert_int_equal(s.most_seen, 512 + 10);
+    assert_int_equal(s.capacity, 522 + 256);
+    assert_int_equal(s.sinks, 0);
+    fkv_policy_setup_free(&s);
+    assert_ok(setup_of("lm-infinite", 1 << 20, 4, 0, NULL, &s), err);
+    assert_int_equal(s.capacity, (1 << 20) + 10 + 512);
+    fkv_policy_setup_free(&s);
+    assert_ok(setup_of("lm-infinite", 3, 4, 0, NULL, &s), err); /* no sinks take it up */
+    fkv_policy_setup_free(&s);
+}
+
 static void retained_slots_are_floored_with_a_hair_of_tolerance(void **state) {
     (void)state;
     assert_int_equal(fkv_retained(0.5, 4092), 2046);
@@ -75,8 +90,8 @@ static void bad_options_are_refused_by_name(void **state) {
     (void)state;
     struct fkv_policy_setup s;
     assert_refused(setup_of("best", 64, 4, 0, NULL, &s), err,
-                   "expected one of full, freqkv, linear, local, streaming, snapkv, pyramidkv, "
-                   "h2o, keydiff, knorm, found \"best\"");
+                   "expected one of full, freqkv, linear, local, streaming, lm-infinite, snapkv, "
+                   "pyramidkv, h2o, keydiff, knorm, found \"best\"");
     assert_refused(setup_of("freqkv", 4, 4, 0, NULL, &s), err,
                    "--window: expected more than the 4 sinks, found 4");
     assert_refused(setup_of("streaming", 3, 4, 0, NULL, &s), err, "--window");
@@ -232,6 +247,7 @@ static void malformed_tables_are_refused_by_field(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_the_trained_context_four_sinks_and_one_half),
+        cmocka_unit_test(lm_infinite_shows_its_first_tokens_on_top_of_the_window),
         cmocka_unit_test(retained_slots_are_floored_with_a_hair_of_tolerance),
         cmocka_unit_test(a_table_is_read_from_a_path_of_any_length),
         cmocka_unit_test(bad_options_are_refused_by_name),

@@ -84,7 +84,7 @@ enum { MOST = 4 * 32 * 64 };
 /* Whole blocks act layer by layer; single tokens act on all layers at once. */
 static void another_layers_rotation_never_changes_a_layer(void **state) {
     (void)state;
-    static const char *const policies[] = {"freqkv", "linear", "local", "streaming"};
+    static const char *const policies[] = {"freqkv", "linear", "local", "streaming", "lm-infinite"};
     static const double own[] = {100, 0};
     static float x[MOST], y[MOST];
     struct subject s = open_model();
@@ -103,7 +103,7 @@ static void another_layers_rotation_never_changes_a_layer(void **state) {
 
 static void the_order_of_rotations_changes_nothing(void **state) {
     (void)state;
-    static const char *const policies[] = {"freqkv", "linear", "local", "streaming"};
+    static const char *const policies[] = {"freqkv", "linear", "local", "streaming", "lm-infinite"};
     static const double differ[LAYERS] = {1000, 3}, partly[LAYERS] = {0, 50};
     static float x[MOST], y[MOST];
     struct subject s = open_model();
@@ -123,7 +123,7 @@ static void the_order_of_rotations_changes_nothing(void **state) {
 
 static void decoding_equals_prefill_where_layers_turn_differently(void **state) {
     (void)state;
-    static const char *const policies[] = {"freqkv", "linear", "local", "streaming"};
+    static const char *const policies[] = {"freqkv", "linear", "local", "streaming", "lm-infinite"};
     static const double differ[LAYERS] = {1000, 3}, partly[LAYERS] = {0, 50};
     static float x[MOST], y[MOST];
     struct subject s = open_model();

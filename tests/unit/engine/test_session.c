@@ -63,12 +63,13 @@ static float *run(struct fixture *f, struct fkv_policy_options p, const int32_t 
     return logits;
 }
 
-static const char *const windowed[] = {"freqkv", "linear", "local", "streaming"};
+static const char *const windowed[] = {"freqkv", "linear", "local", "streaming", "lm-infinite"};
+enum { WINDOWED = sizeof windowed / sizeof *windowed };
 
 static void up_to_the_window_every_policy_equals_full_attention_exactly(void **state) {
     struct fixture *f = *state;
     float *full = run(f, policy("full", 0, NULL), f->tokens, 100);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < WINDOWED; i++) {
         float *other = run(f, policy(windowed[i], TOKENS, "0.5"), f->tokens, 100);
         assert_memory_equal(full, other, sizeof(float) * TOKENS * VOCAB);
         free(other);
@@ -79,7 +80,7 @@ static void up_to_the_window_every_policy_equals_full_attention_exactly(void **s
 static void past_the_window_every_policy_differs_from_full_attention(void **state) {
     struct fixture *f = *state;
     float *full = run(f, policy("full", 0, NULL), f->tokens, 100);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < WINDOWED; i++) {
         float *other = run(f, policy(windowed[i], 64, "0.5"), f->tokens, 100);
         assert_memory_equal(full, other, sizeof(float) * 50 * VOCAB);
         double worst = 0;
@@ -93,7 +94,7 @@ static void past_the_window_every_policy_differs_from_full_attention(void **stat
 
 static void decoding_equals_prefill_and_the_block_size_changes_nothing(void **state) {
     struct fixture *f = *state;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < WINDOWED; i++)
         for (int window = 33; window <= 80; window += 47) {
             struct fkv_policy_options p = policy(windowed[i], window, "0.4");
             float *prefill = run(f, p, f->tokens, 128), *decode = run(f, p, f->tokens, 1);
@@ -109,7 +110,7 @@ static void the_future_never_changes_the_past(void **state) {
     int32_t other[TOKENS], change = test_between(70, 250);
     memcpy(other, f->tokens, sizeof other);
     for (int i = change; i < TOKENS; i++) other[i] = test_between(0, VOCAB - 1);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < WINDOWED; i++) {
         struct fkv_policy_options p = policy(windowed[i], 64, "0.5");
         float *a = run(f, p, f->tokens, 128), *b = run(f, p, other, 128);
         assert_arrays_close(b, a, (size_t)change * VOCAB, 0, 1e-6);
@@ -144,7 +145,7 @@ static void a_restored_session_goes_on_as_if_nothing_had_happened(void **state) 
     struct fixture *f = *state;
     float *first = malloc(sizeof(float) * TOKENS * VOCAB),
           *again = malloc(sizeof(float) * TOKENS * VOCAB);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < WINDOWED; i++) {
         int32_t at = test_between(1, 200), rest = TOKENS - at;
         struct fkv_session *s = open_session(f, policy(windowed[i], 48, "0.5"));
         struct fkv_snapshot *snapshot;
@@ -227,7 +228,7 @@ static void recent_slots_stay_uncompressed_and_rescaling_can_be_switched_off(voi
 
 static void a_decode_step_allocates_nothing(void **state) {
     struct fixture *f = *state;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < WINDOWED; i++) {
         struct fkv_session *s = open_session(f, policy(windowed[i], 48, "0.5"));
         float *logits = malloc(sizeof(float) * VOCAB);
         assert_ok(fkv_session_feed(s, f->tokens, 100, &err), err);
