@@ -38,16 +38,16 @@ struct fkv_policy_setup {
     const struct fkv_policy *policy;
     int32_t layers;
     int32_t kv_heads;
-    int32_t window;          /* N */
-    int32_t sinks;           /* S */
-    int32_t recent;          /* R: newest slots that an action leaves as they are */
-    int32_t compressible;    /* n = N - S - R */
-    int32_t capacity;        /* slots of storage per head */
-    int32_t most_seen;       /* slots that a query sees at most: N; INT32_MAX without a window */
-    int32_t trained_context; /* of the model, tokens */
-    int32_t prefill_block;   /* as in the options */
-    int64_t own[FKV_OWN_OPTIONS];                  /* values of policy->options, in their order */
-    const char *own_texts[FKV_OWN_OPTIONS];        /* the same of texts; borrowed */
+    int32_t window;                         /* N */
+    int32_t sinks;                          /* S */
+    int32_t recent;                         /* R: newest slots that an action leaves as they are */
+    int32_t compressible;                   /* n = N - S - R */
+    int32_t capacity;                       /* slots of storage per head */
+    int32_t most_seen;                      /* slots a query sees at most; INT32_MAX: all */
+    int32_t trained_context;                /* of the model, tokens */
+    int32_t prefill_block;                  /* as in the options */
+    int64_t own[FKV_OWN_OPTIONS];           /* values of policy->options, in their order */
+    const char *own_texts[FKV_OWN_OPTIONS]; /* the same of texts; borrowed */
     const struct fkv_operator_data *operator_data; /* NULL: none. Borrowed */
     bool mass_bias;    /* scores of slots get the log of how many tokens each stands for */
     char *own_text;    /* own options with their values, "recent=256 rescale=on mass-bias=off"; ""
@@ -136,9 +136,8 @@ struct fkv_policy {
     int32_t (*recent)(const struct fkv_policy_setup *setup);
 
     /* Checks the options further and sets capacity, and most_seen where it is not N. `max_tokens`:
-     * most tokens a session will see.
-     * How many of them come at once is not known here: the block must change neither memory nor
-     * counts. */
+     * most tokens a session will see. How many of them come at once is not known here: the block
+     * must change neither memory nor counts. */
     int (*prepare)(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err);
 
     /* How many tokens may be appended before the next view; 0: an action has to come first. */
