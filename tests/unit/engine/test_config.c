@@ -671,6 +671,35 @@ static void a_context_that_the_user_gives_replaces_the_configs(void **state) {
     assert_string_not_equal(c.sha256, whole.sha256);
 }
 
+static void a_scaling_that_the_user_gives_replaces_the_configs(void **state) {
+    (void)state;
+    static const struct {
+        const char *typed;
+        int32_t context;
+        bool by_length;
+    } cases[] = {{"linear:2.5", 1280, false}, {"yarn:4", 2048, false}, {"dynamic:4", 512, true}};
+    static const char *const others[] = {
+        "{}", "{\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8}}"};
+    struct fkv_error err = {0};
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+        const struct fkv_config own = parsed(others[i % 2]);
+        struct fkv_config c = own;
+        struct fkv_rope_scaling scaling;
+        assert_ok(fkv_rope_scaling_parse(cases[i / 2].typed, "-", &scaling, &err), err);
+        assert_ok(fkv_config_rescale(&c, &scaling, &err), err);
+        assert_int_equal(c.trained_context, cases[i / 2].context);
+        assert_int_equal(c.rotations[0].by_length, cases[i / 2].by_length);
+        assert_int_equal(c.rotations[0].original, 512);
+        assert_int_equal(strstr(c.rotations[0].scaling, "\"replaces\":\"linear\"") != NULL, i % 2);
+        assert_string_not_equal(c.sha256, own.sha256);
+    }
+    struct fkv_config c = parsed("{}");
+    const struct fkv_rope_scaling far = {fkv_rope_kind_find("yarn"), 1e6};
+    c.trained_context = 1 << 20;
+    assert_refused(fkv_config_rescale(&c, &far, &err), err,
+                   "expected a context of at most 1073741824, found 1048576 tokens times 1e+06");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_hash_tells_what_the_config_says),
@@ -703,6 +732,7 @@ int main(void) {
         cmocka_unit_test(text_that_is_no_config_is_refused),
         cmocka_unit_test(a_folder_without_config_is_named),
         cmocka_unit_test(a_context_that_the_user_gives_replaces_the_configs),
+        cmocka_unit_test(a_scaling_that_the_user_gives_replaces_the_configs),
     };
     return test_run(tests, NULL, NULL);
 }
