@@ -245,8 +245,8 @@ void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to) {
     if (!policy->takes_window && (o->window || o->sinks >= 0))
         fprintf(to, "note: policy %s has no window: --window and --sinks are not used\n",
                 policy->name);
-    if (policy->no_sinks && o->sinks >= 0)
-        fprintf(to, "note: policy %s keeps no sinks: --sinks is not used\n", policy->name);
+    if (policy->without_sinks && o->sinks >= 0)
+        fprintf(to, "note: policy %s has no sinks: --sinks is not used\n", policy->name);
     if (!policy->takes_ratio && o->gamma)
         fprintf(to, "note: policy %s keeps no ratio: --gamma is not used\n", policy->name);
 }

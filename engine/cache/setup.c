@@ -99,7 +99,7 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
                                        .gamma = NAN};
     setup->policy = fkv_policy_find(options->name, err);
     if (!setup->policy) return FKV_FAILED;
-    if (setup->policy->no_sinks) setup->sinks = 0;
+    if (setup->policy->without_sinks) setup->sinks = 0;
     if (set_own_options(options, setup, err) || set_layer_windows(config, setup, err)) goto failed;
     if (setup->policy->takes_ratio && resolve_ratios(options, config, setup, err)) goto failed;
     if (!setup->policy->takes_ratio && setup->policy->takes_window && check_window(setup, err))

@@ -122,7 +122,7 @@ const struct fkv_policy fkv_policy_lm_infinite = {
             "used.",
     .options = options,
     .takes_window = true,
-    .no_sinks = true,
+    .without_sinks = true,
     .evicts_every_token = true,
     .max_spans = 2,
     .prepare = prepare,

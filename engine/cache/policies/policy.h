@@ -118,7 +118,7 @@ struct fkv_policy {
 
     bool takes_window;   /* --window and --sinks: no query sees a distance of more than N, or more
                             than setup->most_seen slots */
-    bool no_sinks;       /* of these, --sinks is not used, and S is 0 */
+    bool without_sinks;  /* --sinks is not used, and S is 0 */
     bool takes_ratio;    /* --gamma: a head keeps setup->retained of its n compressible slots */
     bool maps_slots;     /* its actions have maps, which a session prepares when it opens */
     bool low_pass;       /* those keep the L lowest DCT coefficients of n slots */
