@@ -22,6 +22,7 @@ enum {
     OPT_TEXT_FIELD,
     OPT_MAX_DOCUMENTS,
     OPT_TRAINED_CONTEXT,
+    OPT_ROPE_SCALING,
     OPT_ADAPTER,
     OPT_COMPUTE,
     OPT_CACHE_DTYPE
@@ -32,6 +33,8 @@ static const struct argp_option engine_options[] = {
     {"model", FKV_LETTER_MODEL, "PATH", 0, "a Hugging Face folder or a .gguf file", 1},
     {"adapter", OPT_ADAPTER, "DIR", 0, "a LoRA adapter of PEFT, merged while loading", 1},
     {"trained-context", OPT_TRAINED_CONTEXT, "T", 0, "tokens (default: as the config says)", 1},
+    {"rope-scaling", OPT_ROPE_SCALING, "KIND:F", 0,
+     "linear, yarn or dynamic by a factor, in the place of the model's own", 1},
     {"text", FKV_LETTER_TEXT, "PATH...", 0,
      "text, a folder of .txt, rows of JSON (.jsonl), or - (standard input)", 1},
     {"text-format", OPT_TEXT_FORMAT, "TYPE", 0, "text or jsonl (default: by the file's name)", 1},
@@ -71,12 +74,17 @@ static void add_path(struct fkv_engine_options *o, int key, const char *path,
 
 static error_t parse_engine(int key, char *arg, struct argp_state *state) {
     struct fkv_engine_options *o = state->input;
+    struct fkv_error err;
     switch (key) {
     case FKV_LETTER_MODEL: o->model = arg; return 0;
     case OPT_ADAPTER: o->adapter = arg; return 0;
     case OPT_TRAINED_CONTEXT:
         o->trained_context =
             (int32_t)fkv_integer_option(state, arg, "--trained-context", 1, 1 << 30);
+        return 0;
+    case OPT_ROPE_SCALING:
+        if (fkv_rope_scaling_parse(arg, "--rope-scaling", &o->rope_scaling, &err))
+            argp_error(state, "%s", err.message);
         return 0;
     case FKV_LETTER_TEXT:
     case FKV_LETTER_TOKEN_IDS: add_path(o, key, arg, state); return 0;
@@ -155,12 +163,29 @@ static int open_tokenizer(const struct fkv_engine_options *o, struct fkv_engine 
 static void note_stretched_context(const struct fkv_engine_options *o, const struct fkv_config *c) {
     const struct fkv_rope *rope = &c->rotations[0];
     const double stretched = rope->factor * (rope->original ? rope->original : c->trained_context);
-    if (o->quiet || o->trained_context || stretched <= c->trained_context || rope->by_length)
+    if (o->quiet || o->trained_context || o->rope_scaling.kind || stretched <= c->trained_context ||
+        rope->by_length)
         return;
     fprintf(stderr,
             "note: rope_scaling is %s by %g; if the trained context of %d is the one from before "
             "it, give --trained-context %.0f\n",
             rope->kind, rope->factor, c->trained_context, stretched);
+}
+
+/* What --rope-scaling did to the model. */
+static void note_rescaled(const struct fkv_engine_options *o, const struct fkv_model *m) {
+    const struct fkv_config *own = fkv_checkpoint_config(m->checkpoint);
+    const char *replaced = fkv_rope_scaling_name(&own->rotations[0]);
+    if (!o->rope_scaling.kind || o->quiet) return;
+    const char *kind = m->config.rotations[0].kind;
+    if (m->config.rotations[0].by_length)
+        fprintf(stderr, "note: --rope-scaling: %s beyond the trained context of %d tokens", kind,
+                own->trained_context);
+    else
+        fprintf(stderr, "note: --rope-scaling: %s takes the trained context from %d to %d tokens",
+                kind, own->trained_context, m->config.trained_context);
+    if (replaced) fprintf(stderr, "; the model's own scaling, %s, is replaced", replaced);
+    fputc('\n', stderr);
 }
 
 void fkv_note_rotation(const struct fkv_engine_options *o, const struct fkv_config *c,
@@ -221,6 +246,7 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
     const struct fkv_model_options model = {.check_values = true,
                                             .adapter = o->adapter,
                                             .trained_context = o->trained_context,
+                                            .rope_scaling = o->rope_scaling,
                                             .expanded = o->compute == FKV_COMPUTE_F32    ? FKV_F32
                                                         : o->compute == FKV_COMPUTE_BF16 ? FKV_BF16
                                                                                          : FKV_F16};
@@ -239,6 +265,7 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
     if (!o->quiet && *fkv_checkpoint_note(engine->model->checkpoint))
         fprintf(stderr, "note: %s\n", fkv_checkpoint_note(engine->model->checkpoint));
     note_stretched_context(o, &engine->model->config);
+    note_rescaled(o, engine->model);
     note_adapter(o, engine->model);
     if (open_tokenizer(o, engine, err)) goto failed;
     return FKV_OK;

@@ -14,10 +14,11 @@
 #include "kernels/base/arguments.h"
 
 struct fkv_engine_options {
-    const char *model, *backend; /* backend: "auto" */
-    const char *adapter;         /* NULL: none */
-    int32_t trained_context;     /* 0: as the config says */
-    int device, threads;         /* threads 0: the cores it may use */
+    const char *model, *backend;          /* backend: "auto" */
+    const char *adapter;                  /* NULL: none */
+    int32_t trained_context;              /* 0: as the config says */
+    struct fkv_rope_scaling rope_scaling; /* a NULL kind: the model's own */
+    int device, threads;                  /* threads 0: the cores it may use */
     enum fkv_compute compute;
     enum fkv_dtype cache_dtype; /* where cache_dtype_given; ask fkv_engine_cache_dtype */
     bool cache_dtype_given;
@@ -39,9 +40,9 @@ void fkv_engine_options_default(struct fkv_engine_options *o);
  * and parse with ARGP_IN_ORDER, or `--text a.txt b.txt` does not work. A bad value ends the program
  * with FKV_EXIT_USAGE and a message, as argp does. */
 extern const struct argp
-    fkv_engine_argp; /* --model --adapter --trained-context --text --text-format --text-field
-                        --token-ids
-                        --token-dtype --max-documents --backend --device --threads --compute
+    fkv_engine_argp; /* --model --adapter --trained-context --rope-scaling --text
+                        --text-format --text-field --token-ids --token-dtype --max-documents
+                        --backend --device --threads --compute
                         --cache-dtype --batch --quiet --json */
 extern const struct argp
     fkv_policy_argp; /* --policy --window --sinks --gamma and the own options of every policy */

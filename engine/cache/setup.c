@@ -106,6 +106,7 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
     if (!setup->policy->takes_ratio && setup->policy->takes_window && check_window(setup, err))
         goto failed;
     setup->compressible = setup->window - setup->sinks - setup->recent;
+    setup->most_seen = setup->policy->takes_window ? setup->window : INT32_MAX;
     if (check_layers(setup, err)) goto failed;
     if (!setup->policy->prepare(setup, max_tokens, err) && !set_texts(setup, err)) return FKV_OK;
 failed:
@@ -133,8 +134,8 @@ static double within_window(double t, double window) {
 
 /* The same under the policy, by the mean period of its heads. */
 static double under_policy(const struct fkv_policy_setup *setup, double t) {
-    const double n = setup->window;
-    if (!setup->policy->takes_window || t <= n) return t * (t + 1) / 2;
+    const double n = setup->most_seen;
+    if (t <= n) return t * (t + 1) / 2;
     double fewest = n; /* that a query sees: after an action, with its own */
     if (setup->retained) {
         double period = 0;

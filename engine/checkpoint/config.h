@@ -74,5 +74,9 @@ int fkv_config_load(const char *directory, int32_t trained_context, struct fkv_c
  * gives. */
 int fkv_config_divide_frequencies(struct fkv_config *config, const float *divisors,
                                   struct fkv_error *err);
+/* Puts `scaling` in the place of the first rotation's own, from the trained context on, which
+ * becomes the longer one where the kind lengthens it. A rotation of sliding layers stays. */
+int fkv_config_rescale(struct fkv_config *config, const struct fkv_rope_scaling *scaling,
+                       struct fkv_error *err);
 
 #endif

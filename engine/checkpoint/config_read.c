@@ -329,6 +329,19 @@ int fkv_config_divide_frequencies(struct fkv_config *config, const float *diviso
     return hash_fields(config, err);
 }
 
+int fkv_config_rescale(struct fkv_config *c, const struct fkv_rope_scaling *scaling,
+                       struct fkv_error *err) {
+    const double context =
+        floor(c->trained_context * (scaling->kind->lengthens ? scaling->factor : 1));
+    if (context > FKV_MAX_CONTEXT)
+        return fkv_fail(err,
+                        "rope scaling: expected a context of at most %d, found %d tokens times %g",
+                        FKV_MAX_CONTEXT, c->trained_context, scaling->factor);
+    if (fkv_rope_rescale(&c->rotations[0], scaling, c->trained_context, err)) return FKV_FAILED;
+    c->trained_context = (int32_t)context;
+    return hash_fields(c, err);
+}
+
 bool fkv_config_rotates_by_length(const struct fkv_config *config) {
     for (int32_t r = 0; r < config->rotation_count; r++)
         if (config->rotations[r].by_length) return true;

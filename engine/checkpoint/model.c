@@ -380,6 +380,8 @@ static int load(struct fkv_model *m, const char *path, const struct fkv_model_op
         m->ops->info(m->backend, &info, err))
         return FKV_FAILED;
     *c = *fkv_checkpoint_config(m->checkpoint);
+    if (options->rope_scaling.kind && fkv_config_rescale(c, &options->rope_scaling, err))
+        return FKV_FAILED;
     name_model(path, m->name);
     if (options->adapter && open_adapter(m, options->adapter, err)) return FKV_FAILED;
     m->layers = calloc((size_t)c->layers, sizeof *m->layers);

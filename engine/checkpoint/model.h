@@ -42,8 +42,9 @@ struct fkv_model {
 struct fkv_model_options {
     bool check_values;       /* refuse weights with a NaN or an infinity; reads every weight once */
     int32_t trained_context; /* 0: as the config says */
-    enum fkv_dtype expanded; /* what a device holds of block formats */
-    const char *adapter;     /* the folder of a LoRA adapter, merged while loading; NULL: none */
+    struct fkv_rope_scaling rope_scaling; /* in the place of the config's; a NULL kind: none */
+    enum fkv_dtype expanded;              /* what a device holds of block formats */
+    const char *adapter; /* the folder of a LoRA adapter, merged while loading; NULL: none */
 };
 
 /* Opens the checkpoint `path`, a folder or a file, on `backend`, which must outlive the model. A

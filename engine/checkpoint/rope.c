@@ -10,6 +10,7 @@
 
 #include "engine/checkpoint/rope_kinds.h"
 #include "kernels/base/hash.h"
+#include "kernels/base/parse.h"
 #include "kernels/base/path.h"
 
 /* The object of a field for these layers, or NULL. *own: it is not for the other layers. */
@@ -122,6 +123,21 @@ static int count_channels(const char *where, double part, int32_t head_dim, int3
                     where, head_dim, part * head_dim);
 }
 
+/* The rotation of a kind, from its fields. */
+static int form(const struct fkv_rope_kind *kind, const struct fkv_rope_fields *f, double theta,
+                int32_t channels, struct fkv_rope *r, struct fkv_error *err) {
+    *r = (struct fkv_rope){.channels = channels,
+                           .theta = theta,
+                           .attention_factor = 1,
+                           .factor = 1,
+                           .by_length = kind->beyond != NULL,
+                           .scaling = "null"};
+    strcpy(r->kind, kind->name);
+    for (int i = 0; i < channels / 2; i++) r->inv_freq[i] = pow(theta, -2.0 * i / channels);
+    if (kind->read(f, r, err)) return FKV_FAILED;
+    return strcmp(r->kind, "default") ? keep_scaling_text(f->rope, f->scope, r, err) : FKV_OK;
+}
+
 /* rope: the object that describes the rotation, or NULL; own: see find_object. */
 static int read_found(const json_t *root, const char *where, const json_t *rope, const char *field,
                       bool own, const struct fkv_rope_defaults *defaults, struct fkv_rope *r,
@@ -129,6 +145,7 @@ static int read_found(const json_t *root, const char *where, const json_t *rope,
     const struct fkv_rope_kind *kind;
     char scope[FKV_PATH + 64]; /* a path and a field's name */
     double theta = defaults->theta, part = 1;
+    int32_t channels;
     snprintf(scope, sizeof scope, "%s: %s", where, field);
     const bool inner_theta = json_object_get(rope, "rope_theta");
     static const char *const theta_field[] = {"rope_theta", NULL};
@@ -141,20 +158,15 @@ static int read_found(const json_t *root, const char *where, const json_t *rope,
         (fkv_json_get_double(rope, scope, "rope_theta", false, 1, 1e15, &theta, err) ||
          fkv_json_get_double(rope, scope, "partial_rotary_factor", false, 0, 1e6, &part, err)))
         return FKV_FAILED;
-    *r = (struct fkv_rope){.theta = theta, .attention_factor = 1, .factor = 1, .scaling = "null"};
-    if (count_channels(where, part, defaults->head_dim, &r->channels, err) ||
+    if (count_channels(where, part, defaults->head_dim, &channels, err) ||
         find_kind(rope, scope, &kind, err))
         return FKV_FAILED;
-    strcpy(r->kind, kind->name);
-    r->by_length = kind->beyond != NULL;
-    for (int i = 0; i < r->channels / 2; i++) r->inv_freq[i] = pow(theta, -2.0 * i / r->channels);
     const struct fkv_rope_fields f = {.rope = rope,
                                       .scope = scope,
                                       .outer = own ? NULL : root,
                                       .where = where,
                                       .context = defaults->trained_context};
-    if (kind->read(&f, r, err)) return FKV_FAILED;
-    return strcmp(r->kind, "default") ? keep_scaling_text(rope, scope, r, err) : FKV_OK;
+    return form(kind, &f, theta, channels, r, err);
 }
 
 int fkv_rope_read(const json_t *root, const char *where, const struct fkv_rope_defaults *defaults,
@@ -166,6 +178,43 @@ int fkv_rope_read(const json_t *root, const char *where, const struct fkv_rope_d
                      ? find_rope_of_layers(root, where, defaults->layers, &rope, &field, &own, err)
                      : find_rope(root, where, &rope, &field, err);
     if (status == FKV_OK) status = read_found(root, where, rope, field, own, defaults, r, err);
+    json_decref(rope);
+    return status;
+}
+
+/* ---- another scaling ---- */
+
+int fkv_rope_scaling_parse(const char *text, const char *what, struct fkv_rope_scaling *scaling,
+                           struct fkv_error *err) {
+    char name[16], factor_of[64];
+    const char *factor = strchr(text, ':');
+    const size_t length = factor ? (size_t)(factor - text) : 0;
+    snprintf(name, sizeof name, "%.*s", length < sizeof name ? (int)length : 0, text);
+    scaling->kind = fkv_rope_kind_find(name);
+    if (!factor || !scaling->kind || !scaling->kind->by_factor)
+        return fkv_fail(err, "%s: expected linear:F, yarn:F or dynamic:F, found \"%s\"", what,
+                        text);
+    snprintf(factor_of, sizeof factor_of, "%s: factor of %s", what, name);
+    return fkv_parse_double(factor + 1, factor_of, 1, 1e6, &scaling->factor, err);
+}
+
+const char *fkv_rope_scaling_name(const struct fkv_rope *r) {
+    if (strcmp(r->kind, "default")) return r->kind;
+    return strcmp(r->scaling, "null") ? "divisors" : NULL;
+}
+
+int fkv_rope_rescale(struct fkv_rope *r, const struct fkv_rope_scaling *scaling, int32_t context,
+                     struct fkv_error *err) {
+    static const char where[] = "rope scaling";
+    const char *own = fkv_rope_scaling_name(r);
+    json_t *rope = json_pack("{s:s, s:f, s:i, s:s*}", "rope_type", scaling->kind->name, "factor",
+                             scaling->factor, "original_max_position_embeddings", (int)context,
+                             "replaces", own);
+    if (!rope) return fkv_fail(err, "%s: out of memory", where);
+    const struct fkv_rope_fields f = {
+        .rope = rope, .scope = where, .where = where, .context = context};
+    const int status = form(scaling->kind, &f, r->theta, r->channels, r, err);
+    r->original = context;
     json_decref(rope);
     return status;
 }

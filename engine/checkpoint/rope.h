@@ -5,6 +5,12 @@
 
 #include "engine/checkpoint/rope_kinds.h"
 
+/* The scaling that a user puts in the place of a checkpoint's own. */
+struct fkv_rope_scaling {
+    const struct fkv_rope_kind *kind; /* NULL: the checkpoint's own */
+    double factor;                    /* 1 or more */
+};
+
 /* What a rotation is read with. */
 struct fkv_rope_defaults {
     const char *layers; /* the kind of layers, where rope_parameters holds one object for each
@@ -18,6 +24,17 @@ struct fkv_rope_defaults {
  * not compute. */
 int fkv_rope_read(const json_t *root, const char *where, const struct fkv_rope_defaults *defaults,
                   struct fkv_rope *rope, struct fkv_error *err);
+/* Reads what a user typed, "linear:F", "yarn:F" or "dynamic:F"; `what` names the option in
+ * messages.
+ */
+int fkv_rope_scaling_parse(const char *text, const char *what, struct fkv_rope_scaling *scaling,
+                           struct fkv_error *err);
+/* Puts `scaling` in the place of the rotation's own: `context` is the length before it. The
+ * rotation's JSON is then what a config would say, and names the scaling that was `replaces`d. */
+int fkv_rope_rescale(struct fkv_rope *rope, const struct fkv_rope_scaling *scaling, int32_t context,
+                     struct fkv_error *err);
+/* The name of the rotation's scaling, for messages; NULL: it has none. */
+const char *fkv_rope_scaling_name(const struct fkv_rope *rope);
 /* Divides the frequencies by divisors [channels/2], a scaling that no formula gives. */
 int fkv_rope_divide(struct fkv_rope *rope, const float *divisors, struct fkv_error *err);
 

@@ -182,12 +182,12 @@ static void longrope_beyond(const struct fkv_rope *r, int64_t positions, double 
 }
 
 static const struct fkv_rope_kind kinds[] = {
-    {"default", read_default, NULL},
-    {"linear", read_linear, NULL},
-    {"dynamic", read_dynamic, dynamic_beyond},
-    {"yarn", read_yarn, NULL},
-    {"llama3", read_llama3, NULL},
-    {"longrope", read_longrope, longrope_beyond},
+    {"default", read_default, NULL, false, false},
+    {"linear", read_linear, NULL, true, true},
+    {"dynamic", read_dynamic, dynamic_beyond, true, false},
+    {"yarn", read_yarn, NULL, true, true},
+    {"llama3", read_llama3, NULL, false, false},
+    {"longrope", read_longrope, longrope_beyond, false, false},
 };
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 

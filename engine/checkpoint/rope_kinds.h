@@ -41,6 +41,8 @@ struct fkv_rope_kind {
     int (*read)(const struct fkv_rope_fields *f, struct fkv_rope *rope, struct fkv_error *err);
     /* Frequencies [channels/2] beyond rope->original positions; NULL: the same at every length. */
     void (*beyond)(const struct fkv_rope *rope, int64_t positions, double *inv_freq);
+    bool by_factor; /* a factor says all of it, so that a user may ask for it */
+    bool lengthens; /* it makes the trained context `factor` times as long */
 };
 
 /* NULL for a kind that we do not compute. */

@@ -35,14 +35,13 @@ struct sample {
  * One that selects at the end of blocks stands somewhere in one. */
 static void set_heads(struct fkv_session *s, int64_t token, int32_t rows) {
     const struct fkv_policy_setup *setup = &s->setup;
-    const bool windowed =
-        setup->policy->takes_window && !setup->policy->keeps_every_token && token > setup->window;
+    const bool windowed = !setup->policy->keeps_every_token && token > setup->most_seen;
     const int32_t block = setup->policy->select ? setup->prefill_block : 0;
     fkv_session_reset(s, FKV_ALL_SEQUENCES);
     for (int32_t i = 0; i < session_head_count(s); i++) {
         struct fkv_head *head = &s->heads[i];
         head->tokens = token;
-        head->slots = windowed ? setup->window : (int32_t)token;
+        head->slots = windowed ? setup->most_seen : (int32_t)token;
         const int32_t period =
             fkv_policy_period(setup, head->layer * setup->kv_heads + head->kv_head);
         if (windowed && period) head->slots -= rows % period;

@@ -21,10 +21,9 @@ static const struct fkv_policy *policy_of(const struct fkv_session *s,
 
 /* What counts of a head's slots: those that no query will see do not. */
 static int32_t held_slots(const struct fkv_session *s, const struct fkv_head *head, int32_t slots) {
-    const struct fkv_policy *policy = s->setup.policy;
     const int32_t window = s->setup.layer_windows[head->layer];
-    if (policy->choose && policy_of(s, head) == policy) return slots;
-    if (policy->takes_window && slots > s->setup.window) slots = s->setup.window;
+    if (s->setup.policy->keeps_every_token && policy_of(s, head) == s->setup.policy) return slots;
+    if (slots > s->setup.most_seen) slots = s->setup.most_seen;
     return window && slots > window ? window : slots;
 }
 
@@ -226,10 +225,10 @@ static void set_attend_item(struct fkv_session *s, const struct fkv_head *head, 
                                  .spans = most};
 }
 
-/* Of the next `count` tokens of a head, those that come when it has N already. */
-static int32_t tokens_beyond_window(const struct fkv_session *s, const struct fkv_head *head,
-                                    int32_t count) {
-    int64_t beyond = head->tokens + count - s->setup.window;
+/* Of the next `count` tokens of a head, those that drop another from view. */
+static int32_t tokens_that_evict(const struct fkv_session *s, const struct fkv_head *head,
+                                 int32_t count) {
+    const int64_t beyond = head->tokens + count - s->setup.most_seen;
     return beyond < 0 ? 0 : beyond < count ? (int32_t)beyond : count;
 }
 
@@ -258,7 +257,7 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
                                      .position = policy->position(&s->setup, head)};
         set_slots(s, head, head->slots + count);
         if (policy->evicts_every_token)
-            s->statistics.evictions += tokens_beyond_window(s, head, count);
+            s->statistics.evictions += tokens_that_evict(s, head, count);
         head->tokens += count;
         head->tokens_since += count;
         count_rounds(s, head, row, count);

@@ -109,11 +109,10 @@ struct head_cost {
     int32_t most_slots; /* in use and seen */
 };
 
-/* Within the policy's window, and the layer's own. */
+/* Of the head's slots those that a query sees, by the policy and by the layer's own window. */
 static int32_t seen_slots(const struct fkv_policy_setup *setup, const struct fkv_head *head) {
-    const bool full = setup->policy->takes_window && head->slots > setup->window;
-    const int32_t seen = full ? setup->window : head->slots,
-                  own = setup->layer_windows[head->layer];
+    const int32_t own = setup->layer_windows[head->layer],
+                  seen = head->slots < setup->most_seen ? head->slots : setup->most_seen;
     return own && own < seen ? own : seen;
 }
 

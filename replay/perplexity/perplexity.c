@@ -87,7 +87,7 @@ static int record_action(void *context, const struct fkv_tap_event *event, struc
  * and are not counted. */
 static void sort_actions(struct run *run, int32_t i, int32_t fed) {
     const struct fkv_policy_setup *setup = fkv_session_setup(run->session);
-    int32_t beyond = fed > setup->window ? fed - setup->window : 0;
+    int32_t beyond = fed > setup->most_seen ? fed - setup->most_seen : 0;
     run->evictions[i] = setup->policy->evicts_every_token ? beyond : run->round[i];
     run->since_eviction[i] = !setup->policy->evicts_every_token ? run->since[i] : beyond ? 1 : fed;
     if (!setup->policy->counts_compressions) run->round[i] = 0, run->since[i] = fed;

@@ -23,6 +23,14 @@ LLAMA2_7B = {
     "rms_norm_eps": 1e-5,
     "torch_dtype": "float16",
 }
+# Of runs that count what `cost` says.
+POLICIES = (
+    ("full",),
+    ("freqkv", "--gamma", "0.3"),
+    ("local",),
+    ("streaming",),
+    ("lm-infinite", "--global", "7"),
+)
 # FreqKV (arXiv 2505.00570), TFLOPs by tokens: table 4, then table 6.
 TABLE_4 = {
     None: {4096: 62.93, 6144: 101.00, 8192: 143.46},
@@ -209,7 +217,7 @@ def check_sliding_runs(tools, folder):
     ids = folder / "ids.bin"
     ids.write_bytes(bytes(b for i in range(64) for b in (3 + i * 37 % 90, 0)))
     files = ("--model", model, "--token-ids", ids, "--token-dtype", "uint16", "--quiet", "--json")
-    for policy in (("full",), ("freqkv", "--gamma", "0.3"), ("local",), ("streaming",)):
+    for policy in POLICIES:
         options = ("--tokens", 64, "--window", 20, "--sinks", 2, "--policy", *policy)
         done = tools.call("ppl", *files, "--cache-dtype", "bf16", *options)
         check(f"run {policy}", done.returncode == 0, done.stderr)
@@ -222,7 +230,7 @@ def check_sliding_runs(tools, folder):
 
 def check_runs(tools, model, text):
     """Compressions and bytes of the cache are those that a run counts."""
-    for policy in (("full",), ("freqkv", "--gamma", "0.3"), ("local",), ("streaming",)):
+    for policy in POLICIES:
         options = ("--tokens", 700, "--window", 128, "--policy", *policy)
         files = ("--model", model, "--text", text, "--quiet", "--json", "--cache-dtype", "bf16")
         run = json.loads(tools.call("ppl", *files, *options).stdout)

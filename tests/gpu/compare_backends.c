@@ -388,8 +388,8 @@ int main(int argc, char **argv) {
     printf("%s, %d tokens, window %d; %s\n", sides[1].model->name, o.tokens, window,
            t.exact ? "largest differences" : "relative root mean squares");
 
-    static const char *const policies[] = {"full", "freqkv", "streaming"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const policies[] = {"full", "freqkv", "streaming", "lm-infinite"};
+    for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
         compare_sides(sides, policies[i], i ? window : 0, tokens, o.tokens, t);
         check_blocks(&sides[1], policies[i], i ? window : 0, tokens, o.tokens, t);
         check_batch(&sides[1], policies[i], i ? window : 0, tokens, o.tokens, t);

@@ -47,6 +47,7 @@ struct fkv_policy_setup {
     int32_t chunk;                          /* tokens of a chunk that queries choose; 0: they do
                                                not choose */
     int32_t max_spans;                      /* of a view: the policy's, or set by `prepare` */
+    int32_t most_seen;                      /* slots a query sees at most; INT32_MAX: all */
     int32_t trained_context;                /* of the model, tokens */
     int32_t prefill_block;                  /* as in the options */
     int64_t own[FKV_OWN_OPTIONS];           /* values of policy->options, in their order */
@@ -128,8 +129,8 @@ struct fkv_policy {
                          of positions, where paper and code differ, defaults */
     const struct fkv_policy_option *options; /* its own; a NULL name ends them; NULL: none */
 
-    bool takes_window;   /* --window and --sinks: no query sees more than N slots or a position past
-                            them */
+    bool takes_window;   /* --window and --sinks: no query sees a distance of more than N, or more
+                            than setup->most_seen slots */
     bool without_sinks;  /* --sinks is not used, and S is 0 */
     bool takes_ratio;    /* --gamma: a head keeps setup->retained of its n compressible slots */
     bool maps_slots;     /* its actions have maps, which a session prepares when it opens */
@@ -148,9 +149,9 @@ struct fkv_policy {
     /* Slots that actions leave as they are (R), from setup->own; NULL: none. */
     int32_t (*recent)(const struct fkv_policy_setup *setup);
 
-    /* Checks the options further and sets capacity. `max_tokens`: most tokens a session will see.
-     * How many of them come at once is not known here: the block must change neither memory nor
-     * counts. */
+    /* Checks the options further and sets capacity, and most_seen where it is not N. `max_tokens`:
+     * most tokens a session will see. How many of them come at once is not known here: the block
+     * must change neither memory nor counts. */
     int (*prepare)(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err);
 
     /* How many tokens may be appended before the next view; 0: an action has to come first. */

@@ -27,7 +27,8 @@ static inline void close_fixture(struct fixture *f) {
     free(f);
 }
 
-static const char *const policies[] = {"full", "freqkv", "local", "streaming"};
+static const char *const policies[] = {"full", "freqkv", "local", "streaming", "lm-infinite"};
+enum { POLICIES = sizeof policies / sizeof *policies };
 
 static inline struct fkv_session *open_session(struct fixture *f, const char *policy,
                                                int32_t window, int32_t sequences) {

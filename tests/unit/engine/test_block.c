@@ -107,11 +107,12 @@ TEST(a_device_with_little_memory_is_fed_fewer_rows) {
 }
 
 TEST(what_a_policy_stores_does_not_depend_on_the_block) {
-    static const char *const policies[] = {"full", "freqkv", "linear", "local", "streaming"};
+    static const char *const policies[] = {"full",  "freqkv",    "linear",
+                                           "local", "streaming", "lm-infinite"};
     enum { TOKENS = 700 };
     int32_t tokens[TOKENS];
     for (int i = 0; i < TOKENS; i++) tokens[i] = test_between(3, engine.model->config.vocab - 1);
-    for (int p = 0; p < 4; p++) {
+    for (size_t p = 0; p < sizeof policies / sizeof *policies; p++) {
         struct fkv_session_statistics first = {0};
         const struct fkv_policy_options policy = {
             .name = policies[p], .window = test_between(24, 80), .sinks = test_between(0, 4)};

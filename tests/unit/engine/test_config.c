@@ -281,3 +281,30 @@ TEST(a_context_that_the_user_gives_replaces_the_configs) {
                         sizeof c.rotations[0].inv_freq); /* by the config's */
     assert_string_not_equal(c.sha256, whole.sha256);
 }
+
+TEST(a_scaling_that_the_user_gives_replaces_the_configs) {
+    static const struct {
+        const char *typed;
+        int32_t context;
+        bool by_length;
+    } cases[] = {{"linear:2.5", 1280, false}, {"yarn:4", 2048, false}, {"dynamic:4", 512, true}};
+    static const char *const others[] = {
+        "{}", "{\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8}}"};
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+        const struct fkv_config own = parsed(others[i % 2]);
+        struct fkv_config c = own;
+        struct fkv_rope_scaling scaling;
+        assert_ok(fkv_rope_scaling_parse(cases[i / 2].typed, "-", &scaling, &err));
+        assert_ok(fkv_config_rescale(&c, &scaling, &err));
+        assert_int_equal(c.trained_context, cases[i / 2].context);
+        assert_int_equal(c.rotations[0].by_length, cases[i / 2].by_length);
+        assert_int_equal(c.rotations[0].original, 512);
+        assert_int_equal(strstr(c.rotations[0].scaling, "\"replaces\":\"linear\"") != NULL, i % 2);
+        assert_string_not_equal(c.sha256, own.sha256);
+    }
+    struct fkv_config c = parsed("{}");
+    const struct fkv_rope_scaling far = {fkv_rope_kind_find("yarn"), 1e6};
+    c.trained_context = 1 << 20;
+    assert_refused(fkv_config_rescale(&c, &far, &err),
+                   "expected a context of at most 1073741824, found 1048576 tokens times 1e+06");
+}

@@ -29,6 +29,20 @@ TEST(defaults_are_the_trained_context_four_sinks_and_one_half) {
     fkv_policy_setup_free(&s);
 }
 
+TEST(lm_infinite_shows_its_first_tokens_on_top_of_the_window) {
+    struct fkv_policy_setup s;
+    assert_ok(setup_of("lm-infinite", 0, -1, 0, NULL, &s));
+    assert_int_equal(s.most_seen, 512 + 10);
+    assert_int_equal(s.capacity, 522 + 256);
+    assert_int_equal(s.sinks, 0);
+    fkv_policy_setup_free(&s);
+    assert_ok(setup_of("lm-infinite", 1 << 20, 4, 0, NULL, &s));
+    assert_int_equal(s.capacity, (1 << 20) + 10 + 512);
+    fkv_policy_setup_free(&s);
+    assert_ok(setup_of("lm-infinite", 3, 4, 0, NULL, &s)); /* no sinks take it up */
+    fkv_policy_setup_free(&s);
+}
+
 TEST(retained_slots_are_floored_with_a_hair_of_tolerance) {
     assert_int_equal(fkv_retained(0.5, 4092), 2046);
     assert_int_equal(fkv_retained(0.29, 100), 29); /* 0.29 * 100 is 28.999999999999996 */
@@ -68,8 +82,8 @@ TEST_IN_FOLDER(a_table_is_read_from_a_path_of_any_length) {
 TEST(bad_options_are_refused_by_name) {
     struct fkv_policy_setup s;
     assert_refused(setup_of("best", 64, 4, 0, NULL, &s),
-                   "expected one of full, freqkv, linear, local, streaming, snapkv, pyramidkv, "
-                   "h2o, keydiff, knorm, longheads, found \"best\"");
+                   "expected one of full, freqkv, linear, local, streaming, lm-infinite, snapkv, "
+                   "pyramidkv, h2o, keydiff, knorm, longheads, found \"best\"");
     assert_refused(setup_of("freqkv", 4, 4, 0, NULL, &s),
                    "--window: expected more than the 4 sinks, found 4");
     assert_refused(setup_of("streaming", 3, 4, 0, NULL, &s), "--window");

@@ -61,6 +61,89 @@ TEST(frequencies_equal_those_of_transformers_at_every_length) {
     json_decref(cases);
 }
 
+/* ---- another scaling ---- */
+
+/* Has the case no more than a kind, a factor, and a context as the command line would give it? */
+static bool is_by_factor(const json_t *rope) {
+    static const char *const plain[] = {"rope_type", "rope_theta", "factor",
+                                        "original_max_position_embeddings",
+                                        "partial_rotary_factor"};
+    const char *field;
+    json_t *value;
+    const struct fkv_rope_kind *kind =
+        fkv_rope_kind_find(json_string_value(json_object_get(rope, "rope_type")));
+    json_object_foreach((json_t *)rope, field, value) {
+        size_t i = 0;
+        while (i < sizeof plain / sizeof *plain && strcmp(field, plain[i])) i++;
+        if (i == sizeof plain / sizeof *plain || json_is_null(value)) return false;
+    }
+    return kind->by_factor;
+}
+
+/* Of a rotation that a GGUF file's divisors had scaled before. */
+static void rescale_case(const json_t *c) {
+    struct fkv_rope found, wanted;
+    struct fkv_rope_scaling scaling;
+    const json_t *config = json_object_get(c, "config"),
+                 *rope = json_object_get(config, "rope_parameters"),
+                 *original = json_object_get(rope, "original_max_position_embeddings"),
+                 *context = json_object_get(c, "context"),
+                 *part = json_object_get(rope, "partial_rotary_factor");
+    const struct fkv_rope_defaults defaults = {
+        .theta = 10000,
+        .head_dim = (int32_t)json_integer_value(json_object_get(c, "head_dim")),
+        .trained_context = (int32_t)json_integer_value(context)};
+    char typed[64];
+    json_t *plain = json_pack("{s:O, s:f}", "rope_theta", json_object_get(rope, "rope_theta"),
+                              "partial_rotary_factor", part ? json_number_value(part) : 1.0);
+    float divisors[FKV_MAX_HEAD_DIM / 2];
+    for (int i = 0; i < FKV_MAX_HEAD_DIM / 2; i++) divisors[i] = 1 + (float)i;
+    snprintf(typed, sizeof typed, "%s:%.17g", json_string_value(json_object_get(rope, "rope_type")),
+             json_number_value(json_object_get(rope, "factor")));
+    assert_ok(fkv_rope_read(config, "config", &defaults, &wanted, &err));
+    assert_ok(fkv_rope_read(plain, "config", &defaults, &found, &err));
+    json_decref(plain);
+    assert_ok(fkv_rope_divide(&found, divisors, &err));
+    assert_ok(fkv_rope_scaling_parse(typed, "--rope-scaling", &scaling, &err));
+    assert_ok(fkv_rope_rescale(&found, &scaling,
+                               (int32_t)json_integer_value(original ? original : context), &err));
+    assert_close(found.attention_factor, wanted.attention_factor, 0, 0);
+    assert_non_null(strstr(found.scaling, "\"replaces\":\"divisors\""));
+    for (int64_t positions = 1; positions < 100000; positions *= 7) {
+        double x[FKV_MAX_HEAD_DIM / 2], y[FKV_MAX_HEAD_DIM / 2];
+        fkv_rope_frequencies(&found, positions, x);
+        fkv_rope_frequencies(&wanted, positions, y);
+        assert_memory_equal(x, y, (size_t)wanted.channels / 2 * sizeof *x);
+    }
+}
+
+TEST(a_scaling_of_the_users_is_what_a_config_with_it_says) {
+    int compared = 0;
+    json_t *cases = fkv_json_load("tests/golden/rope.json", 1 << 20, &err);
+    if (!cases) fail_msg("%s", err.message);
+    for (size_t i = 0; i < json_array_size(cases); i++) {
+        const json_t *c = json_array_get(cases, i);
+        const json_t *rope = json_object_get(json_object_get(c, "config"), "rope_parameters");
+        if (is_by_factor(rope)) rescale_case(c), compared++;
+    }
+    assert_true(compared >= 7);
+    json_decref(cases);
+}
+
+TEST(a_scaling_that_a_factor_does_not_say_is_refused) {
+    static const char *const typed[] = {"",           "yarn",
+                                        "yarn:",      "yarn:0.99",
+                                        ":2",         "ntk:2",
+                                        "default:1",  "llama3:8",
+                                        "yarn:x",     "linear:-2",
+                                        "linear:nan", "dynamic:inf",
+                                        "yarn:2x",    "a_name_of_more_than_sixteen_letters:2"};
+    struct fkv_rope_scaling scaling;
+    for (size_t i = 0; i < sizeof typed / sizeof *typed; i++)
+        assert_refused(fkv_rope_scaling_parse(typed[i], "--rope-scaling", &scaling, &err),
+                       "--rope-scaling: ");
+}
+
 /* ---- properties ---- */
 
 TEST(both_spellings_and_both_names_of_the_kind_are_one) {

@@ -76,13 +76,12 @@ static size_t run(const struct subject *s, const char *policy, const double thet
 }
 
 enum { MOST = 4 * 32 * 64 };
-static const char *const policies[] = {"freqkv", "linear", "local", "streaming"};
-static const double differing[][LAYERS] = {{1000, 3}, {0, 50}};
-static float x[MOST], y[MOST];
 
 /* Whole blocks act layer by layer; single tokens act on all layers at once. */
 TEST(another_layers_rotation_never_changes_a_layer) {
+    static const char *const policies[] = {"freqkv", "linear", "local", "streaming", "lm-infinite"};
     static const double own[] = {100, 0};
+    static float x[MOST], y[MOST];
     struct subject s = open_model();
     for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++)
         for (int which = 0; which < 2; which++)
@@ -98,11 +97,14 @@ TEST(another_layers_rotation_never_changes_a_layer) {
 }
 
 TEST(the_order_of_rotations_changes_nothing) {
+    static const char *const policies[] = {"freqkv", "linear", "local", "streaming", "lm-infinite"};
+    static const double differ[LAYERS] = {1000, 3}, partly[LAYERS] = {0, 50};
+    static float x[MOST], y[MOST];
     struct subject s = open_model();
     for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++)
         for (int32_t layer = 0; layer < LAYERS; layer++)
             for (int which = 0; which < 2; which++) {
-                const double *thetas = differing[which];
+                const double *thetas = which ? partly : differ;
                 const int32_t block = test_between(1, TOKENS);
                 const size_t n = run(&s, policies[i], thetas, block, layer, x);
                 reversed = true;
@@ -114,11 +116,14 @@ TEST(the_order_of_rotations_changes_nothing) {
 }
 
 TEST(decoding_equals_prefill_where_layers_turn_differently) {
+    static const char *const policies[] = {"freqkv", "linear", "local", "streaming", "lm-infinite"};
+    static const double differ[LAYERS] = {1000, 3}, partly[LAYERS] = {0, 50};
+    static float x[MOST], y[MOST];
     struct subject s = open_model();
     for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++)
         for (int32_t layer = 0; layer < LAYERS; layer++)
             for (int which = 0; which < 2; which++) {
-                const double *thetas = differing[which];
+                const double *thetas = which ? partly : differ;
                 const size_t n = run(&s, policies[i], thetas, 1, layer, x),
                              m = run(&s, policies[i], thetas, TOKENS, layer, y);
                 assert_int_equal(n, m);

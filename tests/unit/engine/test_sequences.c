@@ -51,7 +51,7 @@ static void compare_rows(struct fkv_session *together, int32_t row, struct fkv_s
 
 TEST(sequences_side_by_side_equal_each_alone) {
     struct fixture *f = *state;
-    for (int p = 0; p < 4; p++) {
+    for (int p = 0; p < POLICIES; p++) {
         int32_t window = test_between(20, 70), counts[SEQUENCES];
         struct fkv_session *together = open_session(f, policies[p], window, SEQUENCES),
                            *alone[SEQUENCES];
@@ -110,7 +110,7 @@ TEST(heads_are_numbered_by_layer_then_sequence_then_head) {
 
 TEST(a_snapshot_holds_all_sequences) {
     struct fixture *f = *state;
-    for (int p = 0; p < rounds(4, 2); p++) {
+    for (int p = 0; p < rounds(POLICIES, 2); p++) {
         struct fkv_session *s = open_session(f, policies[p], 33, SEQUENCES);
         struct fkv_snapshot *snapshot;
         struct fkv_feed feeds[SEQUENCES];

@@ -61,12 +61,13 @@ static float *run(struct fixture *f, struct fkv_policy_options p, const int32_t 
     return logits;
 }
 
-static const char *const windowed[] = {"freqkv", "linear", "local", "streaming"};
+static const char *const windowed[] = {"freqkv", "linear", "local", "streaming", "lm-infinite"};
+enum { WINDOWED = sizeof windowed / sizeof *windowed };
 
 TEST(up_to_the_window_every_policy_equals_full_attention_exactly) {
     struct fixture *f = *state;
     float *full = run(f, policy("full", 0, NULL), f->tokens, 100);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < WINDOWED; i++) {
         float *other = run(f, policy(windowed[i], TOKENS, "0.5"), f->tokens, 100);
         assert_memory_equal(full, other, sizeof(float) * TOKENS * VOCAB);
         free(other);
@@ -77,7 +78,7 @@ TEST(up_to_the_window_every_policy_equals_full_attention_exactly) {
 TEST(past_the_window_every_policy_differs_from_full_attention) {
     struct fixture *f = *state;
     float *full = run(f, policy("full", 0, NULL), f->tokens, 100);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < WINDOWED; i++) {
         float *other = run(f, policy(windowed[i], 64, "0.5"), f->tokens, 100);
         assert_memory_equal(full, other, sizeof(float) * 50 * VOCAB);
         double worst = 0;
@@ -91,7 +92,7 @@ TEST(past_the_window_every_policy_differs_from_full_attention) {
 
 TEST(decoding_equals_prefill_and_the_block_size_changes_nothing) {
     struct fixture *f = *state;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < WINDOWED; i++)
         for (int window = 33; window <= 80; window += 47) {
             struct fkv_policy_options p = policy(windowed[i], window, "0.4");
             float *prefill = run(f, p, f->tokens, 128), *decode = run(f, p, f->tokens, 1);
@@ -107,7 +108,7 @@ TEST(the_future_never_changes_the_past) {
     int32_t other[TOKENS], change = test_between(70, 250);
     memcpy(other, f->tokens, sizeof other);
     for (int i = change; i < TOKENS; i++) other[i] = test_between(0, VOCAB - 1);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < WINDOWED; i++) {
         struct fkv_policy_options p = policy(windowed[i], 64, "0.5");
         float *a = run(f, p, f->tokens, 128), *b = run(f, p, other, 128);
         assert_arrays_close(b, a, (size_t)change * VOCAB, 0, 1e-6);
@@ -142,7 +143,7 @@ TEST(a_restored_session_goes_on_as_if_nothing_had_happened) {
     struct fixture *f = *state;
     float *first = malloc(sizeof(float) * TOKENS * VOCAB),
           *again = malloc(sizeof(float) * TOKENS * VOCAB);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < WINDOWED; i++) {
         int32_t at = test_between(1, 200), rest = TOKENS - at;
         struct fkv_session *s = open_session(f, policy(windowed[i], 48, "0.5"));
         struct fkv_snapshot *snapshot;
@@ -223,7 +224,7 @@ TEST(recent_slots_stay_uncompressed_and_rescaling_can_be_switched_off) {
 
 TEST(a_decode_step_allocates_nothing) {
     struct fixture *f = *state;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < WINDOWED; i++) {
         struct fkv_session *s = open_session(f, policy(windowed[i], 48, "0.5"));
         float *logits = malloc(sizeof(float) * VOCAB);
         assert_ok(fkv_session_feed(s, f->tokens, 100, &err));

@@ -73,7 +73,7 @@ static void feed(const char *policy, int window, int block, bool tapped, struct 
     fkv_session_close(s);
 }
 
-static const char *const policies[] = {"freqkv", "linear", "local", "streaming"};
+static const char *const policies[] = {"freqkv", "linear", "local", "streaming", "lm-infinite"};
 enum { POLICIES = sizeof policies / sizeof policies[0] };
 
 /* Keys of layer 1 are made of what layer 0 gave, which no policy touches; from layer 1 on they

@@ -138,13 +138,12 @@ static int tear_down(void **state) {
 
 TEST(what_is_due_before_a_feed_is_one_call_for_all_layers_and_sequences) {
     struct fixture *f = *state;
-    for (int p = 1; p < rounds(4, 3); p++) {
+    for (int p = 1; p < rounds(POLICIES, 3); p++) {
         struct fkv_session *s = open_session(f, policies[p], 24, SEQUENCES);
         const int32_t fill[SEQUENCES] = {24, 24, 24}, one[SEQUENCES] = {1, 1, 1};
         struct fkv_feed feeds[SEQUENCES];
         feed_some(f, s, fill, feeds);
-        const int32_t left =
-            fkv_session_setup(s)->capacity - 24; /* streaming has room for some more */
+        const int32_t left = fkv_session_setup(s)->capacity - 24; /* some have storage for more */
         for (int i = 0; i < left; i++) feed_some(f, s, one, feeds);
         seen.compresses = seen.gathers = seen.heads_acting = 0;
         feed_some(f, s, one, feeds);
@@ -157,7 +156,7 @@ TEST(what_is_due_before_a_feed_is_one_call_for_all_layers_and_sequences) {
 
 TEST(decode_steps_have_one_shape_and_allocate_nothing) {
     struct fixture *f = *state;
-    for (int p = 0; p < 4; p++) {
+    for (int p = 0; p < POLICIES; p++) {
         struct fkv_session *s = open_session(f, policies[p], 40, SEQUENCES);
         const int32_t ragged[SEQUENCES] = {38, 3, 20}, one[SEQUENCES] = {1, 1, 1},
                       two[SEQUENCES] = {1, 0, 1};

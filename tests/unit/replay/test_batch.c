@@ -103,7 +103,9 @@ static void assert_runs_close(const struct one_run *found, const struct one_run 
     assert_agreement(found, expected);
 }
 
-static const char *const policies[] = {"full", "freqkv", "linear", "local", "streaming"};
+static const char *const policies[] = {"full",  "freqkv",    "linear",
+                                       "local", "streaming", "lm-infinite"};
+enum { POLICIES = sizeof policies / sizeof *policies };
 
 static struct fkv_policy_options random_policy(const char *name) {
     return (struct fkv_policy_options){
@@ -114,7 +116,7 @@ static struct fkv_policy_options random_policy(const char *name) {
  * passes. */
 static void assert_any_batch_agrees(const char *protocol, const struct fkv_corpus *corpus,
                                     int64_t tokens_option) {
-    for (int p = 0; p < 4; p++) {
+    for (int p = 0; p < POLICIES; p++) {
         const int32_t batches[] = {2, 5, 1000};
         struct fkv_policy_options policy = random_policy(policies[p]);
         struct one_run alone, together;
@@ -181,7 +183,7 @@ TEST(the_block_changes_no_number_beyond_rounding) {
         documents[d] = (struct fkv_corpus_document){
             .name = "random", .text_sha256 = "00", .offset = d * LONG, .count = d ? SHORT : LONG};
     const struct fkv_corpus corpus = {many, LONG + SHORT, documents, 2, NULL};
-    for (int p = 0; p < 4; p++) {
+    for (int p = 0; p < POLICIES; p++) {
         struct fkv_policy_options policy = random_policy(policies[p]);
         const int32_t lanes = test_between(1, 2);
         struct one_run host, device;
@@ -287,7 +289,7 @@ TEST(continuations_do_not_depend_on_the_batch) {
         alone[p] =
             (struct fkv_generation){.prompt = tokens + p, .prompt_count = test_between(1, 100)};
     for (int i = 0; i < 200; i++) tokens[i] = test_between(3, engine.model->config.vocab - 1);
-    for (int turn = 0; turn < 4; turn++) {
+    for (int turn = 0; turn < POLICIES; turn++) {
         const int32_t batches[] = {2, 3, PROMPTS, 20};
         struct fkv_policy_options policy = random_policy(policies[turn]);
         const struct fkv_generation_options how = {.tokens = GENERATED,
