@@ -38,9 +38,11 @@ int fkv_tpl_bind(struct fkv_tpl_run *r, const char *what, struct fkv_tpl_argumen
     for (int i = 0; i < arguments->count; i++) {
         const char *name = arguments->names[i];
         const int at = name ? index_of(names, name) : word(names, i, &length) ? i : -1;
-        if (at < 0 || given[at])
+        if (at < 0 || given[at]) {
+            fkv_tpl_arguments_free(&bound);
             return FKV_TPL_REFUSE(r, "%.80s: expected the arguments (%s), found %s%.80s", what,
                                   names, name ? "" : "more", name ? name : "");
+        }
         given[at] = true;
         bound.at[at] = arguments->at[i];
         arguments->at[i] = (struct fkv_tpl_value){0};

@@ -9,6 +9,16 @@
 
 enum { PROMPTS = 5, TOKENS = 6 };
 
+/* Adds a prompt of a text; `id` may be NULL. */
+static void add_prompt(struct fkv_prompts *p, const char *text, json_t *id) {
+    struct fkv_prompt_reader reader = {.tokenizer = engine.tokenizer,
+                                       .vocab = engine.model->config.vocab};
+    struct fkv_error err = {0};
+    json_t *row = json_pack("{s:s, s:O*}", "prompt", text, "id", id);
+    assert_ok(fkv_prompts_add(p, &reader, row, "test", &err), err);
+    json_decref(row);
+}
+
 struct lines {
     struct fkv_prompts prompts;
     struct fkv_policy_setup setup;
@@ -33,9 +43,7 @@ static void make_lines(struct lines *l) {
                                      .temperature = 0.8};
     for (int i = 0; i < PROMPTS; i++) {
         json_t *id = i % 2 ? json_integer(i) : NULL;
-        assert_ok(fkv_prompts_add(&l->prompts, engine.tokenizer, engine.model->config.vocab,
-                                  texts[i], id, "test", &err),
-                  err);
+        add_prompt(&l->prompts, texts[i], id);
         json_decref(id);
     }
     for (size_t i = 0; i < PROMPTS; i++) {
@@ -410,10 +418,7 @@ static void prompts_are_told_apart_by_text_id_and_order(void **state) {
         struct fkv_prompts p = {0};
         struct fkv_error err = {0};
         json_t *id = i == 3 ? json_integer(1) : NULL;
-        for (int k = 0; k < 2; k++)
-            assert_ok(fkv_prompts_add(&p, engine.tokenizer, engine.model->config.vocab, texts[i][k],
-                                      k ? id : NULL, "test", &err),
-                      err);
+        for (int k = 0; k < 2; k++) add_prompt(&p, texts[i][k], k ? id : NULL);
         assert_ok(fkv_prompts_sha256(&p, hashes[i], &err), err);
         for (int k = 0; k < i; k++) assert_string_not_equal(hashes[k], hashes[i]);
         json_decref(id);
