@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "engine/checkpoint/gguf.h"
-#include "engine/text/template/template.h"
+#include "engine/text/template.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/json.h"
 #include "kernels/base/path.h"

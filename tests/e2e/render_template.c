@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/text/template/template.h"
+#include "engine/text/template.h"
 #include "kernels/base/json.h"
 
 static json_t *render(const json_t *task, struct fkv_error *err) {

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/text/template/template.h"
+#include "engine/text/template.h"
 #include "kernels/base/json.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);

@@ -23,57 +23,160 @@ CASES = [
     "{{ 'a' ~ 1 ~ none ~ true ~ missing }}|",
     "{{ 1 + 2 * 3 - 4 // 3 % 2 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 % -3 }}",
     "{{ 'a' + 'b' 'c' }} {{ \"it's\" }} {{ 'a\\n\\t\\\\\\'\\x41\\u00e9\\q' }}",
-    "{{ 1 == 1.0 }} {{ true == 1 }} {{ 'a' < 'b' }} {{ 1 < 2 < 3 }} {{ 1 < 3 < 2 }} {{ 'é' > 'z' }}",
-    "{{ 'b' in 'abc' }} {{ 'role' in m[0] }} {{ 3 in [1, 2] }} {{ 3 not in (1, 2) }} {{ not 'x' in 'y' }}",
+    (
+        "{{ 1 == 1.0 }} {{ true == 1 }} {{ 'a' < 'b' }} {{ 1 < 2 < 3 }} {{ 1 < 3 < 2 }} {{ "
+        "'é' > 'z' }}"
+    ),
+    (
+        "{{ 'b' in 'abc' }} {{ 'role' in m[0] }} {{ 3 in [1, 2] }} {{ 3 not in (1, 2) }} {{ "
+        "not 'x' in 'y' }}"
+    ),
     "{{ 1 if true else 2 }}{{ 1 if false }}{{ 'a' if m else 'b' if n else 'c' }}",
     "{{ true and 'x' or 'y' }} {{ false or 0 or 'z' }} {{ not true and false }} {{ none and 1 }}",
-    "{{ m[0].role }} {{ m[0]['content'] }} {{ m[-1].role }} {{ m[9] is defined }} {{ m[0].nothing }}|",
+    (
+        "{{ m[0].role }} {{ m[0]['content'] }} {{ m[-1].role }} {{ m[9] is defined }} {{ "
+        "m[0].nothing }}|"
+    ),
     "{{ m[0].nothing.deeper }}",
     "{{ missing.x }}",
     "{{ missing[0] }}",
-    "{{ 'hello'[1] }}{{ 'hello'[-1] }}{{ 'hello'[9] }}|{{ 'héllo'[1:3] }}|{{ 'hello'[:-2] }}|{{ 'hello'[::-1] }}|{{ 'hello'[1::2] }}|{{ 'hello'[-3:] }}",
-    "{% for x in [1, 2, 3, 4, 5][1:4] %}{{ x }}{% endfor %} {% for x in [1, 2, 3][::-1] %}{{ x }}{% endfor %} {% for x in [1, 2, 3][5:] %}{{ x }}{% else %}none{% endfor %}",
-    "{{ m | length }} {{ 'héé' | length }} {{ {'a': 1} | length }} {{ missing | length }} {{ m | count }}",
+    (
+        "{{ 'hello'[1] }}{{ 'hello'[-1] }}{{ 'hello'[9] }}|{{ 'héllo'[1:3] }}|{{ "
+        "'hello'[:-2] }}|{{ 'hello'[::-1] }}|{{ 'hello'[1::2] }}|{{ 'hello'[-3:] }}"
+    ),
+    (
+        "{% for x in [1, 2, 3, 4, 5][1:4] %}{{ x }}{% endfor %} {% for x in [1, 2, 3][::-1] "
+        "%}{{ x }}{% endfor %} {% for x in [1, 2, 3][5:] %}{{ x }}{% else %}none{% endfor %}"
+    ),
+    (
+        "{{ m | length }} {{ 'héé' | length }} {{ {'a': 1} | length }} {{ missing | length }}"
+        " {{ m | count }}"
+    ),
     "{{ none | length }}",
-    "{{ '  a b ' | trim }}|{{ 'xxaxx' | trim('x') }}|{{ ' a '.strip() }}|{{ ' a '.lstrip() }}|{{ ' a '.rstrip() }}|{{ 'aabaa'.lstrip('a') }}|{{ '\\u00a0\\u3000a\\u2003' | trim }}|{{ 5 | trim }}{{ none | trim }}",
-    "{{ 'aBc é ß' | lower }} {{ 'abc é' | upper }} {{ 'hELLO wORLD' | capitalize }} {{ \"they're o'neil-x2y\".title() }} {{ 'éA'.capitalize() }}",
-    "{{ 'a-b-c'.split('-') | join('+') }} {{ ' a  b c '.split() | join('|') }} {{ 'a-b-c'.split('-', 1) | join('+') }} {{ ' a  b c '.split(none, 1) | join('|') }} {{ ''.split() | length }} {{ ''.split(',') | length }}",
-    "{{ 'a,b'.split(',')[-1] }} {{ 'x</think>y'.split('</think>')[-1].lstrip('\\n') }} {{ 'a'.split('') }}",
-    "{{ 'banana'.replace('an', 'AN') }} {{ 'aaa' | replace('a', 'aa') }} {{ 'abc'.startswith('ab') }} {{ 'abc'.endswith('bc') }} {{ 'abc'.startswith(('x', 'a')) }} {{ 'abc'.endswith('abcd') }}",
-    "{{ ', '.join(['a', 'b']) }} {{ [1, 'b', true, none] | join('-') }} {{ [] | join }} {{ 'abc' | join(',') }}",
+    (
+        "{{ '  a b ' | trim }}|{{ 'xxaxx' | trim('x') }}|{{ ' a '.strip() }}|{{ ' a "
+        "'.lstrip() }}|{{ ' a '.rstrip() }}|{{ 'aabaa'.lstrip('a') }}|{{ "
+        "'\\u00a0\\u3000a\\u2003' | trim }}|{{ 5 | trim }}{{ none | trim }}"
+    ),
+    (
+        "{{ 'aBc é ß' | lower }} {{ 'abc é' | upper }} {{ 'hELLO wORLD' | capitalize }} {{ "
+        "\"they're o'neil-x2y\".title() }} {{ 'éA'.capitalize() }}"
+    ),
+    (
+        "{{ 'a-b-c'.split('-') | join('+') }} {{ ' a  b c '.split() | join('|') }} {{ "
+        "'a-b-c'.split('-', 1) | join('+') }} {{ ' a  b c '.split(none, 1) | join('|') }} {{ "
+        "''.split() | length }} {{ ''.split(',') | length }}"
+    ),
+    (
+        "{{ 'a,b'.split(',')[-1] }} {{ 'x</think>y'.split('</think>')[-1].lstrip('\\n') }} "
+        "{{ 'a'.split('') }}"
+    ),
+    (
+        "{{ 'banana'.replace('an', 'AN') }} {{ 'aaa' | replace('a', 'aa') }} {{ "
+        "'abc'.startswith('ab') }} {{ 'abc'.endswith('bc') }} {{ 'abc'.startswith(('x', "
+        "'a')) }} {{ 'abc'.endswith('abcd') }}"
+    ),
+    (
+        "{{ ', '.join(['a', 'b']) }} {{ [1, 'b', true, none] | join('-') }} {{ [] | join }} "
+        "{{ 'abc' | join(',') }}"
+    ),
     "{{ [1, [2, {'a': none, 'b': true}], 'x\"\\n\\u0001\\\\é/'] | tojson }}",
-    "{{ {'a': [1, 2], 'b': {}, 'c': []} | tojson(indent=2) }} {{ [] | tojson(indent=4) }} {{ 'x' | tojson }} {{ none | tojson }}",
+    (
+        "{{ {'a': [1, 2], 'b': {}, 'c': []} | tojson(indent=2) }} {{ [] | tojson(indent=4) }}"
+        " {{ 'x' | tojson }} {{ none | tojson }}"
+    ),
     "{{ missing | tojson }}",
-    "{{ missing | default('d') }} {{ '' | default('d') }}| {{ '' | default('d', true) }} {{ none | default('d') }} {{ none | d('x', boolean=true) }} {{ missing | default }}|",
+    (
+        "{{ missing | default('d') }} {{ '' | default('d') }}| {{ '' | default('d', true) }} "
+        "{{ none | default('d') }} {{ none | d('x', boolean=true) }} {{ missing | default }}|"
+    ),
     "{{ m | first | tojson }} {{ (m | last).role }} {{ [] | first is defined }} {{ 'abc' | last }}",
-    "{{ m | map(attribute='role') | join(',') }} {{ ['a', 'b'] | map('upper') | join }} {{ m | selectattr('role', 'equalto', 'user') | list | length }} {{ m | rejectattr('role', '==', 'user') | map(attribute='content') | list | tojson }} {{ [0, 1, 2] | select | list | tojson }} {{ [1, 2] | reject('equalto', 1) | list | tojson }} {{ m | selectattr('tool', 'defined') | list | length }}",
-    "{% for k, v in d.items() %}{{ k }}={{ v }};{% endfor %} {% for k, v in d | items %}{{ k }}{% endfor %} {% for k in d %}{{ k }}{% endfor %} {% for k, v in d | dictsort %}{{ k }}{% endfor %} {{ d.keys() | list | tojson }} {{ d.values() | list | tojson }} {{ d.get('y') }} {{ d.get('q', 'no') }} {{ d.get('q') }}",
-    "{{ 3 is number }} {{ true is number }} {{ 3.5 is float }} {{ 3 is integer }} {{ 's' is string }} {{ d is mapping }} {{ m is sequence }} {{ m is iterable }} {{ 'x' is iterable }} {{ 3 is iterable }} {{ none is none }} {{ missing is none }} {{ true is true }} {{ 1 is true }} {{ false is false }} {{ true is boolean }} {{ missing is undefined }} {{ missing is iterable }} {{ range is callable }}",
-    "{{ 3 is odd }} {{ 4 is even }} {{ 3 is not even }} {{ 'a' is in ['a'] }} {{ 1 is eq 1 }} {{ 1 is ne(2) }} {{ m is not string and m is iterable }} {{ not m is string }}",
+    (
+        "{{ m | map(attribute='role') | join(',') }} {{ ['a', 'b'] | map('upper') | join }} "
+        "{{ m | selectattr('role', 'equalto', 'user') | list | length }} {{ m | "
+        "rejectattr('role', '==', 'user') | map(attribute='content') | list | tojson }} {{ "
+        "[0, 1, 2] | select | list | tojson }} {{ [1, 2] | reject('equalto', 1) | list | "
+        "tojson }} {{ m | selectattr('tool', 'defined') | list | length }}"
+    ),
+    (
+        "{% for k, v in d.items() %}{{ k }}={{ v }};{% endfor %} {% for k, v in d | items %}"
+        "{{ k }}{% endfor %} {% for k in d %}{{ k }}{% endfor %} {% for k, v in d | dictsort "
+        "%}{{ k }}{% endfor %} {{ d.keys() | list | tojson }} {{ d.values() | list | tojson }"
+        "} {{ d.get('y') }} {{ d.get('q', 'no') }} {{ d.get('q') }}"
+    ),
+    (
+        "{{ 3 is number }} {{ true is number }} {{ 3.5 is float }} {{ 3 is integer }} {{ 's' "
+        "is string }} {{ d is mapping }} {{ m is sequence }} {{ m is iterable }} {{ 'x' is "
+        "iterable }} {{ 3 is iterable }} {{ none is none }} {{ missing is none }} {{ true is "
+        "true }} {{ 1 is true }} {{ false is false }} {{ true is boolean }} {{ missing is "
+        "undefined }} {{ missing is iterable }} {{ range is callable }}"
+    ),
+    (
+        "{{ 3 is odd }} {{ 4 is even }} {{ 3 is not even }} {{ 'a' is in ['a'] }} {{ 1 is eq "
+        "1 }} {{ 1 is ne(2) }} {{ m is not string and m is iterable }} {{ not m is string }}"
+    ),
     "{{ x is defined }} {% set x = 1 %}{{ x is defined }} {% set x = x + 1 %}{{ x }}",
     "{% set x = 0 %}{% for i in [1, 2, 3] %}{% set x = x + i %}{{ x }} {% endfor %}{{ x }}",
     "{% set x = 0 %}{% if true %}{% set x = 5 %}{% endif %}{{ x }}",
     "{% for i in [1] %}{% if true %}{% set y = 5 %}{% endif %}{{ y }}{% endfor %}{{ y }}|",
-    "{% set ns = namespace(x=0, seen=false) %}{% for i in [1, 2, 3] %}{% set ns.x = ns.x + i %}{% set ns.seen = true %}{% endfor %}{{ ns.x }}{{ ns.seen }}{{ ns.other is defined }}{% set ns.other = 'o' %}{{ ns.other }}",
+    (
+        "{% set ns = namespace(x=0, seen=false) %}{% for i in [1, 2, 3] %}{% set ns.x = ns.x "
+        "+ i %}{% set ns.seen = true %}{% endfor %}{{ ns.x }}{{ ns.seen }}{{ ns.other is "
+        "defined }}{% set ns.other = 'o' %}{{ ns.other }}"
+    ),
     "{% set d.x = 1 %}",
-    "{% for i in [1, 2, 3] %}{{ loop.index }}{{ loop.index0 }}{{ loop.first }}{{ loop.last }}{{ loop.length }}{{ loop.revindex }}{{ loop.revindex0 }}{{ loop.previtem }}{{ loop.nextitem is defined }};{% endfor %}",
-    "{% for i in [1, 2] %}{% for j in [3, 4] %}{{ loop.index }}{% endfor %}{{ loop.index }}{% endfor %}{{ loop is defined }}",
-    "{% for i in [1, 2, 3, 4] if i % 2 == 0 %}{{ i }}{{ loop.length }}{% endfor %} {% for i in [1] if i > 1 %}x{% else %}empty{% endfor %} {% for i in missing %}x{% else %}none{% endfor %}",
+    (
+        "{% for i in [1, 2, 3] %}{{ loop.index }}{{ loop.index0 }}{{ loop.first }}{{ "
+        "loop.last }}{{ loop.length }}{{ loop.revindex }}{{ loop.revindex0 }}{{ "
+        "loop.previtem }}{{ loop.nextitem is defined }};{% endfor %}"
+    ),
+    (
+        "{% for i in [1, 2] %}{% for j in [3, 4] %}{{ loop.index }}{% endfor %}{{ loop.index "
+        "}}{% endfor %}{{ loop is defined }}"
+    ),
+    (
+        "{% for i in [1, 2, 3, 4] if i % 2 == 0 %}{{ i }}{{ loop.length }}{% endfor %} {% "
+        "for i in [1] if i > 1 %}x{% else %}empty{% endfor %} {% for i in missing %}x{% else "
+        "%}none{% endfor %}"
+    ),
     "{% for i in none %}x{% endfor %}",
-    "{% for i in 'héy' %}{{ i }}.{% endfor %} {% for i in range(3) %}{{ i }}{% endfor %} {% for i in range(1, 6, 2) %}{{ i }}{% endfor %} {% for i in range(3, 0, -1) %}{{ i }}{% endfor %}",
-    "{% for i in [1, 2, 3, 4] %}{% if i == 2 %}{% continue %}{% endif %}{% if i == 4 %}{% break %}{% endif %}{{ i }}{% endfor %}",
-    "{% for a, b in [[1, 2], [3, 4]] %}{{ a }}{{ b }}{% endfor %}{% for i in [1, 2] %}{% for j in [1, 2] %}{% if j == 2 %}{% break %}{% endif %}{{ i }}{{ j }}{% endfor %}-{% endfor %}",
-    "{% macro f(a, b='B', c=none) %}[{{ a }}{{ b }}{{ c }}]{% endmacro %}{{ f(1) }}{{ f(1, 2) }}{{ f(c=3, a=1) }}{{ f('x') | length }}{% set g = f(0) + '!' %}{{ g }}",
+    (
+        "{% for i in 'héy' %}{{ i }}.{% endfor %} {% for i in range(3) %}{{ i }}{% endfor %} "
+        "{% for i in range(1, 6, 2) %}{{ i }}{% endfor %} {% for i in range(3, 0, -1) %}{{ i "
+        "}}{% endfor %}"
+    ),
+    (
+        "{% for i in [1, 2, 3, 4] %}{% if i == 2 %}{% continue %}{% endif %}{% if i == 4 %}"
+        "{% break %}{% endif %}{{ i }}{% endfor %}"
+    ),
+    (
+        "{% for a, b in [[1, 2], [3, 4]] %}{{ a }}{{ b }}{% endfor %}{% for i in [1, 2] %}{% "
+        "for j in [1, 2] %}{% if j == 2 %}{% break %}{% endif %}{{ i }}{{ j }}{% endfor %}"
+        "-{% endfor %}"
+    ),
+    (
+        "{% macro f(a, b='B', c=none) %}[{{ a }}{{ b }}{{ c }}]{% endmacro %}{{ f(1) }}{{ "
+        "f(1, 2) }}{{ f(c=3, a=1) }}{{ f('x') | length }}{% set g = f(0) + '!' %}{{ g }}"
+    ),
     "{% macro f(n) %}{{ n }}{% if n > 0 %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(3) }}",
-    "{% set v = 'out' %}{% macro f() %}{{ v }}{% set v2 = 1 %}{% endmacro %}{{ f() }}{{ v2 is defined }}{% set v = 'later' %}{{ f() }}",
+    (
+        "{% set v = 'out' %}{% macro f() %}{{ v }}{% set v2 = 1 %}{% endmacro %}{{ f() }}{{ "
+        "v2 is defined }}{% set v = 'later' %}{{ f() }}"
+    ),
     "{% macro f(a) %}{{ a }}{% endmacro %}{{ f(1, 2) }}",
     "{% macro f(a) %}{{ a }}{% endmacro %}{{ f(z=2) }}",
     "{% set x %}a{{ 1 }}b{% endset %}{{ x | upper }}",
     "{% generation %}{% set y = 1 %}in{% endgeneration %}{{ y is defined }}",
     "{{ raise_exception('no') }}",
-    "{% if missing %}x{% elif m %}y{% else %}z{% endif %}{% if none %}a{% elif 0 %}b{% elif '' %}c{% elif [] %}d{% elif {} %}e{% else %}f{% endif %}",
+    (
+        "{% if missing %}x{% elif m %}y{% else %}z{% endif %}{% if none %}a{% elif 0 %}b{% "
+        "elif '' %}c{% elif [] %}d{% elif {} %}e{% else %}f{% endif %}"
+    ),
     "{{ strftime_now('%d %b %Y') }} {{ strftime_now('%Y-%m-%d %A %j') }}",
-    "{{ [1, 2] + [3] == [1, 2, 3] }} {{ {'a': [1]} == {'a': [1]} }} {{ none == missing }} {{ missing == other }}",
+    (
+        "{{ [1, 2] + [3] == [1, 2, 3] }} {{ {'a': [1]} == {'a': [1]} }} {{ none == missing }}"
+        " {{ missing == other }}"
+    ),
     "{{ 'a' + 1 }}",
     "{{ 'a' < 1 }}",
     "{{ m.length }}|{{ 'abc'.nothing }}|{{ none.x }}|{{ 5['a'] }}|",
@@ -81,7 +184,10 @@ CASES = [
     "{{ 'a'.unknown() }}",
     "{{ 'a' | unknown }}",
     "{{ 'a' is unknown }}",
-    "{{ (1, 2)[1] }} {{ (1) }} {{ [1, 2,] | length }} {{ {'a': 1, 'b': 2,}['b'] }} {{ {} | length }} {{ () | length }} {{ (1,) | length }}",
+    (
+        "{{ (1, 2)[1] }} {{ (1) }} {{ [1, 2,] | length }} {{ {'a': 1, 'b': 2,}['b'] }} {{ {} "
+        "| length }} {{ () | length }} {{ (1,) | length }}"
+    ),
     "{{ -'3' | int }}",
     "{{ -3 | string ~ '!' }} {{ '12' | int + 1 }} {{ 'x' | int }} {{ 'x' | int(7) }}",
     "{{ 4 / 2 == 2 }} {{ 1 / 0 }}",
@@ -97,7 +203,10 @@ CASES = [
     "\t{% for i in [1, 2] %}\n\t- {{ i }}\n\t{% endfor %}\nend",
     "a\r\nb\r{% if true %}\r\nc{% endif %}\r\n",
     "{{ 1 }}\n{{ 2 }}\n",
-    "{%- for m in m %}\n    {%- if not loop.first %}{{ ' ' }}{% endif -%}\n    {{ m.role }}\n{%- endfor %}\n",
+    (
+        "{%- for m in m %}\n    {%- if not loop.first %}{{ ' ' }}{% endif -%}\n    {{ m.role "
+        "}}\n{%- endfor %}\n"
+    ),
     "",
     "\n",
     "plain",
@@ -159,7 +268,8 @@ FAMILIES = {
         "        {{- raise_exception('Roles must alternate: user, assistant, ...') }}\n"
         "    {%- endif %}\n"
         "    {%- if turn.role == 'user' %}\n"
-        "        {{- '[INST] ' + (note if loop.first else '') + turn.content.strip() + ' [/INST]' }}\n"
+        "        {{- '[INST] ' + (note if loop.first else '') + turn.content.strip() + ' "
+        "[/INST]' }}\n"
         "    {%- else %}\n"
         "        {{- ' ' + turn.content | trim + ' ' + eos_token }}\n"
         "    {%- endif %}\n"
@@ -173,14 +283,16 @@ FAMILIES = {
         "        {% set date_string = '01 Jan 2024' %}\n"
         "    {% endif %}\n"
         "{% endif %}\n"
-        "{% if messages[0].role == 'system' %}{% set system = messages[0].content | trim %}{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}\n"
+        "{% if messages[0].role == 'system' %}{% set system = messages[0].content | trim "
+        "%}{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}\n"
         "<|start|>system<|end|>\n"
         "\n"
         "Today: {{ date_string }}\n"
         "\n"
         "{{ system }}<|stop|>\n"
         "{%- for message in messages %}\n"
-        "{{- '<|start|>' + message['role'] + '<|end|>\\n\\n' + message['content'] | trim + '<|stop|>' }}\n"
+        "{{- '<|start|>' + message['role'] + '<|end|>\\n\\n' + message['content'] | trim "
+        "+ '<|stop|>' }}\n"
         "{%- endfor %}\n"
         "{%- if add_generation_prompt %}\n"
         "{{- '<|start|>assistant<|end|>\\n\\n' }}\n"
@@ -245,7 +357,9 @@ FAMILIES = {
         "{%- set ns = namespace(last=messages|length - 1, searching=true) %}\n"
         "{%- for message in messages[::-1] %}\n"
         "    {%- set index = (messages|length - 1) - loop.index0 %}\n"
-        "    {%- if ns.searching and message.role == 'user' and not(message.content.startswith('<tool>') and message.content.endswith('</tool>')) %}\n"
+        "    {%- if ns.searching and message.role == 'user' and "
+        "not(message.content.startswith('<tool>') and "
+        "message.content.endswith('</tool>')) %}\n"
         "        {%- set ns.searching = false %}\n"
         "        {%- set ns.last = index %}\n"
         "    {%- endif %}\n"
@@ -255,7 +369,9 @@ FAMILIES = {
         "        {%- set thought = '' %}\n"
         "        {%- set content = message.content %}\n"
         "        {%- if '</think>' in content %}\n"
-        "            {%- set thought = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}\n"
+        "            {%- set thought = "
+        "content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}"
+        "\n"
         "            {%- set content = content.split('</think>')[-1].lstrip('\\n') %}\n"
         "        {%- endif %}\n"
         "        {{- '<|im_start|>assistant\\n' }}\n"

@@ -17,7 +17,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "engine/text/template/template.h"
+#include "engine/text/template.h"
 
 /* ---- lexer.c ---- */
 

@@ -1,5 +1,5 @@
 /* Chat templates against what jinja2 makes of them (tests/golden/templates.json), and bounds. */
-#include "engine/text/template/template.h"
+#include "engine/text/template.h"
 #include "kernels/base/json.h"
 #include "tests/unit/support.h"
 

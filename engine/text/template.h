@@ -6,14 +6,14 @@
  *              generation, whose body is rendered as it is
  * Expressions  literals, names, attributes, items, slices, calls; not, and, or, comparisons, in, +,
  *              -, *, /, //, %, ~, `a if b else c`; filters (filters.c), tests (tests.c), methods
- * and functions (calls.c)
+ * and functions (calls.c), all in template/
  *
  * What is outside is refused with its line: syntax when a template is parsed; a filter, a test, a
  * method or a function that is not known when a rendering comes to it, because templates have
  * branches for tools that most texts never take. Numbers that are not whole, lists and mappings are
  * not printed; `tojson` writes the latter two. */
-#ifndef FKV_ENGINE_TEXT_TEMPLATE_TEMPLATE_H
-#define FKV_ENGINE_TEXT_TEMPLATE_TEMPLATE_H
+#ifndef FKV_ENGINE_TEXT_TEMPLATE_H
+#define FKV_ENGINE_TEXT_TEMPLATE_H
 
 #include <jansson.h>
 #include <stddef.h>
@@ -29,7 +29,7 @@ void fkv_template_close(struct fkv_template *t); /* NULL is fine */
 
 /* What a rendering may cost, in bytes that it makes and FKV_TEMPLATE_STEP for every expression and
  * statement: a template that goes on and on is refused. */
-enum { FKV_TEMPLATE_EFFORT = 1 << 28, FKV_TEMPLATE_STEP = 64 };
+enum { FKV_TEMPLATE_EFFORT = 1 << 27, FKV_TEMPLATE_STEP = 64 };
 
 /* Renders with the fields of the object `variables`. `date`, "YYYY-MM-DD", is what the function
  * strftime_now formats, at midnight; NULL: the template finds no such function. *text [*bytes] is
