@@ -44,7 +44,7 @@ static const char doc[] =
     "  freqkv-replay generate --model data/litbank-1m --prompts in.jsonl \\\n"
     "      --out out.jsonl --temperature 0.8 --seed 1\n"
     "  freqkv-replay generate --model SmolLM2-135M-Instruct.gguf --chat \\\n"
-    "      --prompt 'Who wrote Moby Dick?' --stop '\n'\n"
+    "      --prompt 'Who wrote Moby Dick?' --stop .\n"
     "\v"
     "A line of IN.jsonl has \"prompt\" or \"messages\" and may have \"id\", \"stop\", "
     "\"max_tokens\", \"chat\" and \"answer_prefix\". "

@@ -324,6 +324,7 @@ static void generation_ends_at_stops(void **state) {
         assert_ok(fkv_prompts_add(&cut.prompts, &reader, row, "test", &err), err);
         json_decref(row);
     }
+    fkv_policy_setup_free(&setup);
     generate(&cut, test_between(1, PROMPTS));
     const struct fkv_continuing cut_lines = lines_of(&cut, &setup);
     for (int i = 0; i < PROMPTS; i++) {
