@@ -9,7 +9,8 @@ generated into the files that their official scorers read.
 
 DATA.jsonl is LongBench's (fields context, input, answers, length, dataset, all_classes; one file
 per task, from its data.zip) or RULER's (index, input, outputs; DATA_DIR/TASK/validation.jsonl, of
-which the folder's name is the task). Standard library only.
+which the folder's name is the task). Standard library only. Tried on files of their form
+(tests/e2e/check_longbench.py).
 
 LongBench: prompts and numbers of tokens come from --config, the folder LongBench/config of the
 official repository (THUDM/LongBench): dataset2prompt.json and dataset2maxlen.json. FOLDER gets

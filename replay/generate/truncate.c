@@ -14,7 +14,7 @@ static size_t valid_character(const char *text, size_t bytes) {
     return n > 0 ? (size_t)n : 0;
 }
 
-/* Appends text [bytes] to `out`, which has room for 3 bytes of each. Returns what was appended. */
+/* Appends text [bytes] to `out`, which holds 3 bytes for each. Returns what was appended. */
 static size_t append_valid(char *out, const char *text, size_t bytes) {
     static const char replacement[] = "\xef\xbf\xbd";
     size_t count = 0;

@@ -4,7 +4,7 @@
 #include "replay/generate/continuations.h"
 #include "replay/generate/truncate.h"
 
-enum { PROMPTS = 4, TOKENS = 24 };
+enum { PROMPTS = 3, TOKENS = 10 };
 
 static struct fkv_prompt_reader reader_of(const char *model) {
     return (struct fkv_prompt_reader){
