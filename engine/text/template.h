@@ -28,7 +28,7 @@ int fkv_template_parse(const char *source, size_t bytes, const char *where,
 void fkv_template_close(struct fkv_template *t); /* NULL is fine */
 
 /* What a rendering may cost, in bytes that it makes and FKV_TEMPLATE_STEP for every expression and
- * statement: a template that goes on and on is refused. */
+ * statement; a template that costs more is refused. */
 enum { FKV_TEMPLATE_EFFORT = 1 << 27, FKV_TEMPLATE_STEP = 64 };
 
 /* Renders with the fields of the object `variables`. `date`, "YYYY-MM-DD", is what the function

@@ -178,7 +178,7 @@ int fkv_tpl_length(struct fkv_tpl_run *r, const struct fkv_tpl_value *v, int64_t
 
 int fkv_tpl_spend(struct fkv_tpl_run *r, size_t effort) {
     if (effort > FKV_TEMPLATE_EFFORT || (r->effort += effort) > FKV_TEMPLATE_EFFORT)
-        return FKV_TPL_REFUSE(r, "the template goes on and on");
+        return FKV_TPL_REFUSE(r, "the template takes too many steps or bytes");
     return FKV_OK;
 }
 
