@@ -1,7 +1,8 @@
 /* freqkv-replay generate: one prompt to the terminal as it comes, or a file of prompts to a file
  * that grows by a line per prompt (continuations.h). A prompt's text is decoded together with
  * its continuation and only what comes after is shown, because sentencepiece tokenizers treat
- * the first word of a text differently.
+ * the first word of a text differently. What may begin a stop string is shown when it is known
+ * not to.
  *
  * Prompts side by side change the rounding of each other's logits, so a run that is resumed must
  * come back to the same neighbours: prompts run in groups, a group starts when the one before is
@@ -31,6 +32,7 @@ struct settings {
     int64_t tokens, seed;
     double temperature;
     bool resume, dry_run;
+    struct fkv_prompt_reader reader;
     char *command; /* owned */
 };
 
@@ -41,7 +43,11 @@ static const char doc[] =
     "      --policy freqkv --window 64 --tokens 100\n"
     "  freqkv-replay generate --model data/litbank-1m --prompts in.jsonl \\\n"
     "      --out out.jsonl --temperature 0.8 --seed 1\n"
+    "  freqkv-replay generate --model SmolLM2-135M-Instruct.gguf --chat \\\n"
+    "      --prompt 'Who wrote Moby Dick?' --stop .\n"
     "\v"
+    "A line of IN.jsonl has \"prompt\" or \"messages\" and may have \"id\", \"stop\", "
+    "\"max_tokens\", \"chat\" and \"answer_prefix\". "
     "A seed gives a prompt the same continuation whatever other prompts run beside it. "
     "OUT.jsonl grows by a line as soon as a prompt and those before it are done; the same "
     "command with --resume goes on after the last whole line.\n\n" FKV_SEE_MANUAL;
@@ -49,7 +55,7 @@ static const char doc[] =
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "Generation:", 5},
     {"prompt", OPT_PROMPT, "TEXT", 0, "continue this text and print what comes", 5},
-    {"prompts", OPT_PROMPTS, "IN.jsonl", 0, "continue every line's field \"prompt\"", 5},
+    {"prompts", OPT_PROMPTS, "IN.jsonl", 0, "continue every line's \"prompt\" or \"messages\"", 5},
     {"out", FKV_LETTER_OUT, "OUT.jsonl", 0, "a new file: one line per prompt", 5},
     {"resume", FKV_LETTER_RESUME, 0, 0, "go on in a file whose run was interrupted", 5},
     {"tokens", OPT_TOKENS, "T", 0, "most tokens to generate per prompt (default 128)", 5},
@@ -75,6 +81,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &s->engine;
         state->child_inputs[1] = &s->policy;
+        state->child_inputs[2] = &s->reader;
         return 0;
     case OPT_PROMPT: s->prompt = arg; return 0;
     case OPT_PROMPTS: s->prompts = arg; return 0;
@@ -93,8 +100,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     return 0;
 }
 
-static const struct argp_child children[] = {
-    {&fkv_engine_argp, 0, NULL, 0}, {&fkv_policy_argp, 0, NULL, 0}, {NULL, 0, NULL, 0}};
+static const struct argp_child children[] = {{&fkv_engine_argp, 0, NULL, 0},
+                                             {&fkv_policy_argp, 0, NULL, 0},
+                                             {&fkv_prompts_argp, 0, NULL, 0},
+                                             {NULL, 0, NULL, 0}};
 static const struct argp parser = {options, parse, NULL, doc, children, NULL, NULL};
 
 /* ---- output ---- */
@@ -103,11 +112,13 @@ static const struct argp parser = {options, parse, NULL, doc, children, NULL, NU
 struct job {
     const struct settings *s;
     const struct fkv_continuing *lines;
-    struct fkv_tokenizer_stream *stream; /* to the terminal; else NULL */
-    int64_t shown;                       /* ids given to it */
-    struct fkv_lines_file *file;         /* OUT.jsonl; else NULL */
-    size_t found, next;                  /* lines that were found; the next one to write */
-    const struct fkv_generation *group;  /* the generations under way, from prompt `first` on */
+    struct fkv_stopped_text text;       /* to the terminal */
+    bool live;                          /* text is shown as it comes */
+    int64_t pushed;                     /* ids given to it */
+    size_t shown;                       /* bytes of it */
+    struct fkv_lines_file *file;        /* OUT.jsonl; else NULL */
+    size_t found, next;                 /* lines that were found; the next one to write */
+    const struct fkv_generation *group; /* the generations under way, from prompt `first` on */
     size_t first, count;
     int64_t prompt_tokens, tokens; /* of all lines */
     int64_t fed, drawn;            /* by this run */
@@ -121,17 +132,13 @@ struct job {
 
 /* The bytes of the text that are new, to the terminal. */
 static int show(struct job *job, const struct fkv_generation *g, struct fkv_error *err) {
-    const char *text;
-    size_t bytes = 0;
-    if (job->shown < g->count) {
-        if (fkv_tokenizer_stream_push(job->stream, g->ids[job->shown++], &text, &bytes, err))
-            return FKV_FAILED;
-        fwrite(text, 1, bytes, stdout);
-    }
-    if (g->complete) {
-        if (fkv_tokenizer_stream_finish(job->stream, &text, &bytes, err)) return FKV_FAILED;
-        fwrite(text, 1, fkv_utf8_complete(text, bytes), stdout);
-    }
+    struct fkv_stopped_text *text = &job->text;
+    if (job->pushed < g->count && fkv_stopped_text_push(text, g->ids[job->pushed++], err))
+        return FKV_FAILED;
+    if (g->complete && fkv_stopped_text_finish(text, err)) return FKV_FAILED;
+    if (job->shown < text->settled)
+        fwrite(text->text + job->shown, 1, text->settled - job->shown, stdout);
+    job->shown = text->settled;
     fflush(stdout);
     return ferror(stdout) ? fkv_fail_errno(err, "standard output") : FKV_OK;
 }
@@ -152,12 +159,12 @@ static int put_line(struct job *job, size_t i, const struct fkv_generation *g,
 
 static int watch(void *context, const struct fkv_generation *g, struct fkv_error *err) {
     struct job *job = context;
-    if (job->stream && show(job, g, err)) return FKV_FAILED;
+    if (job->live && show(job, g, err)) return FKV_FAILED;
     if (g->count < 2) job->done_seconds += (double)g->prompt_count * job->prompt_seconds;
     job->done_seconds += job->token_seconds;
     if (g->complete)
         job->done_seconds +=
-            (double)(job->s->tokens - g->count) * job->token_seconds; /* no longer to come */
+            (double)(g->most - g->count) * job->token_seconds; /* no longer to come */
     fkv_progress_update_work(&job->progress, (int64_t)job->next,
                              job->seconds > 0 ? job->done_seconds : (double)job->next, "");
     if (!g->complete) return FKV_OK;
@@ -165,7 +172,7 @@ static int watch(void *context, const struct fkv_generation *g, struct fkv_error
     job->drawn += g->count;
     for (; job->next < job->first + job->count && job->group[job->next - job->first].complete;
          job->next++)
-        if (!job->stream && put_line(job, job->next, &job->group[job->next - job->first], err))
+        if (!job->live && put_line(job, job->next, &job->group[job->next - job->first], err))
             return FKV_FAILED;
     return FKV_OK;
 }
@@ -206,7 +213,9 @@ static int run_group(struct job *job, struct fkv_session *session,
         const struct fkv_prompt *prompt = &job->lines->prompts->all[job->first + i];
         group[i] = (struct fkv_generation){.prompt = prompt->tokens,
                                            .prompt_count = (int64_t)prompt->count,
-                                           .number = (int64_t)(job->first + i) + 1};
+                                           .number = (int64_t)(job->first + i) + 1,
+                                           .most = fkv_prompt_most(prompt, job->s->tokens),
+                                           .stops = &prompt->stops};
     }
     job->group = group;
     job->next = job->first;
@@ -229,19 +238,20 @@ static int run_prompts(struct job *job, struct fkv_session *session,
     const struct settings *s = job->s;
     const struct fkv_prompts *p = job->lines->prompts;
     const size_t size = group_size(options->sequences);
-    const bool live = !s->out && !s->engine.json;
     const struct fkv_generation_options how = {.tokens = s->tokens,
+                                               .tokenizer = job->lines->tokenizer,
                                                .temperature = s->temperature,
                                                .seed = (uint64_t)s->seed,
                                                .lanes = options->sequences,
                                                .block = options->block,
                                                .watch = watch,
                                                .context = job};
-    if (live && fkv_tokenizer_stream_open(job->lines->tokenizer, p->all[0].tokens, p->all[0].count,
-                                          &job->stream, err))
+    job->live = !s->out && !s->engine.json;
+    if (job->live && fkv_stopped_text_open(&job->text, job->lines->tokenizer, p->all[0].tokens,
+                                           p->all[0].count, &p->all[0].stops, err))
         return FKV_FAILED;
     int status = FKV_OK;
-    fkv_progress_start(&job->progress, "prompts", (int64_t)p->count, s->engine.quiet || live);
+    fkv_progress_start(&job->progress, "prompts", (int64_t)p->count, s->engine.quiet || job->live);
     fkv_progress_weigh(&job->progress, job->seconds);
     for (job->first = first_left(job, options->sequences); job->first < p->count && !status;
          job->first += size) {
@@ -249,8 +259,8 @@ static int run_prompts(struct job *job, struct fkv_session *session,
         status = run_group(job, session, &how, err);
     }
     fkv_progress_finish(&job->progress);
-    fkv_tokenizer_stream_close(job->stream);
-    if (live) putchar('\n');
+    fkv_stopped_text_close(&job->text);
+    if (job->live) putchar('\n');
     return status;
 }
 
@@ -266,18 +276,22 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
                                 .host = options->sequences * (int64_t)sizeof(float) *
                                         engine->model->config.vocab,
                                 .output = s->out};
-    for (size_t i = first; i < p->count; i++) needs->tokens += (int64_t)p->all[i].count;
-    needs->fed = needs->tokens + count * (s->tokens - 1); /* the last one is not fed */
-    if (s->out) needs->disk = count * (line + 16 * s->tokens) + 8 * needs->tokens;
+    int64_t drawn = 0;
+    for (size_t i = first; i < p->count; i++) {
+        needs->tokens += (int64_t)p->all[i].count;
+        drawn += fkv_prompt_most(&p->all[i], s->tokens);
+    }
+    needs->fed = needs->tokens + drawn - count; /* the last one is not fed */
+    if (s->out) needs->disk = count * line + 16 * drawn + 8 * needs->tokens;
     if (fkv_session_add_needs(engine->model, &s->policy, options, &needs->sessions, err))
         return FKV_FAILED;
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     fkv_engine_announce(&s->engine, engine, to);
     if (to)
-        fprintf(
-            to,
-            "%" PRId64 " prompt%s%s, %" PRId64 " tokens; at most %" PRId64 " tokens to generate\n",
-            count, count == 1 ? "" : "s", first ? " left" : "", needs->tokens, count * s->tokens);
+        fprintf(to,
+                "%" PRId64 " prompt%s%s, %" PRId64 " tokens; at most %" PRId64
+                " tokens to generate\n",
+                count, count == 1 ? "" : "s", first ? " left" : "", needs->tokens, drawn);
     return fkv_needs_check(needs, engine, to, err);
 }
 
@@ -287,7 +301,8 @@ static int estimate_time(struct job *job, struct fkv_session *session,
                          struct fkv_error *err) {
     const struct settings *s = job->s;
     const struct fkv_policy_setup *setup = job->lines->setup;
-    const int64_t longest = (int64_t)job->lines->prompts->longest, whole = longest + s->tokens;
+    const int64_t longest = (int64_t)job->lines->prompts->longest,
+                  whole = fkv_prompts_reach(job->lines->prompts, s->tokens);
     struct fkv_cost prompt, decode;
     if (s->engine.quiet && !s->dry_run) return FKV_OK;
     if (fkv_session_rehearse(session, 1, options->block, longest, FKV_NOT_SCORED, &prompt, err) ||
@@ -295,9 +310,9 @@ static int estimate_time(struct job *job, struct fkv_session *session,
         return FKV_FAILED;
     const double before = fkv_policy_slots(setup, longest), after = fkv_policy_slots(setup, whole);
     job->prompt_seconds = fkv_cost_seconds(&prompt, 1, before / (double)longest);
-    job->token_seconds = fkv_cost_seconds(&decode, 1, (after - before) / (double)s->tokens);
-    needs->seconds = (double)needs->tokens * job->prompt_seconds +
-                     (double)needs->documents * (double)s->tokens * job->token_seconds;
+    job->token_seconds = fkv_cost_seconds(&decode, 1, (after - before) / (double)(whole - longest));
+    const double drawn = (double)(needs->fed - needs->tokens + needs->documents);
+    needs->seconds = (double)needs->tokens * job->prompt_seconds + drawn * job->token_seconds;
     fkv_needs_print_time(needs, fkv_needs_stream(&s->engine, s->dry_run));
     return s->dry_run && s->engine.json ? fkv_json_print(fkv_needs_json(needs), err) : FKV_OK;
 }
@@ -368,7 +383,7 @@ static int run(const struct settings *s, const struct fkv_engine *engine,
                const struct fkv_prompts *p, struct fkv_error *err) {
     const int32_t lanes = (int64_t)p->count < s->engine.batch ? (int32_t)p->count : s->engine.batch;
     struct fkv_session_options options = {.sequences = lanes,
-                                          .max_tokens = (int64_t)p->longest + s->tokens,
+                                          .max_tokens = fkv_prompts_reach(p, s->tokens),
                                           .cache_dtype =
                                               fkv_engine_cache_dtype(&s->engine, engine)};
     struct fkv_policy_setup setup;
@@ -418,6 +433,14 @@ static int check_output(const struct settings *s, struct fkv_error *err) {
     return status;
 }
 
+static int add_prompt(struct settings *s, struct fkv_prompts *p, struct fkv_error *err) {
+    json_t *row = json_pack("{s:s}", "prompt", s->prompt);
+    const int status = row ? fkv_prompts_add(p, &s->reader, row, "--prompt", err)
+                           : fkv_fail(err, "--prompt: expected text in UTF-8, found other bytes");
+    json_decref(row);
+    return status;
+}
+
 int fkv_command_generate(int argc, char **argv) {
     static struct settings s = {.tokens = 128}; /* thousands of paths: too much for a stack */
     struct fkv_error err = {0};
@@ -432,14 +455,16 @@ int fkv_command_generate(int argc, char **argv) {
     if (!status) status = fkv_operator_data_read(&s.policy, &operator_data, &err);
     if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
     if (!status) {
-        const int32_t vocab = engine.model->config.vocab;
-        status = s.prompt ? fkv_prompts_add(&p, engine.tokenizer, vocab, s.prompt, NULL, "--prompt",
-                                            &err)
-                          : fkv_prompts_read(&p, engine.tokenizer, vocab, s.prompts,
-                                             s.engine.max_documents, &err);
+        s.reader.tokenizer = engine.tokenizer;
+        s.reader.vocab = engine.model->config.vocab;
+        s.reader.model = s.engine.model;
+        status = s.prompt
+                     ? add_prompt(&s, &p, &err)
+                     : fkv_prompts_read(&p, &s.reader, s.prompts, s.engine.max_documents, &err);
     }
     if (!status) status = run(&s, &engine, &p, &err);
     fkv_prompts_free(&p);
+    fkv_prompt_reader_close(&s.reader);
     fkv_engine_close(&engine);
     fkv_operator_data_free(&operator_data);
     free(s.command);

@@ -9,49 +9,48 @@
 #include "replay/identity.h"
 #include "replay/lines_file.h"
 
-/* A string of the text that follows the prompt's, without a last character that is not complete;
- * null where the bytes are no UTF-8 (token_ids has them). A new reference, or NULL and a
- * message. */
-static json_t *text_json(const struct fkv_tokenizer *tokenizer, const struct fkv_prompt *prompt,
-                         const struct fkv_generation *g, struct fkv_error *err) {
-    const size_t count = prompt->count + (size_t)g->count;
-    size_t before, bytes;
-    char *text = NULL;
-    int32_t *ids = malloc(count * sizeof *ids);
-    if (!ids) {
-        fkv_fail(err, "out of memory for %zu tokens", count);
-        return NULL;
+/* The text that follows the prompt's, up to a stop string; no id may stand behind that. */
+static int make_text(const struct fkv_continuing *c, const struct fkv_prompt *prompt,
+                     const struct fkv_generation *g, struct fkv_stopped_text *text,
+                     struct fkv_error *err) {
+    if (fkv_stopped_text_open(text, c->tokenizer, prompt->tokens, prompt->count, &prompt->stops,
+                              err))
+        return FKV_FAILED;
+    for (int64_t i = 0; i < g->count; i++) {
+        if (text->stopped)
+            return fkv_fail(err, "expected no id behind a stop string, found one at %lld",
+                            (long long)i);
+        if (fkv_stopped_text_push(text, g->ids[i], err))
+            return fkv_error_prefix(err, "token %lld", (long long)i);
     }
-    memcpy(ids, prompt->tokens, prompt->count * sizeof *ids);
-    if (g->count) memcpy(ids + prompt->count, g->ids, (size_t)g->count * sizeof *ids);
-    int status = fkv_tokenizer_decode(tokenizer, ids, prompt->count, &text, &before, err);
-    if (!status) {
-        free(text);
-        text = NULL;
-        status = fkv_tokenizer_decode(tokenizer, ids, count, &text, &bytes, err);
-    }
-    free(ids);
-    if (status) return NULL;
-    if (before > bytes) before = bytes;
-    json_t *string = json_stringn(text + before, fkv_utf8_complete(text + before, bytes - before));
-    free(text);
-    return string ? string : json_null();
+    return fkv_stopped_text_finish(text, err);
+}
+
+static const char *what_ended(const struct fkv_prompt *prompt, const struct fkv_generation *g,
+                              bool stopped) {
+    if (stopped || (g->stopped && prompt->stops.id_count)) return "stop";
+    return g->ended ? "eos" : "length";
 }
 
 json_t *fkv_continuation_json(const struct fkv_continuing *c, size_t i,
                               const struct fkv_generation *g, struct fkv_error *err) {
     const struct fkv_prompt *prompt = &c->prompts->all[i];
-    json_t *text = text_json(c->tokenizer, prompt, g, err);
-    if (!text) return NULL;
+    struct fkv_stopped_text text = {0};
+    if (make_text(c, prompt, g, &text, err)) {
+        fkv_stopped_text_close(&text);
+        return NULL;
+    }
     json_t *o = json_object(), *ids = json_array();
+    json_t *string = json_stringn(text.bytes ? text.text : "", text.bytes);
     for (int64_t k = 0; k < g->count; k++) json_array_append_new(ids, json_integer(g->ids[k]));
     if (prompt->id) json_object_set(o, "id", prompt->id);
     json_object_set_new(o, "prompt", json_string(prompt->text));
-    json_object_set_new(o, "text", text);
+    json_object_set_new(o, "text", string ? string : json_null()); /* bytes that are no UTF-8 */
     json_object_set_new(o, "token_ids", ids);
     json_object_set_new(o, "prompt_tokens", json_integer((json_int_t)prompt->count));
     json_object_set_new(o, "tokens", json_integer(g->count));
-    json_object_set_new(o, "stopped", json_string(g->ended ? "eos" : "length"));
+    json_object_set_new(o, "stopped", json_string(what_ended(prompt, g, text.stopped)));
+    fkv_stopped_text_close(&text);
     json_object_set_new(o, "policy", json_string(c->setup->policy->name));
     json_object_set_new(
         o, "window", c->setup->policy->takes_window ? json_integer(c->setup->window) : json_null());
@@ -75,11 +74,17 @@ static int read_generation(const json_t *line, const char *where, int64_t most,
     if (fkv_json_get_string(line, where, "stopped", true, &stopped, err)) return FKV_FAILED;
     g->count = (int64_t)json_array_size(ids);
     g->ended = !strcmp(stopped, "eos");
+    g->stopped = !strcmp(stopped, "stop");
     g->complete = true;
-    if (g->ended ? g->count >= most : g->count != most)
+    if (g->ended ? g->count >= most : g->stopped ? g->count > most : g->count != most)
         return fkv_fail(err,
-                        "%s: field \"token_ids\": expected %s%lld, as --tokens has it, found %lld",
-                        where, g->ended ? "less than " : "", (long long)most, (long long)g->count);
+                        "%s: field \"token_ids\": expected %s%lld, as --tokens or max_tokens has "
+                        "it, found %lld",
+                        where,
+                        g->ended     ? "less than "
+                        : g->stopped ? "at most "
+                                     : "",
+                        (long long)most, (long long)g->count);
     g->ids = malloc((size_t)(g->count ? g->count : 1) * sizeof *g->ids);
     if (!g->ids) return fkv_fail(err, "%s: out of memory", where);
     for (int64_t i = 0; i < g->count; i++) {
@@ -114,7 +119,8 @@ static int check_line(const struct fkv_continuing *c, size_t i, const char *at, 
     struct fkv_generation g = {0};
     json_t *line = fkv_json_parse_with_nul(at, bytes, where, err); /* a token may be the byte 0 */
     if (!line) return FKV_FAILED;
-    int status = read_generation(line, where, c->tokens, &g, err);
+    int status =
+        read_generation(line, where, fkv_prompt_most(&c->prompts->all[i], c->tokens), &g, err);
     json_t *expected = status ? NULL : fkv_continuation_json(c, i, &g, err);
     if (!status && !expected) status = fkv_error_prefix(err, "%s: field \"token_ids\"", where);
     if (!status) status = check_bytes(expected, line, at, bytes, where, err);

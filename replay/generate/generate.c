@@ -45,7 +45,8 @@ struct lane {
     const int32_t
         *next; /* [waiting] tokens to be fed: what is left of the prompt, then the last id */
     int64_t waiting;
-    bool decoding, drawn; /* drawn: in this step, and nobody has been told */
+    bool decoding, drawn;         /* drawn: in this step, and nobody has been told */
+    struct fkv_stopped_text text; /* where there are stop strings */
 };
 
 struct run {
@@ -71,7 +72,9 @@ static int append(struct fkv_generation *g, int32_t id, struct fkv_error *err) {
     return FKV_OK;
 }
 
-static void take_prompts(struct run *run) {
+static bool has_strings(const struct fkv_generation *g) { return g->stops && g->stops->count; }
+
+static int take_prompts(struct run *run, struct fkv_error *err) {
     for (int32_t l = 0; l < run->options->lanes; l++) {
         if (run->lanes[l].generation || run->taken == run->count) continue;
         struct fkv_generation *g = &run->generations[run->taken++];
@@ -82,7 +85,12 @@ static void take_prompts(struct run *run) {
         fkv_session_reset(run->session, l);
         if (g->prompt_count <= INT32_MAX) /* the prompt is one prefill block */
             fkv_session_set_prefill(run->session, l, (int32_t)g->prompt_count, g->prompt_count);
+        if (has_strings(g) &&
+            fkv_stopped_text_open(&run->lanes[l].text, run->options->tokenizer, g->prompt,
+                                  (size_t)g->prompt_count, g->stops, err))
+            return FKV_FAILED;
     }
+    return FKV_OK;
 }
 
 /* The feeds of a step: blocks of prompts while there are any, else one token of every lane. Returns
@@ -119,8 +127,10 @@ static int sample_lane(struct run *run, struct lane *lane, const float *logits,
         return fkv_fail(err, "prompt %lld: token %lld: logits are not finite", (long long)g->number,
                         (long long)(g->prompt_count + g->count));
     g->ended = ends_text(config, id);
-    if (!g->ended && append(g, id, err)) return FKV_FAILED;
-    g->complete = g->ended || g->count == o->tokens;
+    g->stopped = !g->ended && g->stops && fkv_stops_has_id(g->stops, id);
+    const bool kept = !g->ended && !g->stopped;
+    if (kept && append(g, id, err)) return FKV_FAILED;
+    g->complete = !kept || g->count == (g->most ? g->most : o->tokens);
     lane->drawn = true;
     if (g->complete) return FKV_OK;
     lane->next = &g->ids[g->count - 1];
@@ -151,6 +161,20 @@ static int sample_feeds(struct run *run, int32_t feeds, struct fkv_error *err) {
     return FKV_OK;
 }
 
+/* Looks for stop strings in the text with what was drawn. */
+static int find_stop(struct lane *lane, struct fkv_error *err) {
+    struct fkv_generation *g = lane->generation;
+    const bool kept = !g->ended && !g->stopped;
+    if (!has_strings(g)) return FKV_OK;
+    if ((kept && fkv_stopped_text_push(&lane->text, g->ids[g->count - 1], err)) ||
+        (g->complete && fkv_stopped_text_finish(&lane->text, err)))
+        return FKV_FAILED;
+    g->stopped |= lane->text.stopped;
+    g->complete |= lane->text.stopped;
+    if (g->complete) fkv_stopped_text_close(&lane->text);
+    return FKV_OK;
+}
+
 /* Tells the watcher what was drawn; a lane is idle afterwards when its continuation is complete. */
 static int tell(struct run *run, struct fkv_error *err) {
     const struct fkv_generation_options *o = run->options;
@@ -158,6 +182,7 @@ static int tell(struct run *run, struct fkv_error *err) {
         struct lane *lane = &run->lanes[l];
         if (!lane->drawn) continue;
         lane->drawn = false;
+        if (find_stop(lane, err)) return FKV_FAILED;
         if (o->watch && o->watch(o->context, lane->generation, err)) return FKV_FAILED;
         if (!lane->generation->complete) continue;
         lane->generation = NULL;
@@ -202,9 +227,10 @@ int fkv_generate(struct fkv_session *s, struct fkv_generation *generations, int6
     int status =
         run.lanes && run.feeds && run.logits ? FKV_OK : fkv_fail(err, "out of memory for logits");
     while (!status && run.finished < count) {
-        take_prompts(&run);
-        status = step(&run, times, err);
+        status = take_prompts(&run, err);
+        if (!status) status = step(&run, times, err);
     }
+    for (size_t l = 0; run.lanes && l < lanes; l++) fkv_stopped_text_close(&run.lanes[l].text);
     free(run.lanes);
     free(run.feeds);
     free(run.logits);

@@ -7,6 +7,7 @@ After every kill -9 OUT.jsonl must be the beginning of the file that an uninterr
 lines that were there before must still be. --resume (killed once more in every second round, and in
 half of them started on a file that was cut anywhere, as a crash of the machine may leave it) must
 complete it to the same bytes. Rounds take turns with one prompt at a time and three side by side.
+Prompts lose their middle, and have lengths and stop strings of their own.
 Prints one line with counts; exit status 1 at the first difference. Needs nothing but Python.
 """
 
@@ -37,9 +38,11 @@ def main():
     base = pathlib.Path(tempfile.mkdtemp(prefix="fkv-kill-"))
     story = args.text.read_text(encoding="utf-8")
     starts = [chance.randrange(len(story) - 100) for _ in range(args.prompts)]
+    ends = [{}, {"max_tokens": 9}, {"stop": "the"}, {"stop": ["a ", "."], "max_tokens": 60}]
     (base / "in.jsonl").write_text(
         "".join(
-            json.dumps({"prompt": story[a : a + chance.randrange(100)], "id": a}) + "\n"
+            json.dumps({"prompt": story[a : a + chance.randrange(100)], "id": a, **ends[a % 4]})
+            + "\n"
             for a in starts
         ),
         encoding="utf-8",
@@ -53,6 +56,10 @@ def main():
         str(base / "in.jsonl"),
         "--tokens",
         "40",
+        "--stop",
+        "\n",
+        "--truncate",
+        "middle:16",
         "--temperature",
         "0.8",
         "--policy",

@@ -60,6 +60,7 @@ check check_selecting --bin "$bin"
 check check_longheads --bin "$bin"
 check check_sweep "$bin"/freqkv-replay "${model[@]}"
 check check_freqkv_module --bin "$bin"
+check check_longbench --bin "$bin"
 check check_needle --bin "$bin"
 check check_compare --bin "$bin"
 check kill_capture --bin "$bin" --times 3

@@ -12,7 +12,7 @@ static const char tokenizer_json[] = "{\"model\": {\"type\": \"BPE\", \"vocab\":
                                      " \"decoder\": {\"type\": \"Sequence\", \"decoders\": "
                                      "[{\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}]}}";
 
-/* Two prompts, the second with an id; two tokens each. */
+/* Two prompts, the second with an id and a stop string; two tokens each. */
 static const struct fkv_continuing *run(void) {
     static struct fkv_tokenizer *tokenizer;
     static struct fkv_prompts prompts;
@@ -22,14 +22,18 @@ static const struct fkv_continuing *run(void) {
     const struct fkv_policy_options policy = {.name = "freqkv", .window = 12, .sinks = -1};
     struct fkv_error err;
     if (tokenizer) return &c;
-    json_t *id = json_integer(7);
+    json_t *first = json_pack("{s:s}", "prompt", "ab"),
+           *second = json_pack("{s:s, s:i, s:s}", "prompt", "b", "id", 7, "stop", "ba");
     if (fkv_tokenizer_parse(tokenizer_json, sizeof tokenizer_json - 1, "fuzz.json", &tokenizer,
-                            &err) ||
-        fkv_prompts_add(&prompts, tokenizer, 3, "ab", NULL, "fuzz", &err) ||
-        fkv_prompts_add(&prompts, tokenizer, 3, "b", id, "fuzz", &err) ||
+                            &err))
+        abort();
+    struct fkv_prompt_reader reader = {.tokenizer = tokenizer, .vocab = 3};
+    if (fkv_prompts_add(&prompts, &reader, first, "fuzz", &err) ||
+        fkv_prompts_add(&prompts, &reader, second, "fuzz", &err) ||
         fkv_policy_setup(&policy, &config, 16, &setup, &err))
         abort();
-    json_decref(id);
+    json_decref(first);
+    json_decref(second);
     c = (struct fkv_continuing){.prompts = &prompts,
                                 .tokenizer = tokenizer,
                                 .setup = &setup,

@@ -9,6 +9,15 @@
 
 enum { PROMPTS = 5, TOKENS = 6 };
 
+/* Adds a prompt of a text; `id` may be NULL. */
+static void add_prompt(struct fkv_prompts *p, const char *text, json_t *id) {
+    struct fkv_prompt_reader reader = {.tokenizer = engine.tokenizer,
+                                       .vocab = engine.model->config.vocab};
+    json_t *row = json_pack("{s:s, s:O*}", "prompt", text, "id", id);
+    assert_ok(fkv_prompts_add(p, &reader, row, "test", &err));
+    json_decref(row);
+}
+
 struct lines {
     struct fkv_prompts prompts;
     struct fkv_policy_setup setup;
@@ -32,8 +41,7 @@ static void make_lines(struct lines *l) {
                                      .temperature = 0.8};
     for (int i = 0; i < PROMPTS; i++) {
         json_t *id = i % 2 ? json_integer(i) : NULL;
-        assert_ok(fkv_prompts_add(&l->prompts, engine.tokenizer, engine.model->config.vocab,
-                                  texts[i], id, "test", &err));
+        add_prompt(&l->prompts, texts[i], id);
         json_decref(id);
     }
     for (size_t i = 0; i < PROMPTS; i++) {
@@ -374,9 +382,7 @@ TEST(prompts_are_told_apart_by_text_id_and_order) {
     for (int i = 0; i < 4; i++) {
         struct fkv_prompts p = {0};
         json_t *id = i == 3 ? json_integer(1) : NULL;
-        for (int k = 0; k < 2; k++)
-            assert_ok(fkv_prompts_add(&p, engine.tokenizer, engine.model->config.vocab, texts[i][k],
-                                      k ? id : NULL, "test", &err));
+        for (int k = 0; k < 2; k++) add_prompt(&p, texts[i][k], k ? id : NULL);
         assert_ok(fkv_prompts_sha256(&p, hashes[i], &err));
         for (int k = 0; k < i; k++) assert_string_not_equal(hashes[k], hashes[i]);
         json_decref(id);
