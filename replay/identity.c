@@ -28,17 +28,18 @@ static json_t *ends_json(const struct fkv_config *config) {
 json_t *fkv_identity_json(const struct fkv_identity *identity, struct fkv_error *err) {
     const struct fkv_model *model = identity->model;
     const struct fkv_config *config = &model->config;
+    const struct fkv_tokenizer *t = identity->tokenizer;
+    const char *tokenizer = t ? fkv_tokenizer_sha256(t) : "";
     fkv_sha256_hex model_sha256;
     if (fkv_model_sha256(model, model_sha256, err)) return NULL;
-    json_t *o =
-        json_pack("{s:s, s:i, s:s, s:o, s:o, s:s, s:s, s:s, s:i, s:o, s:s, s:o, s:s}", "format",
-                  identity->format, "format_version", 1, "software_version", FKV_VERSION, "command",
-                  fkv_json_string(identity->command), "model", fkv_json_string(model->name),
-                  "model_sha256", model_sha256, "config_sha256", config->sha256, "model_type",
-                  config->model_type, "trained_context", (int)config->trained_context, "rope_theta",
-                  fkv_json_number(config->rotations[0].theta), "rope_scaling",
-                  config->rotations[0].scaling, "eos", ends_json(config), "tokenizer_sha256",
-                  identity->tokenizer ? fkv_tokenizer_sha256(identity->tokenizer) : "");
+    json_t *o = json_pack(
+        "{s:s, s:i, s:s, s:o, s:o, s:s, s:s, s:s, s:i, s:o, s:s, s:o, s:s}", "format",
+        identity->format, "format_version", 1, "software_version", FKV_VERSION, "command",
+        fkv_json_string(identity->command), "model", fkv_json_string(model->name), "model_sha256",
+        model_sha256, "config_sha256", config->sha256, "model_type", config->model_type,
+        "trained_context", (int)config->trained_context, "rope_theta",
+        fkv_json_number(config->rotations[0].theta), "rope_scaling", config->rotations[0].scaling,
+        "eos", ends_json(config), "tokenizer_sha256", tokenizer);
     json_t *how = json_pack("{s:s, s:s, s:s, s:s, s:i}", "backend", identity->backend, "compute",
                             identity->compute, "kernels", identity->kernels, "cache_dtype",
                             fkv_dtype_name(identity->cache_dtype), "batch", (int)identity->batch);

@@ -26,6 +26,16 @@ static const struct {
     [FKV_BENCH_LAST_SLOTS] = {"last_slots", "%.9g"},
 };
 
+void fkv_bench_machine(const struct fkv_device_info *device, char out[FKV_BENCH_MACHINE]) {
+    char processor[128];
+    fkv_host_processor(processor);
+    if (device->space == FKV_DEVICE)
+        snprintf(out, FKV_BENCH_MACHINE, "%.95s", device->kernels);
+    else
+        snprintf(out, FKV_BENCH_MACHINE, "%s, %d thread%s, %.95s", processor, device->threads,
+                 device->threads == 1 ? "" : "s", device->kernels);
+}
+
 /* ---- numbers ---- */
 
 static double rounded(int column, double value) {

@@ -23,6 +23,10 @@ enum fkv_bench_number {
     FKV_BENCH_NUMBERS
 };
 
+/* "AMD EPYC 9R14, 2 threads, avx512, oneDNN 2.6.3"; of a device its name. */
+enum { FKV_BENCH_MACHINE = 320 };
+void fkv_bench_machine(const struct fkv_device_info *device, char out[FKV_BENCH_MACHINE]);
+
 struct fkv_bench_row {
     const struct fkv_policy_setup *setup;
     const char *model;   /* its name */

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/base/host.h"
 #include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
 #include "kernels/base/progress.h"
@@ -133,9 +132,9 @@ static const struct argp parser = {options, parse, NULL, doc, children, NULL, NU
 struct job {
     struct settings *s;
     const struct fkv_engine *engine;
-    char machine[320];        /* as rows say it */
-    struct fkv_corpus corpus; /* of texts; owned */
-    int32_t *tokens;          /* [longest]; owned */
+    char machine[FKV_BENCH_MACHINE]; /* as rows say it */
+    struct fkv_corpus corpus;        /* of texts; owned */
+    int32_t *tokens;                 /* [longest]; owned */
     int64_t longest;
     struct fkv_policy_setup *setups; /* [policies]; owned */
     struct fkv_bench_row *rows;      /* [count], by length, then policy; owned */
@@ -161,18 +160,6 @@ static int session_options(const struct job *job, int64_t row,
                                         .cache_dtype =
                                             fkv_engine_cache_dtype(&job->s->engine, job->engine)};
     return fkv_engine_block(job->engine, policy, false, 1, 0, out, err);
-}
-
-/* "AMD EPYC 9R14, 2 threads, avx512, oneDNN 2.6.3"; of a device its name. */
-static void name_machine(struct job *job) {
-    const struct fkv_device_info *device = &job->engine->device;
-    char processor[128];
-    fkv_host_processor(processor);
-    if (device->space == FKV_DEVICE)
-        snprintf(job->machine, sizeof job->machine, "%.95s", device->kernels);
-    else
-        snprintf(job->machine, sizeof job->machine, "%s, %d thread%s, %.95s", processor,
-                 device->threads, device->threads == 1 ? "" : "s", device->kernels);
 }
 
 /* Names the rows and checks the setting of each. */
@@ -461,7 +448,7 @@ static int report(const struct job *job, struct fkv_error *err) {
 static int run_job(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
     struct fkv_needs needs;
-    name_machine(job);
+    fkv_bench_machine(&job->engine->device, job->machine);
     if (make_tokens(job, err) || make_rows(job, err)) return FKV_FAILED;
     json_t *identity = s->out ? identity_of(job, err) : NULL;
     int status = s->out && !identity ? FKV_FAILED : FKV_OK;
