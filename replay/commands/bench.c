@@ -42,7 +42,7 @@ static const char doc[] =
     "Times prefill and decoding under cache policies, over lengths, and counts their bytes.\n\n"
     "Examples:\n"
     "  freqkv-replay bench --model data/litbank-1m --lengths 256,512,1024 \\\n"
-    "      --window 256 --policies full,local,freqkv,freqkv:gamma=0.25 --out bench.csv\n"
+    "      --window 256 --policies full,local,freqkv:gamma=0.25 --out bench.csv\n"
     "  freqkv-analyze plot bench.csv --out figures\n"
     "\v"
     "Tokens are random ids unless --text or --token-ids is given. The last D tokens of a length "
