@@ -222,7 +222,7 @@ json_t *fkv_bench_row_json(const struct fkv_bench_row *row) {
 }
 
 void fkv_bench_print(const struct fkv_bench_row *rows, int64_t count) {
-    printf("%8s  %-24s %6s %6s %10s %9s %9s %8s %10s %10s\n", "length", "policy", "window", "gamma",
+    printf("%8s  %-30s %6s %6s %10s %9s %9s %8s %10s %10s\n", "length", "policy", "window", "gamma",
            "prefill s", "tokens/s", "decode ms", "compr. %", "cache peak", "last slots");
     for (int64_t i = 0; i < count; i++) {
         const struct fkv_bench_row *row = &rows[i];
@@ -232,7 +232,7 @@ void fkv_bench_print(const struct fkv_bench_row *rows, int64_t count) {
         if (setup->policy->takes_window) snprintf(window, sizeof window, "%d", setup->window);
         if (isfinite(setup->gamma)) snprintf(gamma, sizeof gamma, "%.4g", setup->gamma);
         fkv_format_bytes(bytes, (int64_t)number[FKV_BENCH_CACHE_BYTES_PEAK]);
-        printf("%8" PRId64 "  %-24.24s %6s %6s %10.3f %9.1f %9.3f %8.2f %10s %10.1f\n", row->length,
+        printf("%8" PRId64 "  %-30.30s %6s %6s %10.3f %9.1f %9.3f %8.2f %10s %10.1f\n", row->length,
                setup->label, window, gamma, number[FKV_BENCH_PREFILL],
                (double)(row->length - row->decoded) / number[FKV_BENCH_PREFILL],
                number[FKV_BENCH_DECODE], 100 * number[FKV_BENCH_COMPRESSION_SHARE], bytes,
