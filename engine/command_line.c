@@ -143,7 +143,7 @@ FILE *fkv_needs_stream(const struct fkv_engine_options *options, bool dry_run) {
 /* Where only token ids are read a tokenizer is a help (BOS, classes of tokens) and no need. */
 static int open_tokenizer(const struct fkv_engine_options *o, struct fkv_engine *engine,
                           struct fkv_error *err) {
-    const bool needed = o->text_count || !o->token_ids_count;
+    const bool needed = o->text_count || (!o->token_ids_count && !o->without_tokenizer);
     if (!needed && !fkv_tokenizer_exists(o->model)) return FKV_OK;
     struct fkv_error why;
     char file[FKV_PATH];

@@ -30,7 +30,8 @@ struct fkv_engine_options {
                             continues */
     const char *text_format, *text_field; /* NULL: by name, by default */
     const char *token_dtype;
-    int64_t max_documents; /* 0: all */
+    int64_t max_documents;  /* 0: all */
+    bool without_tokenizer; /* where no text is named, the tool reads none: it needs no tokenizer */
     bool quiet, json;
 };
 void fkv_engine_options_default(struct fkv_engine_options *o);

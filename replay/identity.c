@@ -2,8 +2,7 @@
  * each field is the same, but for those that lines_file.c names. */
 #include "replay/identity.h"
 
-/* Every option of a policy, the defaults that were applied included. A new reference. */
-static json_t *setup_json(const struct fkv_policy_setup *setup) {
+json_t *fkv_identity_policy_json(const struct fkv_policy_setup *setup) {
     const bool window = setup->policy->takes_window;
     json_t *o = json_object(), *retained = setup->retained ? json_array() : json_null();
     for (int32_t h = 0; setup->retained && h < setup->layers * setup->kv_heads; h++)
@@ -29,6 +28,8 @@ static json_t *ends_json(const struct fkv_config *config) {
 json_t *fkv_identity_json(const struct fkv_identity *identity, struct fkv_error *err) {
     const struct fkv_model *model = identity->model;
     const struct fkv_config *config = &model->config;
+    const struct fkv_tokenizer *t = identity->tokenizer;
+    const char *tokenizer = t ? fkv_tokenizer_sha256(t) : "";
     fkv_sha256_hex model_sha256;
     if (fkv_model_sha256(model, model_sha256, err)) return NULL;
     json_t *o = json_pack(
@@ -38,11 +39,11 @@ json_t *fkv_identity_json(const struct fkv_identity *identity, struct fkv_error 
         model_sha256, "config_sha256", config->sha256, "model_type", config->model_type,
         "trained_context", (int)config->trained_context, "rope_theta",
         fkv_json_number(config->rotations[0].theta), "rope_scaling", config->rotations[0].scaling,
-        "eos", ends_json(config), "tokenizer_sha256", fkv_tokenizer_sha256(identity->tokenizer));
+        "eos", ends_json(config), "tokenizer_sha256", tokenizer);
     json_t *how = json_pack("{s:s, s:s, s:s, s:s, s:i}", "backend", identity->backend, "compute",
                             identity->compute, "kernels", identity->kernels, "cache_dtype",
                             fkv_dtype_name(identity->cache_dtype), "batch", (int)identity->batch);
-    json_t *setup = setup_json(identity->setup);
+    json_t *setup = identity->setup ? fkv_identity_policy_json(identity->setup) : json_object();
     int failed = !o || json_object_update(o, setup) || json_object_update(o, how);
     json_decref(setup);
     json_decref(how);

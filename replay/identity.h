@@ -9,8 +9,8 @@
 struct fkv_identity {
     const char *format; /* "freqkv-generate" */
     const struct fkv_model *model;
-    const struct fkv_tokenizer *tokenizer;
-    const struct fkv_policy_setup *setup;
+    const struct fkv_tokenizer *tokenizer; /* NULL: none */
+    const struct fkv_policy_setup *setup;  /* NULL: the file has several policies */
     const char *backend, *compute, *kernels, *command;
     enum fkv_dtype cache_dtype;
     int32_t batch;          /* sequences side by side: it changes the rounding */
@@ -18,5 +18,7 @@ struct fkv_identity {
 };
 /* A new reference; NULL and a message. Hashes the model. */
 json_t *fkv_identity_json(const struct fkv_identity *identity, struct fkv_error *err);
+/* Every option of a policy, the defaults that were applied included. A new reference. */
+json_t *fkv_identity_policy_json(const struct fkv_policy_setup *setup);
 
 #endif

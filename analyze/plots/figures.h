@@ -46,6 +46,9 @@
     ROW("runs_perplexity.*", runs, fkv_plot_runs_perplexity,                                       \
         "Runs over the retaining ratio: perplexity, difference to the baseline and KL, each with " \
         "its 95% interval.")                                                                       \
+    ROW("runs_time.*", runs, fkv_plot_runs_time,                                                   \
+        "Runs over the retaining ratio: perplexity with its 95% interval, time per token, and the "\
+        "share of it that compressions take.")                                                     \
     ROW("runs_distance.*", runs, fkv_plot_runs_distance,                                           \
         "Difference to the baseline over the tokens since the last compression, and over the "     \
         "rounds of compression so far.")                                                           \
@@ -91,6 +94,9 @@
     ROW("*_recall.*", table, fkv_plot_needle_recall,                                               \
         "What a passage of the text loses less when it returns at the end, over length (across) "  \
         "and the depth where it stood (down).")                                                    \
+    ROW("*_times.*", table, fkv_plot_bench,                                                        \
+        "Time of decoding a token and of the prefill before it, and the bytes of the cache, over " \
+        "the length; whiskers: least and most of the repeats.")                                    \
     ROW("*", table, fkv_plot_table, "")
 
 /* Kinds of data. Each function writes FOLDER/NAME.png and .svg, most of what freqkv-replay wrote

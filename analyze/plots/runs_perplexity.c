@@ -6,15 +6,14 @@
 
 #include "analyze/plots/charts.h"
 #include "analyze/plots/figures.h"
+#include "analyze/plots/runs.h"
 #include "analyze/plots/words.h"
 
-static struct fkv_interval around(double mean, double se) {
+struct fkv_interval fkv_plot_around(double mean, double se) {
     return (struct fkv_interval){mean, mean - 1.96 * se, mean + 1.96 * se};
 }
 
-/* The label of the first run with run i's label decides the colour: labels are numbered as they
- * come. */
-static int color_of(const struct fkv_run *runs, int32_t count, int32_t i) {
+int fkv_plot_run_color(const struct fkv_run *runs, int32_t count, int32_t i) {
     char label[FKV_RUN_LABEL], other[FKV_RUN_LABEL], earlier[FKV_RUN_LABEL];
     int color = 0;
     fkv_run_label(runs, count, i, label);
@@ -55,7 +54,7 @@ static struct fkv_interval mean_kl(const struct fkv_run *run) {
 }
 
 static struct fkv_interval quantity(const struct fkv_run *run, int which) {
-    if (which == 1) return around(run->delta_nll, run->delta_nll_se);
+    if (which == 1) return fkv_plot_around(run->delta_nll, run->delta_nll_se);
     if (which == 2) return mean_kl(run);
     /* How far texts differ in perplexity hides how far runs do: the paired panels have intervals.
      */
@@ -103,7 +102,7 @@ static int fill_sweep(struct fkv_charts *c, int which, const struct fkv_run *run
                 fkv_charts_panel(c, sweep_titles[which], "retaining ratio \u03b3", units[which]);
         fkv_run_label(runs, count, i, label);
         struct fkv_chart_series *series =
-            fkv_charts_add(c, panel, label, fkv_color_cycle(color_of(runs, count, i)),
+            fkv_charts_add(c, panel, label, fkv_color_cycle(fkv_plot_run_color(runs, count, i)),
                            FKV_LOOK_JOINED, fkv_run_gamma(&runs[i]), y);
         if (series) series->policy = runs[i].policy;
     }

@@ -53,9 +53,11 @@ struct fkv_run {
     bool joined;
     int64_t windows, *window_start; /* [windows] in the joined texts; NULL unless joined; owned */
     double gamma, mean_nll, mean_nll_se, delta_nll, delta_nll_se,
-        mean_kl;             /* NaN where there is none */
-    double cache_bytes_peak; /* NaN where the file does not say */
-    int32_t *retained;       /* [layers, kv_heads] L, or NULL where the policy has none; owned */
+        mean_kl;              /* NaN where there is none */
+    double cache_bytes_peak;  /* NaN where the file does not say */
+    double ms_per_token;      /* of the policy's feeds, wall time; NaN likewise */
+    double compression_share; /* of that time; NaN likewise */
+    int32_t *retained;        /* [layers, kv_heads] L, or NULL where the policy has none; owned */
     int32_t documents, column_sets;
     struct fkv_run_document *document; /* [documents]; owned */
     struct fkv_run_columns *columns;   /* [column_sets]; owned */

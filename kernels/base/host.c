@@ -9,6 +9,15 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+void fkv_host_processor(char out[128]) {
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    snprintf(out, 128, "CPU");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "model name : %127[^\n]", out) == 1) break;
+    if (f) fclose(f);
+}
+
 int fkv_host_disk_free(const char *path, int64_t *bytes, struct fkv_error *err) {
     char *parent = strdup(path);
     if (!parent) return fkv_fail(err, "%s: out of memory", path);

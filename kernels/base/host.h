@@ -23,6 +23,8 @@ bool fkv_host_can_map(size_t bytes);
 /* Sets the number of threads that loops have by default: the processors this process may run on,
  * fewer where a control group grants less time than those. OMP_NUM_THREADS is the user's word. */
 void fkv_host_limit_threads(void);
+/* What the system calls its processor, "AMD EPYC 9R14"; "CPU" where it does not say. */
+void fkv_host_processor(char out[128]);
 int fkv_host_disk_free(const char *path, int64_t *bytes,
                        struct fkv_error *err);      /* of the nearest existing parent of path */
 void fkv_format_bytes(char out[16], int64_t bytes); /* "1.5 GiB" */

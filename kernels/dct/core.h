@@ -9,7 +9,7 @@
 
 #include "kernels/dct.h"
 
-enum { FKV_DCT_STAGES = 32, FKV_DCT_PRIME = 251 };
+enum { FKV_DCT_STAGES = 32, FKV_DCT_PRIME = 251, FKV_DCT_SPLIT = 17, FKV_DCT_HALVES = 5 };
 
 /* One factor p of n: m butterflies of p numbers, each for `s` neighbours; n = p m s. */
 struct fkv_dct_stage {
@@ -17,6 +17,10 @@ struct fkv_dct_stage {
     const float *turn; /* [m][p-1][2]: cos and sin of -2 pi q k / (p m), k = 1 .. p-1 */
     const float
         *root; /* odd p: [h][h][2], h = (p-1)/2: cos and sin of 2 pi r k / p, k and r = 1 .. h */
+    /* In place of `root` where p is split (dct.c): */
+    const float *halves; /* [FKV_DCT_HALVES][k][k], k = h/2 */
+    uint8_t
+        power[FKV_DCT_PRIME / 2]; /* [h]: g^e mod p, g a primitive root; power[0] 0: not split */
 };
 
 struct fkv_dct {

@@ -95,6 +95,60 @@ INLINE void butterfly_odd(int32_t p, const float *root, const struct pair *x, si
     for (; k <= h; k++) odd_outputs(p, k, 1, first, u, v, root, y, out, turn, turned);
 }
 
+/* sum[j] = sum_e m[e][j] x[e], e < k, j < count; m [k, k] */
+INLINE void some_products(const float *m, int32_t k, int count, const struct pair *x,
+                          struct pair *sum) {
+    struct pair s[2 * AT_ONCE];
+    for (int j = 0; j < count; j++) s[j] = (struct pair){vec_zero(), vec_zero()};
+    for (int32_t e = 0; e < k; e++, m += k)
+        for (int j = 0; j < count; j++) {
+            vec factor = vec_set(m[j]);
+            s[j].re = vec_fma(x[e].re, factor, s[j].re);
+            s[j].im = vec_fma(x[e].im, factor, s[j].im);
+        }
+    for (int j = 0; j < count; j++) sum[j] = s[j];
+}
+
+/* The same for j < k, as many at once as have room in registers. */
+INLINE void products(const float *m, int32_t k, const struct pair *x, struct pair *sum) {
+    int32_t j = 0;
+    for (; j + 2 * AT_ONCE - 1 <= k; j += 2 * AT_ONCE - 1)
+        some_products(m + j, k, 2 * AT_ONCE - 1, x, sum + j);
+    for (; j + AT_ONCE <= k; j += AT_ONCE) some_products(m + j, k, AT_ONCE, x, sum + j);
+    for (; j < k; j++) some_products(m + j, k, 1, x, sum + j);
+}
+
+/* An odd butterfly that is split: see dct.c. */
+INLINE void butterfly_split(const struct fkv_dct_stage *g, const struct pair *x, size_t in,
+                            struct pair *y, size_t out, const float *turn, bool turned) {
+    enum { MOST = FKV_DCT_PRIME / 4 };
+    const int32_t p = g->p, k = (p - 1) / 4;
+    struct pair of[FKV_DCT_HALVES][MOST], sum[FKV_DCT_HALVES][MOST], first = x[0], all = first;
+    for (int32_t e = 0; e < k; e++) {
+        const size_t low = g->power[e], high = g->power[e + k];
+        const struct pair a = x[low * in], b = x[((size_t)p - low) * in], c = x[high * in],
+                          d = x[((size_t)p - high) * in], u = pair_add(a, b), w = pair_add(c, d);
+        of[0][e] = pair_add(u, w);
+        of[1][e] = pair_sub(u, w);
+        of[2][e] = pair_sub(a, b);
+        of[4][e] = pair_sub(c, d);
+        of[3][e] = pair_add(of[2][e], of[4][e]);
+        all = pair_add(all, of[0][e]);
+    }
+    y[0] = all;
+    for (int i = 0; i < FKV_DCT_HALVES; i++) products(g->halves + i * k * k, k, of[i], sum[i]);
+    for (int32_t f = 0; f < k; f++) {
+        const struct pair level = pair_add(first, sum[0][f]),
+                          c[2] = {pair_add(level, sum[1][f]), pair_sub(level, sum[1][f])},
+                          s[2] = {pair_add(sum[2][f], sum[3][f]), pair_sub(sum[3][f], sum[4][f])};
+        for (int i = 0; i < 2; i++) {
+            const size_t low = g->power[f + i * k], high = (size_t)p - low;
+            put(y + low * out, pair_minus_i(c[i], s[i]), turn + 2 * (low - 1), turned);
+            put(y + high * out, pair_plus_i(c[i], s[i]), turn + 2 * (high - 1), turned);
+        }
+    }
+}
+
 /* x[i + r * in], y[i + k * out] for i < count */
 INLINE void butterflies(const struct fkv_dct_stage *g, const struct pair *x, size_t in,
                         struct pair *y, size_t out, size_t count, const float *turn, bool turned) {
@@ -108,6 +162,11 @@ INLINE void butterflies(const struct fkv_dct_stage *g, const struct pair *x, siz
     else if (g->p == 5)
         for (size_t i = 0; i < count; i++)
             butterfly_odd(5, g->root, x + i, in, y + i, out, turn, turned);
+    else if (g->p == 7)
+        for (size_t i = 0; i < count; i++)
+            butterfly_odd(7, g->root, x + i, in, y + i, out, turn, turned);
+    else if (g->power[0])
+        for (size_t i = 0; i < count; i++) butterfly_split(g, x + i, in, y + i, out, turn, turned);
     else
         for (size_t i = 0; i < count; i++)
             butterfly_odd(g->p, g->root, x + i, in, y + i, out, turn, turned);

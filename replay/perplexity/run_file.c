@@ -34,6 +34,8 @@
  *   /slots_kept            float64 [layers, kv_heads], of a selecting policy: their mean over the
  *                          head's actions, NaN without any
  *
+ * Attributes ms_per_token and compression_share say what the policy's feeds took.
+ *
  * Columns aligned with tokens rather than a list of scored ones: they plot against their index, and
  * documents of one text line up across runs. Version 1 counted evictions as compressions and did
  * not hold all that identifies a run: its files are refused. */
@@ -144,7 +146,13 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *
                   : fkv_h5_put_double(w, "/", fkv_result_names[i], results[i], err))
             return FKV_FAILED;
     }
-    return FKV_OK;
+    const struct fkv_perplexity *result = e->result;
+    return fkv_h5_put_double(w, "/", "ms_per_token",
+                             1e3 * result->seconds / (double)result->statistics.tokens, err) ||
+                   fkv_h5_put_double(w, "/", "compression_share",
+                                     result->seconds_compressing / result->seconds, err)
+               ? FKV_FAILED
+               : FKV_OK;
 }
 
 /* The columns under `group`, elements [offset, ...) of each, in shape dims [rank]. */

@@ -74,7 +74,7 @@ class Tools:
 
 
 ANALYZE = ["spectrum", "error", "gamma", "impulse", "link", "plot", "merge", "report"]
-REPLAY = ["ppl", "probe", "generate", "needle", "tokens"]
+REPLAY = ["ppl", "probe", "generate", "needle", "bench", "tokens"]
 
 
 def statuses(t):

@@ -176,6 +176,27 @@ TEST_WITH(needles_are_drawn_as_maps, setup, remove_folder) {
     assert_true(said("row 1: depth: expected 0 to 1"));
 }
 
+/* Two policies at two lengths, as freqkv-replay bench writes them. */
+TEST_WITH(times_are_drawn_over_lengths, setup, remove_folder) {
+    static const char names[] = "policy,label,window,gamma,length,decode_ms,decode_ms_low,"
+                                "decode_ms_high,prefill_s,cache_bytes_peak\n";
+    char table[300];
+    FILE *f = fopen(named(table, "times.csv"), "w");
+    fprintf(f,
+            "%sfull,full,,,512,2,1,3,0.5,1000000\nfreqkv,\"freqkv, recent 8\",64,0.5,512,2,2,2,1,"
+            "5e5\nfull,full,,,1024,4,3,6,1,2e6\n",
+            names);
+    fclose(f);
+    assert_int_equal(plot(table, NULL), 0);
+    assert_figure("times_times", false);
+    assert_int_equal(files_in_out(), 2); /* and no lines of its numbers */
+    f = fopen(table, "w");
+    fprintf(f, "%sfull,full,,,0,2,1,3,0.5,1000000\n", names);
+    fclose(f);
+    assert_int_equal(plot(table, NULL), 1);
+    assert_true(said("row 1: expected a length above 0"));
+}
+
 static const char *table_of(const char *name) {
     static char text[16384];
     char path[600];
@@ -185,6 +206,31 @@ static const char *table_of(const char *name) {
     text[fread(text, 1, sizeof text - 1, f)] = 0;
     fclose(f);
     return text;
+}
+
+TEST_WITH(runs_that_say_their_time_are_drawn_by_it, setup, remove_folder) {
+    struct fkv_run runs[2] = {0};
+    const struct fkv_provenance provenance = {"1", "00", "plot", "made"};
+    struct fkv_plot_target to = {.folder = folder, .stem = "runs", .provenance = &provenance};
+    char path[300];
+    const struct made_run r = {1, 1, 4, 36, 4, 10, 500, 0, 0, 0.05, 0, NULL, false};
+    made_write_run(&r, named(path, "a.h5"));
+    for (int i = 0; i < 2; i++) assert_ok(fkv_run_read(path, &runs[i], &err));
+    assert_true(isnan(runs[0].ms_per_token) && isnan(runs[0].compression_share));
+    assert_ok(fkv_plot_runs_time(runs, 2, &to, &err));
+    assert_int_equal(to.figures, 0);
+    runs[0].ms_per_token = 2.5, runs[0].compression_share = 0.125;
+    assert_ok(fkv_plot_runs_time(runs, 2, &to, &err));
+    assert_int_equal(to.figures, 1);
+    char text[4096];
+    FILE *f = fopen(named(path, "runs_time.csv"), "r");
+    assert_non_null(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    const char *time = strstr(text, ",0.328125,2.5,");
+    if (!time || strstr(time + 1, ",0.328125,2.5,") || !strstr(text, ",0.328125,12.5,"))
+        fail_msg("expected the times of one run, found\n%s", text);
+    for (int i = 0; i < 2; i++) fkv_run_free(&runs[i]);
 }
 
 /* A run with --recent compresses fewer slots: its ratio is of those, and its points are of another

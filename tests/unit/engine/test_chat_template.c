@@ -41,12 +41,12 @@ static char *render(const char *model, const char *more, struct fkv_error *err) 
     return status ? NULL : text;
 }
 
-TEST(a_gguf_file_has_its_template_and_tokens) {
+TEST_IN_FOLDER(a_gguf_file_has_its_template_and_tokens) {
     static const char template[] =
         "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{{ pad_token is defined }}"
         "{{ tools is none }}{{ add_generation_prompt }}{{ thinking | default('?') }}";
-    char folder[256], *text;
-    const char *path = write_gguf(test_make_folder(folder), template, 2);
+    char *text;
+    const char *path = write_gguf(folder, template, 2);
     assert_non_null(text = render(path, NULL, &err));
     assert_string_equal(text, "<s>hi</s>FalseTrueTrue?");
     free(text);
@@ -54,7 +54,6 @@ TEST(a_gguf_file_has_its_template_and_tokens) {
         text = render(path, "{\"thinking\": false, \"add_generation_prompt\": false}", &err));
     assert_string_equal(text, "<s>hi</s>FalseTrueFalseFalse");
     free(text);
-    test_remove_folder(folder);
 }
 
 static void assert_opening_says(const char *model, const char *part) {
@@ -64,9 +63,7 @@ static void assert_opening_says(const char *model, const char *part) {
     fkv_chat_template_close(c);
 }
 
-TEST(a_model_without_a_template_is_refused) {
-    char folder[256];
-    test_make_folder(folder);
+TEST_IN_FOLDER(a_model_without_a_template_is_refused) {
     assert_opening_says(folder, "no chat_template.jinja");
     assert_opening_says(write_gguf(folder, NULL, 2), "tokenizer.chat_template");
     assert_opening_says(write_gguf(folder, "{% import 'x' as y %}", 2),
@@ -77,5 +74,4 @@ TEST(a_model_without_a_template_is_refused) {
     assert_opening_says(folder, "expected one named default, found others");
     test_write_file(test_path(folder, "tokenizer_config.json"), "{", 1);
     assert_opening_says(folder, "tokenizer_config.json: not valid JSON");
-    test_remove_folder(folder);
 }

@@ -3,7 +3,7 @@
 #include "kernels/dct/core.h"
 #include "tests/unit/support.h"
 
-static const int sizes[] = {1, 2, 3, 31, 409, 1020, 1024, 2046, 4092, 4093};
+static const int sizes[] = {1, 2, 3, 31, 241, 409, 1020, 1024, 2044, 2046, 4092, 4093};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 static const struct fkv_dct_set *set; /* under test */
 

@@ -91,9 +91,7 @@ static void assert_rendered(const char *folder, const char *row, const char *exp
     fkv_prompt_reader_close(&reader);
 }
 
-TEST(a_template_is_found_where_models_keep_it) {
-    char folder[256];
-    test_make_folder(folder);
+TEST_IN_FOLDER(a_template_is_found_where_models_keep_it) {
     static const char user[] = "{\"prompt\": \" hi \", \"chat\": true}",
                       chat[] = "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, "
                                "{\"role\": \"user\", \"content\": \"u\"}]}",
@@ -112,12 +110,9 @@ TEST(a_template_is_found_where_models_keep_it) {
     assert_rendered(folder, user, "<s>[user]hi[assistant]");
     write_file(folder, "chat_template.jinja", "{{ bos_token }}{{ strftime_now('%d %b') }}\n");
     assert_rendered(folder, user, "<s>04 Jul");
-    test_remove_folder(folder);
 }
 
-TEST(messages_that_are_none_are_refused) {
-    char folder[256];
-    test_make_folder(folder);
+TEST_IN_FOLDER(messages_that_are_none_are_refused) {
     write_file(folder, "chat_template.jinja", TEMPLATE);
     static const char *const bad[][2] = {
         {"{\"messages\": 1}", "expected a list of messages"},
@@ -134,7 +129,6 @@ TEST(messages_that_are_none_are_refused) {
         fkv_prompts_free(&p);
         fkv_prompt_reader_close(&reader);
     }
-    test_remove_folder(folder);
 }
 
 /* ---- the middle ---- */
