@@ -19,13 +19,13 @@ static void a_range_has_exactly_its_points_and_names_that_sort(void **state) {
     };
     struct fkv_sweep sweep = {0};
     struct fkv_error err = {0};
-    static struct fkv_sweep_point point, before;
+    static struct fkv_point point, before;
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         assert_ok(fkv_sweep_parse(cases[c].text, &sweep, &err), err);
         assert_int_equal(sweep.count, cases[c].count);
         for (int i = 0; i < sweep.count; i++) {
             assert_ok(fkv_sweep_name(&sweep, "F", i, &point, &err), err);
-            assert_true(strtod(point.gamma, NULL) == sweep.gammas[i]);
+            assert_true(strtod(point.name, NULL) == sweep.gammas[i]);
             if (i == 0) assert_string_equal(point.path, cases[c].first);
             if (i) assert_true(strcmp(before.path, point.path) < 0);
             before = point;
@@ -156,8 +156,8 @@ static void what_is_no_run_file_is_no_point(void **state) {
     assert_ok(fkv_h5_commit(w, &err), err);
     assert_refused(fkv_run_file_read(path, &e, results, &err), err,
                    "format: expected \"freqkv-run\"");
-    assert_refused(fkv_sweep_check_folder(path, &err), err, "expected a folder");
-    assert_ok(fkv_sweep_check_folder(folder, &err), err);
+    assert_refused(fkv_check_folder(path, &err), err, "expected a folder");
+    assert_ok(fkv_check_folder(folder, &err), err);
     done(&r);
     test_remove_folder(folder);
 }
