@@ -101,7 +101,9 @@ static int read_attributes(struct fkv_h5_reader *r, struct fkv_run *run, struct 
                          {"mean_nll_se", &run->mean_nll_se},
                          {"delta_nll", &run->delta_nll},
                          {"delta_nll_se", &run->delta_nll_se},
-                         {"kl", &run->mean_kl}};
+                         {"kl", &run->mean_kl},
+                         {"ms_per_token", &run->ms_per_token},
+                         {"compression_share", &run->compression_share}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         bool found;
         *numbers[i].value = NAN;

@@ -48,8 +48,10 @@ struct fkv_run {
     char se_unit[64]; /* what mean_nll_se and delta_nll_se rest on; "" where there are none */
     bool joined;
     double gamma, mean_nll, mean_nll_se, delta_nll, delta_nll_se,
-        mean_kl;       /* NaN where there is none */
-    int32_t *retained; /* [layers, kv_heads] L, or NULL where the policy has none; owned */
+        mean_kl;         /* NaN where there is none */
+    double ms_per_token; /* of the policy's feeds, wall time; NaN where the file does not say */
+    double compression_share; /* of that time; NaN likewise */
+    int32_t *retained;        /* [layers, kv_heads] L, or NULL where the policy has none; owned */
     int32_t documents, column_sets;
     struct fkv_run_document *document; /* [documents]; owned */
     struct fkv_run_columns *columns;   /* [column_sets]; owned */

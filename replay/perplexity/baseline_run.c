@@ -1,4 +1,4 @@
-/* See baseline_run.h; read by run_file_read.c. */
+/* See baseline_run.h. */
 #include "replay/perplexity/baseline_run.h"
 
 #include <stdlib.h>

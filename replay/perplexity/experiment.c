@@ -18,7 +18,6 @@ const char *const fkv_result_names[FKV_RESULTS] = {
     [FKV_RESULT_EVICTIONS] = "evictions",
     [FKV_RESULT_CACHE_BYTES_PEAK] = "cache_bytes_peak",
     [FKV_RESULT_CACHE_SLOTS] = "cache_slots_mean",
-    [FKV_RESULT_TOKENS_PER_S] = "prefill_tokens_per_s",
     [FKV_RESULT_BASELINE_NLL] = "baseline_mean_nll",
     [FKV_RESULT_DELTA_NLL] = "delta_nll",
     [FKV_RESULT_DELTA_NLL_SE] = "delta_nll_se",
@@ -28,10 +27,6 @@ const char *const fkv_result_names[FKV_RESULTS] = {
 };
 
 static double mean_nll(const struct fkv_sums *s) { return fkv_mean(s->nll, s->count); }
-
-static double tokens_per_second(const struct fkv_experiment *e) {
-    return (double)e->result->statistics.tokens / e->result->seconds;
-}
 
 void fkv_experiment_results(const struct fkv_experiment *e, double r[FKV_RESULTS]) {
     const struct fkv_sums *total = &e->result->total;
@@ -44,7 +39,6 @@ void fkv_experiment_results(const struct fkv_experiment *e, double r[FKV_RESULTS
     r[FKV_RESULT_EVICTIONS] = e->result->evictions;
     r[FKV_RESULT_CACHE_BYTES_PEAK] = (double)statistics->cache_bytes_peak;
     r[FKV_RESULT_CACHE_SLOTS] = fkv_mean(statistics->slots_sum, statistics->tokens);
-    r[FKV_RESULT_TOKENS_PER_S] = tokens_per_second(e);
     for (int i = FKV_RESULT_BASELINE_NLL; i < FKV_RESULTS; i++) r[i] = NAN;
     if (!e->baseline) return;
     r[FKV_RESULT_BASELINE_NLL] = fkv_mean(total->baseline_nll, total->count);
@@ -68,6 +62,10 @@ const char *fkv_experiment_invalid(const struct fkv_experiment *e) {
 
 bool fkv_experiment_never_acts(const struct fkv_experiment *e) {
     return e->setup->policy->takes_window && e->plan->longest <= e->setup->window;
+}
+
+static double tokens_per_second(const struct fkv_experiment *e) {
+    return (double)e->result->statistics.tokens / e->result->seconds;
 }
 
 /* Slots that a head kept, over all selections; NaN without any. */

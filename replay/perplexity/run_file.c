@@ -3,51 +3,45 @@
  *   /                      attrs: format "freqkv-run", format_version 2, software_version, command,
  *                          model (name, sha256, config_sha256, shape), adapter (its name, "" for
  *                          none) and adapter_sha256 (which the model's sha256 counts, too),
- *                          tokenizer_sha256, corpus_sha256, policy, its own options (each by name,
- *                          and all in policy_options), policy_label (for figures), window, sinks,
- *                          compressible (n), low_pass (1: it keeps the L lowest of n
- *                          coefficients), sees_queries (1: what it keeps depends on queries),
- *                          protocol, tokens_limit, score_from, backend, compute, kernels
- *                          (instruction set and library of the products), rope_positions (for
- *                          which the frequencies of the rotation were chosen, where they depend on
- *                          the length), cache_dtype, se_unit (what standard errors rest on, "" for
- *                          none), results (mean_nll, mean_nll_se, compressions, evictions,
- *                          delta_nll, kl, ...), prefill_tokens_per_s (of this run)
- *   /retained              int32 [layers, kv_heads]: L per head, where the policy has one
- *   /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its first token in the
- *                          joined corpus)
- *     tokens               int32 [T]
- *     nll                  float32 [T]: nll[t] = -log p(token t | before), NaN where not scored
- *     top1                 float32 [T], the most likely token at t
- *     round, slots_used, since_compression
- *                          float32 [T], of the query that predicts token t: compressions before
- *                          it, slots it could attend to, tokens since the last compression (its
- *                          own included); means over layers and heads
- *     evictions, since_eviction
- *                          float32 [T], the same of evictions, where the policy evicts
- *     baseline_nll, kl, top1_agree
- *                          float32 [T], with a baseline (top1_agree: 0 or 1)
- *     final_states         float32 [T, dim], with --final-states, of the query that predicts token
- *                          t: what KL to this run is computed from
- *   /windows/              stride only, instead of the columns of documents, because there a token
- *                          is scored once per window that covers it
- *     start                int64 [W], in the joined corpus
- *     nll, top1, ...       float32 [W, window length (, dim)], column t is the window's token t
+ *                          tokenizer_sha256, corpus_sha256, policy,
+ *                          its own options (each by name, and all in policy_options), policy_label
+ *                          (for figures), window, sinks, compressible (n), low_pass (1: it keeps
+ *                          the L lowest of n coefficients), sees_queries (1: what it keeps depends
+ *                          on queries), protocol, tokens_limit, score_from,
+ *                          backend, compute, kernels (instruction set and library of the
+ *                          products), rope_positions (for which the frequencies of the rotation
+ *                          were chosen, where they depend on the length), cache_dtype, se_unit
+ * (what standard errors rest on, "" for none), results (mean_nll, mean_nll_se, compressions,
+ * evictions, delta_nll, kl, ...) /retained              int32 [layers, kv_heads]: L per head, where
+ * the policy has one /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its
+ * first token in the joined corpus) tokens             int32 [T] nll                float32 [T]
+ * nll[t] = -log p(token t | before), NaN where it is not scored round, slots_used,
+ * since_compression   float32 [T], of the query that predicts token t: compressions before it,
+ * slots it could attend to, tokens since the last compression (its own included); means over layers
+ * and heads evictions, since_eviction              float32 [T], the same of evictions, where the
+ * policy evicts baseline_nll, kl, top1_agree           float32 [T], with a baseline (top1_agree: 0
+ * or 1) /windows/              stride only, instead of the columns of documents, because there a
+ * token is scored once per window that covers it: start              int64 [W]       in the joined
+ * corpus nll, round, ...    float32 [W, window length], column t is the window's token t
  *   /compressions/         window (index of the pass), token (its position in it), layer, head,
- *                          round (of that head in that pass, from 1) int32; state (0 key, 1 value)
- *                          uint8; energy_before, energy_kept float64: one row per compression,
- *                          layer, head and state, in the order of window, token, layer, head,
- *                          state
- *   /evictions/            the same of a policy that evicts on a schedule; not of one that evicts
- *                          at every token
+ * round (of that head in that pass, from 1) int32; state (0 key, 1 value) uint8; energy_before,
+ * energy_kept float64: one row per compression, layer, head and state, in the order of window,
+ * token, layer, head, state /evictions/            the same of a policy that evicts on a schedule;
+ * not of one that evicts at every token
  *   /evictions/slots       int32, of a selecting policy: slots that the head kept
  *   /slots_kept            float64 [layers, kv_heads], of a selecting policy: their mean over the
  *                          head's actions, NaN without any
  *
+ * Attributes ms_per_token and compression_share say what the policy's feeds took.
+ *
+ * Beside nll stands top1, the most likely token; with --final-states, final_states [T, dim] or [W,
+ * window length, dim], the final hidden states of the queries that predict the tokens: what KL to
+ * this run is computed from.
+ *
  * Columns aligned with tokens rather than a list of scored ones: they plot against their index, and
  * documents of one text line up across runs. Version 1 counted evictions as compressions and did
  * not hold all that identifies a run: its files are refused. */
-#include "replay/perplexity/experiment.h"
+#include "replay/perplexity/run_file.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -55,19 +49,84 @@
 #include <string.h>
 
 #include "capture/store/columns.h"
-#include "capture/store/h5.h"
-#include "replay/perplexity/run_attributes.h"
+
+enum { RUN_FORMAT_VERSION = 2 };
+
+/* `same`: has to agree in the file of a run that is not made again. */
+struct text_attribute {
+    const char *name, *value;
+    bool same;
+};
+struct integer_attribute {
+    const char *name;
+    int64_t value;
+    bool same;
+};
+enum { TEXTS = 23, INTEGERS = 13 };
+
+static void describe(const struct fkv_experiment *e, struct text_attribute texts[TEXTS],
+                     struct integer_attribute integers[INTEGERS]) {
+    const struct fkv_config *c = &e->model->config;
+    const bool window = e->setup->policy->takes_window;
+    const char *se_unit = fkv_se_unit_name(fkv_perplexity_se_unit(e->corpus, e->plan));
+    const struct text_attribute t[TEXTS] = {
+        {"format", "freqkv-run", true},
+        {"software_version", FKV_VERSION, false},
+        {"command", e->command, false},
+        {"backend", e->backend, true},
+        {"compute", e->compute, true},
+        {"kernels", e->kernels, false},
+        {"cache_dtype", fkv_dtype_name(e->cache_dtype), true},
+        {"model_name", e->model->name, false},
+        {"model_sha256", e->model_sha256, true},
+        {"config_sha256", c->sha256, true},
+        {"adapter", e->model->adapter_name, false},
+        {"adapter_sha256", fkv_model_adapter_sha256(e->model), false},
+        {"tokenizer_sha256", e->tokenizer_sha256, true},
+        {"model_type", c->model_type, true},
+        {"rope_scaling", c->rotations[0].scaling, true},
+        {"corpus_sha256", e->corpus_sha256, true},
+        {"policy", e->setup->policy->name, true},
+        {"policy_options", e->setup->own_text, true},
+        {"policy_label", e->setup->label, false},
+        {"protocol", e->plan->name, true},
+        {"baseline", e->baseline ? fkv_full_attention.name : "", true},
+        {"se_unit", se_unit ? se_unit : "",
+         true}, /* errors formed in another way are no errors of this sweep */
+        {"baseline_invalid",
+         e->baseline && fkv_experiment_invalid(e) ? fkv_experiment_invalid(e) : "", false},
+    };
+    const struct integer_attribute i[INTEGERS] = {
+        {"format_version", RUN_FORMAT_VERSION, true},
+        {"n_layers", c->layers, false},
+        {"n_heads", c->heads, false},
+        {"n_kv_heads", c->kv_heads, false},
+        {"head_dim", c->head_dim, false},
+        {"trained_context", c->trained_context, true},
+        {"window", window ? e->setup->window : 0, true},
+        {"sinks", window ? e->setup->sinks : 0, true},
+        {"compressible", window ? e->setup->compressible : 0, true},
+        {"low_pass", e->setup->policy->low_pass, false},
+        {"sees_queries", fkv_policy_sees_queries(e->setup->policy), false},
+        {"tokens_limit", e->tokens, true},
+        {"score_from", e->score_from, true},
+    };
+    memcpy(texts, t, sizeof t);
+    memcpy(integers, i, sizeof i);
+}
+
+/* ---- writing ---- */
 
 static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *e,
                           struct fkv_error *err) {
-    struct fkv_run_text texts[FKV_RUN_TEXTS];
-    struct fkv_run_integer integers[FKV_RUN_INTEGERS];
+    struct text_attribute texts[TEXTS];
+    struct integer_attribute integers[INTEGERS];
     double results[FKV_RESULTS];
-    fkv_run_attributes(e, texts, integers);
+    describe(e, texts, integers);
     fkv_experiment_results(e, results);
-    for (int i = 0; i < FKV_RUN_TEXTS; i++)
+    for (int i = 0; i < TEXTS; i++)
         if (fkv_h5_put_string(w, "/", texts[i].name, texts[i].value, err)) return FKV_FAILED;
-    for (int i = 0; i < FKV_RUN_INTEGERS; i++)
+    for (int i = 0; i < INTEGERS; i++)
         if (fkv_h5_put_int(w, "/", integers[i].name, integers[i].value, err)) return FKV_FAILED;
     if (e->rope_positions && fkv_h5_put_int(w, "/", "rope_positions", e->rope_positions, err))
         return FKV_FAILED;
@@ -88,7 +147,13 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *
                   : fkv_h5_put_double(w, "/", fkv_result_names[i], results[i], err))
             return FKV_FAILED;
     }
-    return FKV_OK;
+    const struct fkv_perplexity *result = e->result;
+    return fkv_h5_put_double(w, "/", "ms_per_token",
+                             1e3 * result->seconds / (double)result->statistics.tokens, err) ||
+                   fkv_h5_put_double(w, "/", "compression_share",
+                                     result->seconds_compressing / result->seconds, err)
+               ? FKV_FAILED
+               : FKV_OK;
 }
 
 /* The columns under `group`, elements [offset, ...) of each, in shape dims [rank]. */
@@ -121,7 +186,7 @@ static int put_columns(struct fkv_h5_writer *w, const struct fkv_recorded *r, co
     int64_t wide[3] = {0};
     memcpy(wide, dims, (size_t)rank * sizeof *dims);
     wide[rank] = r->dim;
-    snprintf(path, sizeof path, "%s/%s", group, fkv_run_final_states);
+    snprintf(path, sizeof path, "%s/final_states", group);
     return fkv_h5_put(w, path, FKV_H5_F32, rank + 1, wide, r->final_states + offset * r->dim, err);
 }
 
@@ -250,4 +315,79 @@ int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct 
         return FKV_FAILED;
     }
     return fkv_h5_commit(w, err);
+}
+
+/* ---- reading ---- */
+
+int fkv_run_file_check(struct fkv_h5_reader *r, const char *path, const struct fkv_experiment *e,
+                       const char *skipped, struct fkv_error *err) {
+    struct text_attribute texts[TEXTS];
+    struct integer_attribute integers[INTEGERS];
+    char value[4096] = "";
+    double number = NAN;
+    bool found = true;
+    describe(e, texts, integers);
+    for (int i = 0; i < TEXTS; i++) {
+        if (!texts[i].same || (skipped && !strcmp(texts[i].name, skipped))) continue;
+        if (fkv_h5_get_string(r, "/", texts[i].name, value, sizeof value, &found, err))
+            return FKV_FAILED;
+        if (!found || strcmp(value, texts[i].value))
+            return fkv_fail(err,
+                            "%s: %s: expected \"%s\", found %s%s%s: made by another experiment",
+                            path, texts[i].name, texts[i].value, found ? "\"" : "",
+                            found ? value : "nothing", found ? "\"" : "");
+    }
+    for (int i = 0; i < INTEGERS; i++) {
+        if (!integers[i].same) continue;
+        if (fkv_h5_get_double(r, "/", integers[i].name, &number, &found, err)) return FKV_FAILED;
+        if (!found || number != (double)integers[i].value)
+            return fkv_fail(err, "%s: %s: expected %lld, found %.0f: made by another experiment",
+                            path, integers[i].name, (long long)integers[i].value,
+                            found ? number : NAN);
+    }
+    return FKV_OK;
+}
+
+/* A mean ratio is not all: the layers and heads share it as this experiment's do. */
+static int check_retained(struct fkv_h5_reader *r, const char *path, const struct fkv_experiment *e,
+                          struct fkv_error *err) {
+    if (!e->setup->retained) return FKV_OK;
+    const struct fkv_config *c = &e->model->config;
+    int32_t *found = NULL;
+    int status = fkv_column_expect(r, "/retained", FKV_H5_I32, (int64_t)c->layers * c->kv_heads,
+                                   true, &found, err);
+    if (status) return fkv_error_prefix(err, "%s", path);
+    for (int32_t h = 0; h < c->layers * c->kv_heads && !status; h++)
+        if (found[h] != e->setup->retained[h])
+            status =
+                fkv_fail(err,
+                         "%s: /retained: layer %d, KV head %d: expected %d slots, found %d: "
+                         "made by another experiment",
+                         path, h / c->kv_heads, h % c->kv_heads, e->setup->retained[h], found[h]);
+    free(found);
+    return status;
+}
+
+int fkv_run_file_read(const char *path, const struct fkv_experiment *e, double results[FKV_RESULTS],
+                      struct fkv_error *err) {
+    struct fkv_h5_reader *r;
+    bool found;
+    if (fkv_h5_open(path, &r, err)) return FKV_FAILED;
+    int status = fkv_run_file_check(r, path, e, NULL, err);
+    for (int i = 0; i < FKV_RESULTS && !status; i++) {
+        results[i] = NAN;
+        status = fkv_h5_get_double(r, "/", fkv_result_names[i], &results[i], &found, err);
+        if (!status && !found && i != FKV_RESULT_KL_SE && /* which older files have not */
+            (e->baseline || i < FKV_RESULT_BASELINE_NLL))
+            status = fkv_fail(err, "%s: %s: expected a number, found nothing", path,
+                              fkv_result_names[i]);
+    }
+    double gamma = e->setup->gamma;
+    if (!status && results[FKV_RESULT_GAMMA] != gamma &&
+        !(isnan(gamma) && isnan(results[FKV_RESULT_GAMMA])))
+        status = fkv_fail(err, "%s: gamma: expected %.17g, found %.17g: made by another experiment",
+                          path, gamma, results[FKV_RESULT_GAMMA]);
+    if (!status) status = check_retained(r, path, e, err);
+    fkv_h5_close(r);
+    return status;
 }
