@@ -11,6 +11,8 @@ static const struct fkv_command commands[] = {
     {"probe", fkv_command_probe, "what later tokens say when a part of the cache is changed"},
     {"generate", fkv_command_generate, "continue prompts under a cache policy"},
     {"needle", fkv_command_needle, "find a fact in a long text under a cache policy"},
+    {"compare", fkv_command_compare,
+     "policies at equal memory: perplexity, KL, recall, bytes, speed"},
     {"cost", fkv_command_cost, "operations and bytes of a policy, from a config alone"},
     {"tokens", fkv_command_tokens, "the token ids of texts"},
     {0},
