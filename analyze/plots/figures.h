@@ -39,6 +39,9 @@
     ROW("runs_perplexity.*", runs, fkv_plot_runs_perplexity,                                       \
         "Runs over the retaining ratio: perplexity, difference to the baseline and KL, each with " \
         "its 95% interval.")                                                                       \
+    ROW("runs_position.*", runs, fkv_plot_runs_position,                                           \
+        "Loss, and its difference to the baseline, over the position in the text: what compressing " \
+        "again and again adds up to.")                                                             \
     ROW("runs_distance.*", runs, fkv_plot_runs_distance,                                           \
         "Difference to the baseline over the tokens since the last compression, and over the "     \
         "rounds of compression so far.")                                                           \
@@ -81,6 +84,9 @@
     ROW("*_recall.*", table, fkv_plot_needle_recall,                                               \
         "What a passage of the text loses less when it returns at the end, over length (across) "  \
         "and the depth where it stood (down).")                                                    \
+    ROW("*_pareto.*", table, fkv_plot_pareto,                                                      \
+        "What policies lose to full attention (up) over the bytes of their cache (across); "       \
+        "dashed: the Pareto front.")                                                               \
     ROW("*", table, fkv_plot_table, "")
 
 /* Kinds of data. Each function writes FOLDER/NAME.png and .svg, most of what freqkv-replay wrote

@@ -172,7 +172,9 @@ static int read_documents(struct fkv_h5_reader *r, struct fkv_run *run, struct f
     if (!run->documents) return fkv_fail(err, "/documents: expected one or more, found none");
     if (!run->joined) return FKV_OK;
     run->columns[run->column_sets++] = (struct fkv_run_columns){0};
-    return read_columns(r, "/windows", run->actions.evictions, run->columns, err);
+    if (read_columns(r, "/windows", run->actions.evictions, run->columns, err)) return FKV_FAILED;
+    run->window_tokens = windows ? run->columns->count / windows : 0;
+    return FKV_OK;
 }
 
 /* Of one group; count 0 and no arrays where it is empty or not there. */
