@@ -114,10 +114,11 @@ static void every_file_gets_its_figures(void **state) {
     assert_figure("changes_heads_kl", false);
     assert_figure("runs_perplexity", true);
     assert_figure("runs_distance", true);
+    assert_figure("runs_position", true);
     assert_figure("half_rounds", true);
-    assert_int_equal(files_in_out(), 8 * 2 + 6 + 1 + 2);
+    assert_int_equal(files_in_out(), 9 * 2 + 7 + 1 + 2);
     assert_int_equal(plot(probe, run), 0); /* again, over its own */
-    assert_int_equal(files_in_out(), 8 * 2 + 6 + 1 + 2);
+    assert_int_equal(files_in_out(), 9 * 2 + 7 + 1 + 2);
 }
 
 /* L = floor(gamma n) rounds it down; the name of the run's file does not. */
@@ -228,7 +229,7 @@ static void a_run_without_a_ratio_is_drawn_or_named(void **state) {
     assert_null(strstr(table_of("runs_distance"), "streaming"));
     struct fkv_run runs[2];
     struct fkv_error err;
-    const struct fkv_provenance provenance = {"", "", "", ""};
+    const struct fkv_provenance provenance = {"1", "0", "test", ""};
     struct fkv_plot_target at = {out, "runs", &provenance, json_array(), 0};
     assert_ok(fkv_run_read(ours, &runs[0], &err), err);
     assert_ok(fkv_run_read(rival, &runs[1], &err), err);
