@@ -10,7 +10,7 @@
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/host.h"
 
-/* Most rows of which all pairs are shown to people. */
+/* Most rows of one budget of which all pairs are shown to people. */
 enum { SHOWN = 12 };
 
 static struct fkv_pair *pair_at(const struct fkv_comparison *c, int a, int b) {
@@ -258,31 +258,52 @@ static void print_row(const struct fkv_comparison *c, const struct fkv_compare_r
            fkv_format_result(speed, "%.0f", n[SPEED]));
 }
 
+/* The rows of one budget, and those whose memory nobody chose; full attention has its own column in
+ * the table. Returns how many. */
+static int rows_of_budget(const struct fkv_comparison *c, int32_t budget, int *rows) {
+    int count = 0;
+    for (int i = 1; i < c->count; i++)
+        if (c->rows[i].budget == budget || !c->rows[i].budget) rows[count++] = i;
+    return count;
+}
+
 /* Column less row, and a star where its interval holds no 0. */
-static void print_pairs(const struct fkv_comparison *c) {
-    char label[LABEL];
-    if (c->count < 3) return;
-    if (c->count > SHOWN) {
-        printf("\ndifferences between all pairs: pairs.csv\n");
-        return;
-    }
-    printf("\ndifference of mean nll between policies, column less row; *: its 95%% interval does "
-           "not hold 0\n%4s",
-           "");
-    for (int b = 2; b < c->count; b++) printf(" %9d", b);
+static void print_matrix(const struct fkv_comparison *c, const int *rows, int count, int width) {
+    printf("%-*s", width + 3, "");
+    for (int b = 1; b < count; b++) printf(" %8d ", b + 1);
     printf("\n");
-    for (int a = 1; a < c->count; a++) {
-        printf("%4d", a);
-        for (int b = 2; b < c->count; b++) {
-            const struct fkv_pair *p = pair_at(c, a, b);
+    for (int a = 0; a < count; a++) {
+        printf("%2d %-*.*s", a + 1, width, width, c->rows[rows[a]].policy);
+        for (int b = 1; b < count; b++) {
+            const struct fkv_pair *p = pair_at(c, rows[a], rows[b]);
             const bool apart = p->interval.low > 0 || p->interval.high < 0;
             if (b <= a)
-                printf(" %9s", "");
+                printf(" %8s ", "");
             else
                 printf(" %+8.4f%s", p->delta_nll, apart ? "*" : " ");
         }
-        printf("  %s\n", label_of(&c->rows[a], label));
+        printf("\n");
     }
+}
+
+/* Every budget once, where it has two rows or more. */
+static void print_pairs(const struct fkv_comparison *c, int width) {
+    int *rows = malloc((size_t)c->count * sizeof *rows);
+    for (int i = 1; i < c->count && rows; i++) {
+        const int32_t budget = c->rows[i].budget;
+        bool before = false;
+        for (int k = 1; k < i && !before; k++) before = c->rows[k].budget == budget;
+        const int count = rows_of_budget(c, budget, rows);
+        if (before || !budget || count < 2) continue;
+        printf("\nbudget %d: mean nll of the column's policy less the row's (*: the 95%% interval "
+               "holds no 0)\n",
+               budget);
+        if (count <= SHOWN)
+            print_matrix(c, rows, count, width);
+        else
+            printf("%d policies: pairs.csv has them\n", count);
+    }
+    free(rows);
 }
 
 void fkv_comparison_print(const struct fkv_comparison *c) {
@@ -292,11 +313,11 @@ void fkv_comparison_print(const struct fkv_comparison *c) {
            "perplexity", "delta nll", "+-", "KL", "+-", "top-1", "recall", "cache", "slots",
            "tokens/s");
     for (int i = 0; i < c->count; i++) print_row(c, &c->rows[i], width);
-    print_pairs(c);
-    printf("\nbudget: %s slots per head; cache: the most that keys and values of one sequence "
-           "took;\nslots: mean that a query saw; differences to full attention are paired per "
-           "token (nats)\n",
-           c->equal_mean ? "mean" : "peak (of a selecting policy: kept)");
+    print_pairs(c, width);
+    printf("\nbudget: slots per head, %s; cache: the most that keys and values of one sequence "
+           "took;\nslots: mean that a query saw; recall: loss of a passage where it returns less "
+           "where it stood first;\ndifferences to full attention are paired per token (nats)\n",
+           c->equal_mean ? "the mean that a query saw" : "peak; of a selecting policy those kept");
     if (c->invalid) printf("full attention is no reference here: %s\n", c->invalid);
     printf("standard errors: %s\n", fkv_se_unit_words(fkv_perplexity_se_unit(c->corpus, c->plan),
                                                       fkv_perplexity_documents(c->corpus, c->plan),

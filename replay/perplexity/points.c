@@ -213,6 +213,7 @@ int fkv_points_check(struct fkv_points *p, const struct fkv_needs *other, struct
                   plan->count * (int64_t)sizeof(struct fkv_pass);
     if (check_points(p, err)) return FKV_FAILED;
     needs->fed = plan->rows * p->pending * (p->from == FKV_BASELINE_BESIDE ? 2 : 1);
+    p->other_fed = other ? other->fed : 0;
     if (other) needs->fed += other->fed, needs->host += other->host, needs->disk += other->disk;
     if (p->pending && (find_most_needed(p, &needs->sessions, err) || add_baseline(p, err)))
         return FKV_FAILED;
@@ -247,6 +248,8 @@ static int estimate_time(struct fkv_points *p, int i, struct fkv_session *sessio
         p->needs.seconds += fkv_perplexity_seconds(plan, &setup, beside);
         fkv_policy_setup_free(&setup);
     }
+    /* What is fed besides takes as long per token. */
+    p->needs.seconds *= 1 + (double)p->other_fed / ((double)plan->rows * p->pending);
     fkv_needs_print_time(&p->needs, fkv_needs_stream(p->options, p->dry_run));
     return FKV_OK;
 }

@@ -47,6 +47,7 @@ struct fkv_points {
     fkv_sha256_hex model_sha256, corpus_sha256; /* "" without files */
     struct fkv_baseline_run baseline;           /* owned */
     int pending;                                /* points to run */
+    int64_t other_fed;                          /* tokens that are fed besides */
     bool estimated;
     struct fkv_needs needs;
 };
@@ -57,7 +58,7 @@ int fkv_points_open(struct fkv_points *p, struct fkv_error *err);
 void fkv_points_close(struct fkv_points *p); /* harmless on a zeroed struct */
 
 /* Sets every point's policy up, takes over what is there, and checks what the others need;
- * `other` (may be NULL): tokens fed, bytes and seconds on top. */
+ * `other` (may be NULL): tokens fed and bytes on top. */
 int fkv_points_check(struct fkv_points *p, const struct fkv_needs *other, struct fkv_error *err);
 
 /* The setup of point i; the caller frees it. */
