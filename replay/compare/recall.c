@@ -7,6 +7,7 @@
 #include "kernels/statistics/bootstrap.h"
 
 static const double depth = 0.25;
+enum { DIGITS = 5 }; /* of keys that are not used: the draws are those of needle's default */
 
 static struct fkv_needle_grid grid_of(const struct fkv_recall *r,
                                       const struct fkv_policy_setup *setup) {
@@ -29,6 +30,7 @@ int fkv_recall_open(struct fkv_recall *r, struct fkv_error *err) {
                                        .tokenizer = r->engine->tokenizer,
                                        .vocab = r->engine->model->config.vocab,
                                        .bos = fkv_engine_added_bos(r->engine),
+                                       .digits = DIGITS,
                                        .passage = r->passage,
                                        .seed = r->seed,
                                        .block = r->block};

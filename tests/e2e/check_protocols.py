@@ -180,7 +180,9 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
                 [[(u[:, 0] - u[:, 1]).sum() for u in t] for t in blocks], counts, overlap
             ),
             "kl": everything[:, 2].mean(),
+            "kl_se": bootstrap_se([[u[:, 2].sum() for u in t] for t in blocks], counts, overlap),
             "top1_agreement": everything[:, 3].mean(),
+            "missing": None,
         },
     }
 
