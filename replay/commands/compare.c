@@ -219,8 +219,10 @@ static int check_entry(const struct job *job, int i, struct fkv_error *err) {
     return FKV_OK;
 }
 
+/* The first row has it already. */
 static bool is_plain_full(const struct job *job, int i) {
-    return !strcmp(job->list.names[i], fkv_full_attention.name);
+    const struct fkv_policy_options *o = &job->list.options[i];
+    return fkv_policy_find(o->name, NULL) == fkv_policy_find(NULL, NULL) && !o->own[0].name;
 }
 
 /* Full attention, then every policy with every budget. */
@@ -289,13 +291,20 @@ static int take_row(struct job *job, int i, struct fkv_error *err) {
                : FKV_OK;
 }
 
+static int run_row(struct job *job, int i, struct fkv_error *err) {
+    if (fkv_points_run(&job->points, i, NULL, err)) return FKV_FAILED;
+    if (job->s->dry_run) return FKV_OK;
+    return recall_row(job, i, err) || take_row(job, i, err) ? FKV_FAILED : FKV_OK;
+}
+
+/* Full attention first; then what an earlier run left, so that an interruption leaves a table with
+ * all of it; then the others. */
 static int run_rows(struct job *job, struct fkv_error *err) {
-    for (int i = 0; i < job->found.count; i++) {
-        if (fkv_points_run(&job->points, i, NULL, err)) return FKV_FAILED;
-        if (job->s->dry_run) continue;
-        if (recall_row(job, i, err) || take_row(job, i, err)) return FKV_FAILED;
-    }
-    return FKV_OK;
+    int status = run_row(job, 0, err);
+    for (int pending = 0; pending < 2; pending++)
+        for (int i = 1; i < job->found.count && !status; i++)
+            if (job->points.points[i].done == !pending) status = run_row(job, i, err);
+    return status;
 }
 
 static int report(struct job *job, struct fkv_error *err) {

@@ -6,9 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/cache/ratios.h"
 #include "kernels/base/letters.h"
-#include "kernels/base/parse.h"
 #include "replay/commands/commands.h"
 #include "replay/operators/operator_file.h"
 #include "replay/perplexity/sweep.h"
@@ -106,23 +104,6 @@ static const struct argp_child children[] = {
     {&fkv_engine_argp, 0, NULL, 0}, {&fkv_policy_argp, 0, NULL, 0}, {NULL, 0, NULL, 0}};
 static const struct argp parser = {options, parse, NULL, doc, children, NULL, NULL};
 
-static void warn_about_chosen_texts(const struct settings *s, const struct fkv_model *model,
-                                    const struct fkv_corpus *corpus) {
-    struct fkv_ratios ratios;
-    if (!s->policy.gamma || s->policy.gamma[0] != '@') return;
-    if (fkv_ratios_read(s->policy.gamma, model->config.layers, model->config.kv_heads, &ratios,
-                        NULL))
-        return;
-    for (int64_t d = 0; d < corpus->document_count; d++)
-        for (int32_t i = 0; i < ratios.text_count; i++)
-            if (!strcmp(corpus->documents[d].text_sha256, ratios.texts[i]))
-                fprintf(stderr,
-                        "warning: %s was chosen on %s: its perplexity there says little about "
-                        "other texts\n",
-                        s->policy.gamma + 1, corpus->documents[d].name);
-    fkv_ratios_free(&ratios);
-}
-
 static int make_plan(struct settings *s, const struct fkv_engine *engine, struct fkv_corpus *corpus,
                      struct fkv_error *err) {
     const struct fkv_protocol *protocol = s->plan.protocol;
@@ -194,7 +175,6 @@ static int run_points(const struct settings *s, struct fkv_points *p, struct fkv
     if (fkv_points_check(p, NULL, err)) return FKV_FAILED;
     if (s->sweep.count && s->out && !s->dry_run && fkv_make_folder(s->out, &made, err))
         return FKV_FAILED;
-    if (!s->dry_run) warn_about_chosen_texts(s, p->engine->model, p->corpus);
     for (int i = 0; i < p->count; i++) {
         if (!fkv_points_run(p, i, report, err)) continue;
         if (made) rmdir(s->out); /* where no point was written */

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/cache/ratios.h"
+
 static bool is_baseline(const struct fkv_points *p, int i) {
     return p->from == FKV_BASELINE_FIRST && i == 0;
 }
@@ -169,6 +171,24 @@ static void note_context(const struct fkv_points *p, FILE *to) {
                 furthest, context);
 }
 
+/* A table of ratios says on which texts it was chosen. */
+static void warn_about_chosen_texts(const struct fkv_points *p, const char *gamma) {
+    const struct fkv_config *config = &p->engine->model->config;
+    const struct fkv_corpus *corpus = p->corpus;
+    struct fkv_ratios ratios;
+    if (!gamma || gamma[0] != '@' ||
+        fkv_ratios_read(gamma, config->layers, config->kv_heads, &ratios, NULL))
+        return;
+    for (int64_t d = 0; d < corpus->document_count; d++)
+        for (int32_t i = 0; i < ratios.text_count; i++)
+            if (!strcmp(corpus->documents[d].text_sha256, ratios.texts[i]))
+                fprintf(stderr,
+                        "warning: %s was chosen on %s: its perplexity there says little about "
+                        "other texts\n",
+                        gamma + 1, corpus->documents[d].name);
+    fkv_ratios_free(&ratios);
+}
+
 /* The session of the point that needs most, into `most`, which was zero. */
 static int find_most_needed(const struct fkv_points *p, struct fkv_session_needs *most,
                             struct fkv_error *err) {
@@ -227,7 +247,10 @@ int fkv_points_check(struct fkv_points *p, const struct fkv_needs *other, struct
                 plan->count, plan->count == 1 ? " feeds" : "es feed", plan->rows,
                 plan->count == 1 ? "s" : "", plan->scored);
     if (to) note_context(p, to);
-    return fkv_needs_check(needs, p->engine, to, err);
+    if (fkv_needs_check(needs, p->engine, to, err)) return FKV_FAILED;
+    for (int i = 0; i < p->count && !p->dry_run; i++)
+        warn_about_chosen_texts(p, p->points[i].policy.gamma);
+    return FKV_OK;
 }
 
 /* ---- running ---- */

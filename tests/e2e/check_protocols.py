@@ -205,6 +205,7 @@ TOLERANCE = {
     "delta_nll": (1e-4, 1e-4),
     "delta_nll_se": (1e-5, 5e-3),
     "kl": (1e-6, 2e-3),
+    "kl_se": (1e-6, 5e-3),
     "gamma": (0, 1e-12),
     "compressions": (0, 1e-12),
     "evictions": (0, 1e-12),
