@@ -40,7 +40,8 @@
         "Runs over the retaining ratio: perplexity, difference to the baseline and KL, each with " \
         "its 95% interval.")                                                                       \
     ROW("runs_position.*", runs, fkv_plot_runs_position,                                           \
-        "Loss, and its difference to the baseline, over the position in the text: what compressing " \
+        "Loss, and its difference to the baseline, over the position in the text: what "           \
+        "compressing "                                                                             \
         "again and again adds up to.")                                                             \
     ROW("runs_distance.*", runs, fkv_plot_runs_distance,                                           \
         "Difference to the baseline over the tokens since the last compression, and over the "     \

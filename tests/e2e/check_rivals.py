@@ -94,7 +94,9 @@ def columns(path):
 
 
 def without_times(found):
-    rows = [{k: v for k, v in r.items() if k not in ("tokens_per_s", "file")} for r in found["rows"]]
+    rows = [
+        {k: v for k, v in r.items() if k not in ("tokens_per_s", "file")} for r in found["rows"]
+    ]
     return {**found, "rows": rows}
 
 
@@ -128,7 +130,9 @@ def check_rows(c, s, found):
         table = list(csv.DictReader(f))
     c.that("compare.csv", [r["policy"] for r in table] == ["full", *entries], table)
     for row, line in zip(found["rows"], table):
-        numbers = {k: float(v) if v else None for k, v in line.items() if k not in ("policy", "file")}
+        numbers = {
+            k: float(v) if v else None for k, v in line.items() if k not in ("policy", "file")
+        }
         c.that(
             f"{row['policy']}: its line",
             all(row[k] == numbers[k] for k in numbers),
@@ -262,12 +266,16 @@ def check_refusals(c, s):
         ("score_from: expected 9, found 0", ["--score-from", "9"], 1),
         ("corpus_sha256", ["--tokens", "300"], 1),
         ("corpus_sha256", ["--text", s.work / "other.txt"], 1),
-        ("protocol: expected \"whole\", found \"blocks:24\"", ["--protocol", "whole", *whole], 1),
-        ("\"passage\": expected 12, found 16", ["--passage", "12"], 1),
+        ('protocol: expected "whole", found "blocks:24"', ["--protocol", "whole", *whole], 1),
+        ('"passage": expected 12, found 16', ["--passage", "12"], 1),
         ("expected no slots of its own", ["--policies", "local:window=64"], 2),
         ("expected blocks:b", ["--protocol", "whole"], 2),
         ("a mean that the texts reach", ["--equal", "mean", "--budget", "4000"], 2),
-        ("names of their own", ["--policies", "linear:operator=random:1,linear:operator=random_1"], 2),
+        (
+            "names of their own",
+            ["--policies", "linear:operator=random:1,linear:operator=random_1"],
+            2,
+        ),
     ]
     for words, options, status in cases if s.args.long else cases[::3]:
         code, message = s.refused(out, *options)
