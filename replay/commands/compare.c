@@ -394,6 +394,7 @@ static int run(const struct settings *s, const struct fkv_engine *engine, struct
                                    .command = s->command,
                                    .out = s->out,
                                    .prefix = "",
+                                   .option = "--policies: ",
                                    .from = FKV_BASELINE_FIRST,
                                    .resume = true,
                                    .dry_run = s->dry_run},

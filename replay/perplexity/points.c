@@ -21,8 +21,10 @@ static bool keeps_final_states(const struct fkv_points *p, int i) {
     return p->final_states || is_baseline(p, i);
 }
 
-static int prefix_name(const struct fkv_points *p, int i, struct fkv_error *err) {
-    return p->points[i].name[0] ? fkv_error_prefix(err, "%s%s", p->prefix, p->points[i].name)
+/* Puts the name of a point before a message. */
+static int name_point(const struct fkv_points *p, int i, const char *prefix,
+                      struct fkv_error *err) {
+    return p->points[i].name[0] ? fkv_error_prefix(err, "%s%s", prefix, p->points[i].name)
                                 : FKV_FAILED;
 }
 
@@ -53,7 +55,7 @@ int fkv_points_setup(const struct fkv_points *p, int i, struct fkv_policy_setup 
     if (!fkv_policy_setup(&p->points[i].policy, &p->engine->model->config, p->session.max_tokens,
                           setup, err))
         return FKV_OK;
-    return prefix_name(p, i, err);
+    return name_point(p, i, p->option, err);
 }
 
 /* ---- opening ---- */
@@ -332,7 +334,7 @@ int fkv_points_run(struct fkv_points *p, int i, fkv_point_report *report, struct
     if (point->done) return FKV_OK;
     options.measure_energy = point->path[0];
     if (fkv_session_open(p->engine->model, &point->policy, &options, &session, err))
-        return prefix_name(p, i, err);
+        return name_point(p, i, p->prefix, err);
     int status = announce(p, i, session, err);
     if (!status && !p->dry_run) {
         if (point->name[0] && !p->options->quiet)
@@ -340,5 +342,5 @@ int fkv_points_run(struct fkv_points *p, int i, fkv_point_report *report, struct
         status = run_session(p, i, session, report, err);
     }
     fkv_session_close(session);
-    return status ? prefix_name(p, i, err) : FKV_OK;
+    return status ? name_point(p, i, p->prefix, err) : FKV_OK;
 }

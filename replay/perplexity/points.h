@@ -33,6 +33,7 @@ struct fkv_points {
     int64_t tokens, score_from; /* --tokens and --score-from; 0: not given */
     const char *command, *out;  /* out: for messages; NULL: no files */
     const char *prefix;         /* of names in messages: "gamma "; "": none */
+    const char *option;         /* the same where a setup is refused: "--sweep gamma=" */
     enum fkv_baseline_from from;
     const char *baseline_path;
     bool final_states; /* run files keep them */
