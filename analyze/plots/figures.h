@@ -87,7 +87,7 @@
         "and the depth where it stood (down).")                                                    \
     ROW("*_pareto.*", table, fkv_plot_pareto,                                                      \
         "What policies lose to full attention (up) over the bytes of their cache (across); "       \
-        "dashed: the Pareto front.")                                                               \
+        "grey: the Pareto front.")                                                                 \
     ROW("*", table, fkv_plot_table, "")
 
 /* Kinds of data. Each function writes FOLDER/NAME.png and .svg, most of what freqkv-replay wrote

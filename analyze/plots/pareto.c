@@ -1,7 +1,7 @@
 /* Quality against bytes of the rows of freqkv-replay compare: what each policy loses to full
  * attention over the most that its cache took, a line per policy over its budgets, and the Pareto
- * front, the rows that no other beats in both. In every panel less is better. Full attention stands
- * where it loses nothing; a logarithmic axis does not show it. Refused: more than 40 policies. */
+ * front, the rows that no other beats in both. In every panel less is better. Refused: more than 40
+ * policies. */
 #include "analyze/plots/pareto.h"
 
 #include <math.h>
@@ -40,9 +40,18 @@ static double mebibytes(const struct fkv_table *t, int64_t row) {
     return number_of(t, row, "cache_bytes_peak") / (1 << 20);
 }
 
+/* The row of full attention: the one without a difference. -1: there is none. */
+static int64_t find_full(const struct fkv_table *t) {
+    for (int64_t r = 0; r < t->rows; r++)
+        if (!isfinite(number_of(t, r, "delta_nll"))) return r;
+    return -1;
+}
+
+/* Full attention loses nothing to itself; a logarithmic axis cannot show that. */
 static struct fkv_interval value_of(const struct fkv_table *t, int64_t row,
                                     const struct measure *m) {
     const double value = number_of(t, row, m->column);
+    if (row == find_full(t)) return (struct fkv_interval){m->logarithmic ? NAN : 0, NAN, NAN};
     if (!*m->se)
         return (struct fkv_interval){value, number_of(t, row, "delta_nll_low"),
                                      number_of(t, row, "delta_nll_high")};
@@ -51,13 +60,6 @@ static struct fkv_interval value_of(const struct fkv_table *t, int64_t row,
     if (m->logarithmic && !(y.low > 0)) y.low = value / 10; /* a whisker that leaves the axis */
     if (!isfinite(se)) y.low = NAN;
     return y;
-}
-
-/* The row of full attention: the one without a difference. -1: there is none. */
-static int64_t find_full(const struct fkv_table *t) {
-    for (int64_t r = 0; r < t->rows; r++)
-        if (!isfinite(number_of(t, r, "delta_nll"))) return r;
-    return -1;
 }
 
 /* No other row takes no more bytes and loses no more. */
@@ -89,7 +91,7 @@ static void add_front(struct fkv_charts *c, int panel, const struct fkv_table *t
         const struct fkv_interval y = {value_of(t, next, m).estimate, NAN, NAN};
         struct fkv_chart_series *front =
             fkv_charts_add(c, panel, front_label, front_color, FKV_LOOK_LINE, reached, y);
-        if (front) front->dashed = front->in_place = true;
+        if (front) front->in_place = true;
     }
 }
 
@@ -109,10 +111,17 @@ static int policy_index(const struct fkv_table *t, int64_t row) {
     return index;
 }
 
+static bool is_measured(const struct fkv_table *t, const struct measure *m) {
+    for (int64_t r = 0; r < t->rows; r++)
+        if (isfinite(number_of(t, r, m->column))) return true;
+    return false;
+}
+
 static void fill_panel(struct fkv_charts *c, const struct fkv_table *t, const struct measure *m) {
     const int policy = fkv_table_column(t, "policy");
     const int64_t full = find_full(t);
     int panel = -1;
+    if (!is_measured(t, m)) return;
     for (int64_t r = 0; r < t->rows; r++) {
         const struct fkv_interval y = value_of(t, r, m);
         if (!isfinite(y.estimate)) continue;
@@ -124,16 +133,14 @@ static void fill_panel(struct fkv_charts *c, const struct fkv_table *t, const st
         }
         const int index = policy_index(t, r);
         struct fkv_chart_series *series =
-            fkv_charts_add(c, panel, fkv_table_text(t, r, policy), fkv_color_cycle(index),
-                           FKV_LOOK_JOINED, mebibytes(t, r), y);
-        if (series) series->dashed = index >= FKV_COLORS;
+            fkv_charts_add(c, panel, fkv_table_text(t, r, policy),
+                           r == full ? front_color : fkv_color_cycle(index),
+                           r == full ? FKV_LOOK_POINTS : FKV_LOOK_JOINED, mebibytes(t, r), y);
+        if (!series) continue;
+        series->dashed = index >= FKV_COLORS;
+        series->in_place = r == full;
     }
-    if (panel < 0 || full < 0 || m->logarithmic) return;
-    c->chart[panel].level = 0;
-    struct fkv_chart_series *one =
-        fkv_charts_add(c, panel, fkv_table_text(t, full, policy), front_color, FKV_LOOK_POINTS,
-                       mebibytes(t, full), (struct fkv_interval){0, NAN, NAN});
-    if (one) one->in_place = true;
+    if (panel >= 0 && !m->logarithmic) c->chart[panel].level = 0;
 }
 
 static int draw(const struct fkv_table *t, const char *path, struct fkv_plot_target *to,
@@ -150,7 +157,7 @@ static int draw(const struct fkv_table *t, const char *path, struct fkv_plot_tar
     const struct fkv_charts_page page = {
         .name = name,
         .title = "Quality against bytes",
-        .note = "Less is better. Grey, dashed: the Pareto front, what no other row beats in both. "
+        .note = "Less is better. Grey: the Pareto front, what no other row beats in both. "
                 "Whiskers: 95%. Lines join the budgets of a policy; points at equal bytes stand "
                 "side by side.",
         .width = c.panels < 2 ? 4.6 : 7.2,
