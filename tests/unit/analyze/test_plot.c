@@ -198,6 +198,26 @@ static const char *table_of(const char *name) {
     return text;
 }
 
+static void comparisons_are_drawn_against_bytes(void **state) {
+    (void)state;
+    char table[300];
+    FILE *f = fopen(named(table, "compare.csv"), "w");
+    fputs("policy,budget,delta_nll,delta_nll_low,delta_nll_high,kl,kl_se,recall_delta,"
+          "recall_delta_se,cache_bytes_peak\n"
+          "full,,,,,,,,,4194304\nlocal,64,0.3,0.2,0.4,0.2,0.15,,,1048576\n"
+          "local,128,0.1,0,0.2,0.1,0.01,,,2097152\nfreqkv,64,0.4,0.2,0.6,0.3,0.1,,,1048576\n",
+          f);
+    fclose(f);
+    assert_int_equal(plot(table, NULL), 0);
+    assert_figure("compare_pareto", true);
+    assert_int_equal(files_in_out(), 3); /* and no lines of its numbers */
+    const char *text = table_of("compare_pareto");
+    assert_non_null(strstr(text, "nll to full attention,Pareto front,4,0,,"));
+    assert_non_null(strstr(text, "Pareto front,1,0.3"));
+    assert_non_null(strstr(text, "freqkv,1,0.4,0.2,0.6"));
+    assert_null(strstr(text, "recall"));
+}
+
 /* A run with --recent compresses fewer slots: its ratio is of those, and its points are of another
  * line. */
 static void options_of_a_run_tell_it_apart(void **state) {
@@ -450,6 +470,7 @@ int main(void) {
         TEST(a_run_stands_at_the_ratio_that_was_asked_for),
         TEST(a_table_is_drawn_by_its_numbers_and_told_apart_by_its_texts),
         TEST(needles_are_drawn_as_maps),
+        TEST(comparisons_are_drawn_against_bytes),
         TEST(options_of_a_run_tell_it_apart),
         TEST(a_run_without_a_ratio_is_drawn_or_named),
         TEST(ratios_per_head_tell_runs_apart),
