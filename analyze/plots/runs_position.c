@@ -1,5 +1,6 @@
 /* Runs along a text: nll, and delta nll to the baseline, over the position in the document, or in
- * the window of joined texts. Bins of equal width; a bin of fewer than 20 tokens is left out. */
+ * the window of joined texts. Bins of equal width; a bin of fewer than 20 tokens is left out. Drawn
+ * where a run has a baseline: nll by itself follows the text and not the policy. */
 #include <math.h>
 #include <stdio.h>
 
@@ -91,9 +92,11 @@ int fkv_plot_runs_position(const struct fkv_run *runs, int32_t count, struct fkv
                            struct fkv_error *err) {
     struct fkv_charts c;
     char name[FKV_PLOT_NAME], note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
+    bool any = false;
+    for (int32_t i = 0; i < count; i++) any = any || has_baseline(&runs[i]);
     if (fkv_charts_open(&c, err)) return FKV_FAILED;
     snprintf(name, sizeof name, "%.280s_position", to->stem);
-    int status = fill_panel(&c, runs, count, false, to, name, err);
+    int status = any ? fill_panel(&c, runs, count, false, to, name, err) : FKV_OK;
     if (!status) status = fill_panel(&c, runs, count, true, to, name, err);
     if (runs[0].joined)
         snprintf(note, sizeof note,
