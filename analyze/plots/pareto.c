@@ -95,8 +95,7 @@ static void add_front(struct fkv_charts *c, int panel, const struct fkv_table *t
     }
 }
 
-/* Which policy of the table a row's is, in their order, full attention left out; policies beyond
- * the palette are dashed. */
+/* Which policy of the table a row's is, in their order, full attention left out. */
 static int policy_index(const struct fkv_table *t, int64_t row) {
     const int column = fkv_table_column(t, "policy");
     int index = 0;
@@ -109,6 +108,14 @@ static int policy_index(const struct fkv_table *t, int64_t row) {
         index += !seen;
     }
     return index;
+}
+
+/* Beyond the palette, colours of the map that are far from it and from each other. */
+static struct fkv_color policy_color(int index) {
+    static const double beyond[] = {0, 0.9, 0.25, 0.7, 0.5};
+    const int count = sizeof beyond / sizeof *beyond;
+    return index < FKV_COLORS ? fkv_color_cycle(index)
+                              : fkv_color_map(beyond[(index - FKV_COLORS) % count]);
 }
 
 static bool is_measured(const struct fkv_table *t, const struct measure *m) {
@@ -132,10 +139,9 @@ static void fill_panel(struct fkv_charts *c, const struct fkv_table *t, const st
             add_front(c, panel, t, m);
         }
         const int index = policy_index(t, r);
-        struct fkv_chart_series *series =
-            fkv_charts_add(c, panel, fkv_table_text(t, r, policy),
-                           r == full ? front_color : fkv_color_cycle(index),
-                           r == full ? FKV_LOOK_POINTS : FKV_LOOK_JOINED, mebibytes(t, r), y);
+        struct fkv_chart_series *series = fkv_charts_add(
+            c, panel, fkv_table_text(t, r, policy), r == full ? front_color : policy_color(index),
+            r == full ? FKV_LOOK_POINTS : FKV_LOOK_JOINED, mebibytes(t, r), y);
         if (!series) continue;
         series->dashed = index >= FKV_COLORS;
         series->in_place = r == full;
