@@ -3,9 +3,11 @@
  * every pass would read them from disk again. On a device they are loaded by now. */
 #include "replay/needs.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "kernels/base/host.h"
@@ -94,4 +96,18 @@ int fkv_check_new_file(const char *path, struct fkv_error *err) {
         access(folder, W_OK) ? fkv_fail_errno(err, "%s: cannot write to its folder", path) : FKV_OK;
     free(folder);
     return status;
+}
+
+int fkv_check_folder(const char *folder, struct fkv_error *err) {
+    struct stat found;
+    if (stat(folder, &found)) return fkv_check_new_file(folder, err);
+    if (!S_ISDIR(found.st_mode))
+        return fkv_fail(err, "%s: expected a folder, found a file", folder);
+    return access(folder, W_OK) ? fkv_fail_errno(err, "%s: cannot write to it", folder) : FKV_OK;
+}
+
+int fkv_make_folder(const char *folder, bool *made, struct fkv_error *err) {
+    *made = !mkdir(folder, 0777);
+    return *made || errno == EEXIST ? FKV_OK
+                                    : fkv_fail_errno(err, "%s: cannot make the folder", folder);
 }

@@ -36,5 +36,9 @@ json_t *fkv_needs_json(const struct fkv_needs *needs);
 /* An output that exists, or whose folder is missing or cannot be written: refused at once and not
  * after hours. */
 int fkv_check_new_file(const char *path, struct fkv_error *err);
+/* The same of a folder that may be there already; nothing is made yet. */
+int fkv_check_folder(const char *folder, struct fkv_error *err);
+/* Makes the folder where it is missing; *made: it was. */
+int fkv_make_folder(const char *folder, bool *made, struct fkv_error *err);
 
 #endif

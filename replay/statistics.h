@@ -8,8 +8,9 @@
 struct fkv_sums {
     int64_t count;
     double nll;
-    double baseline_nll, kl; /* of the baseline; 0 without one */
-    int64_t agree;           /* tokens where policy and baseline have the same argmax */
+    double baseline_nll; /* of the baseline; 0 without one */
+    double kl;           /* to it; NaN where it is not known */
+    double agree;        /* tokens where policy and baseline have the same argmax; NaN likewise */
 };
 void fkv_sums_add(struct fkv_sums *to, const struct fkv_sums *from);
 double fkv_mean(double sum, int64_t count); /* NaN when nothing was counted */

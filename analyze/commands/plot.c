@@ -43,7 +43,8 @@ static const char doc[] =
     "  freqkv-analyze plot probe.h5 --out figures\n"
     "\v"
     "Runs are drawn together, a probe on its own, and of a .csv every column of numbers over "
-    "the first one; a table of freqkv-replay needle as maps. Figures are written as PNG and SVG, "
+    "the first one; a table of freqkv-replay needle as maps, one of compare as quality against "
+    "bytes. Figures are written as PNG and SVG, "
     "with their numbers as "
     "CSV.\n\n" FKV_SEE_MANUAL;
 

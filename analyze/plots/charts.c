@@ -91,6 +91,11 @@ struct points {
     double *value;    /* [3 * points] */
 };
 
+/* A position, moved along its axis; on a logarithmic one by a factor. */
+static double shifted(const struct fkv_chart *chart, double x, double shift) {
+    return chart->logarithmic_x ? x * exp(shift) : x + shift;
+}
+
 /* Whiskers as strokes with breaks between them. */
 static int draw_whiskers(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
                          const struct fkv_chart_series *s, double shift, struct points r,
@@ -99,7 +104,7 @@ static int draw_whiskers(struct fkv_figure *f, int panel, const struct fkv_chart
     int n = 0;
     for (int i = 0; i < s->count; i++) {
         if (!isfinite(s->y[i].low)) continue;
-        r.position[n] = r.position[n + 1] = s->x[i] + shift, r.position[n + 2] = NAN;
+        r.position[n] = r.position[n + 1] = shifted(chart, s->x[i], shift), r.position[n + 2] = NAN;
         r.value[n] = s->y[i].low, r.value[n + 1] = s->y[i].high, r.value[n + 2] = NAN;
         n += 3;
     }
@@ -134,6 +139,9 @@ static void range(const struct fkv_chart *chart, double *low, double *high) {
 
 static bool is_flat(const struct fkv_chart_series *s) { return s->count && isnan(s->x[0]); }
 
+/* Does it stand beside others at the same position? */
+static bool is_moved(const struct fkv_chart_series *s) { return !is_flat(s) && !s->in_place; }
+
 /* One value along the whole axis of numbers. */
 static int draw_flat(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
                      const struct fkv_chart_series *s, struct fkv_error *err) {
@@ -163,7 +171,7 @@ static int draw_series(struct fkv_figure *f, int panel, const struct fkv_chart *
         status = s->look == FKV_LOOK_LINE ? draw_band(f, panel, s, r, err)
                                           : draw_whiskers(f, panel, chart, s, shift, r, err);
     for (int i = 0; i < s->count; i++)
-        r.position[i] = s->x[i] + shift, r.value[i] = s->y[i].estimate;
+        r.position[i] = shifted(chart, s->x[i], shift), r.value[i] = s->y[i].estimate;
     const struct fkv_line line = {.label = *s->label && !s->unnamed ? s->label : NULL,
                                   .color = s->color,
                                   .width = 1.2,
@@ -180,7 +188,8 @@ static int draw_series(struct fkv_figure *f, int panel, const struct fkv_chart *
 static double extent(const struct fkv_chart *chart) {
     double low, high;
     range(chart, &low, &high);
-    return chart->logarithmic_x || !(high > low) ? 0 : high - low;
+    if (!(high > low)) return 0;
+    return chart->logarithmic_x ? log(high / low) : high - low;
 }
 
 /* Along the whole axis of positions. */
@@ -248,16 +257,16 @@ static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, 
         draw_level(f, panel, chart, err))
         return FKV_FAILED;
     const bool side_by_side = chart->names && share_names(chart);
-    int placed = 0, before = 0; /* flat series take no share of a position */
-    for (int s = 0; s < chart->series; s++) placed += !is_flat(&chart->one[s]);
+    int placed = 0, before = 0; /* of those that share positions */
+    for (int s = 0; s < chart->series; s++) placed += is_moved(&chart->one[s]);
     for (int s = 0; s < chart->series; s++) {
         struct fkv_chart_series *one = &chart->one[s];
         if (one->hidden) continue;
         double step = side_by_side   ? fmin(0.16, 0.8 / placed)
                       : chart->apart ? extent(chart) / 100
                                      : 0;
-        double shift = (before - (placed - 1) / 2.0) * step;
-        before += !is_flat(one);
+        double shift = is_moved(one) ? (before - (placed - 1) / 2.0) * step : 0;
+        before += is_moved(one);
         for (int i = 0; chart->across && i < one->count; i++)
             one->x[i] = chart->names - 1 - one->x[i];
         int status = draw_series(f, panel, chart, one, chart->across ? -shift : shift, err);

@@ -21,6 +21,7 @@ struct fkv_chart_series {
     const char *policy; /* of the runs: a column of the CSV file; NULL: it has none; borrowed */
     struct fkv_color color;
     enum fkv_chart_look look;
+    bool in_place;                      /* not moved apart from others */
     bool dashed, bare, unnamed, hidden; /* bare: no intervals in the picture; unnamed: not in the
                                            legend; hidden: in the table alone */
     int count, capacity;
@@ -33,7 +34,7 @@ struct fkv_chart {
     bool across; /* values run along x; positions are names along y, the first at the top */
     bool logarithmic_x, logarithmic_y;
     bool integers; /* positions are whole numbers */
-    bool apart;    /* series share positions of a linear axis of numbers: a hundredth of it between
+    bool apart;    /* series share positions of an axis of numbers: a hundredth of it between
                       them keeps whiskers apart */
     double level;  /* a grey line at this value; NaN: none */
     int names, series;

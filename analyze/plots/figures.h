@@ -49,6 +49,10 @@
     ROW("runs_time.*", runs, fkv_plot_runs_time,                                                   \
         "Runs over the retaining ratio: perplexity with its 95% interval, time per token, and the "\
         "share of it that compressions take.")                                                     \
+    ROW("runs_position.*", runs, fkv_plot_runs_position,                                           \
+        "Loss, and its difference to the baseline, over the position in the text: what "           \
+        "compressing "                                                                             \
+        "again and again adds up to.")                                                             \
     ROW("runs_distance.*", runs, fkv_plot_runs_distance,                                           \
         "Difference to the baseline over the tokens since the last compression, and over the "     \
         "rounds of compression so far.")                                                           \
@@ -97,6 +101,9 @@
     ROW("*_times.*", table, fkv_plot_bench,                                                        \
         "Time of decoding a token and of the prefill before it, and the bytes of the cache, over " \
         "the length; whiskers: least and most of the repeats.")                                    \
+    ROW("*_pareto.*", table, fkv_plot_pareto,                                                      \
+        "What policies lose to full attention (up) over the bytes of their cache (across); "       \
+        "grey: the Pareto front.")                                                                 \
     ROW("*", table, fkv_plot_table, "")
 
 /* Kinds of data. Each function writes FOLDER/NAME.png and .svg, most of what freqkv-replay wrote

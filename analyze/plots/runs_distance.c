@@ -3,38 +3,14 @@
  * no panel. */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "analyze/plots/charts.h"
 #include "analyze/plots/figures.h"
+#include "analyze/plots/run_cells.h"
 #include "analyze/plots/words.h"
 
 enum { BINS = 24, MOST_ROUNDS = 64 };
-
-/* Sums over tokens, by bin and by unit of the bootstrap. */
-struct cells {
-    int bins;
-    struct fkv_units units; /* owned */
-    double *sum;            /* [bins, units] of the quantity; owned */
-    double *count;          /* [bins, units] tokens; owned */
-    double *position;       /* [bins]: sum of the tokens' positions on the axis; owned */
-};
-
-static void cells_close(struct cells *c) {
-    fkv_units_free(&c->units);
-    free(c->sum), free(c->count), free(c->position);
-}
-
-static int cells_open(struct cells *c, int bins, const struct fkv_run *run, struct fkv_error *err) {
-    *c = (struct cells){.bins = bins};
-    if (fkv_run_units(run, &c->units, err)) return FKV_FAILED;
-    size_t n = (size_t)bins * (size_t)c->units.count + 1;
-    c->sum = calloc(n, sizeof(double)), c->count = calloc(n, sizeof(double));
-    c->position = calloc((size_t)bins, sizeof(double));
-    return c->sum && c->count && c->position ? FKV_OK
-                                             : fkv_fail(err, "out of memory for %d bins", bins);
-}
 
 /* Edges 1, 1.5, 2, 3, 4, 6, ...: the first tokens after a compression are told apart, the many
  * later ones are not. */
@@ -44,7 +20,7 @@ static int bin_of(double since) {
 }
 
 /* kl: else delta nll; by_round: else by distance */
-static void fill_cells(const struct fkv_run *run, bool kl, bool by_round, struct cells *c) {
+static void fill_cells(const struct fkv_run *run, bool kl, bool by_round, struct fkv_run_cells *c) {
     for (int32_t d = 0; d < run->column_sets; d++) {
         const struct fkv_run_columns *t = &run->columns[d];
         for (int64_t i = 0, seen = 0; i < t->count; i++) {
@@ -55,18 +31,9 @@ static void fill_cells(const struct fkv_run *run, bool kl, bool by_round, struct
                 !(t->since[i] >= 1))
                 continue;
             int bin = by_round ? (int)floor(t->round[i] + 0.5) : bin_of(t->since[i]);
-            if (bin >= c->bins) continue;
-            int64_t cell = bin * c->units.count + fkv_unit_at(&c->units, d, block);
-            c->sum[cell] += value, c->count[cell] += 1;
-            c->position[bin] += by_round ? bin : t->since[i];
+            fkv_run_cells_add(c, d, block, bin, value, by_round ? bin : t->since[i]);
         }
     }
-}
-
-static double tokens_in(const struct cells *c, int bin) {
-    double tokens = 0;
-    for (int64_t u = 0; u < c->units.count; u++) tokens += c->count[bin * c->units.count + u];
-    return tokens;
 }
 
 /* The mean of fewer tokens says nothing. A round that the text cuts short holds only tokens right
@@ -76,20 +43,20 @@ static const double least_tokens = 20, round_share = 4;
 static int add_cells(struct fkv_charts *charts, int panel, const struct fkv_run *run,
                      const char *label, struct fkv_color color, bool kl, bool by_round,
                      struct fkv_error *err) {
-    struct cells c;
-    int status = cells_open(&c, by_round ? MOST_ROUNDS : 2 * BINS, run, err);
+    struct fkv_run_cells c;
+    int status = fkv_run_cells_open(&c, by_round ? MOST_ROUNDS : 2 * BINS, run, err);
     if (!status) fill_cells(run, kl, by_round, &c);
     double least = least_tokens, most = 0;
-    for (int b = 0; !status && by_round && b < c.bins; b++) most = fmax(most, tokens_in(&c, b));
+    for (int b = 0; !status && by_round && b < c.bins; b++)
+        most = fmax(most, fkv_run_cells_tokens(&c, b));
     least = fmax(least, by_round ? most / round_share : 0);
     for (int b = 0; !status && b < c.bins; b++) {
-        double tokens = tokens_in(&c, b);
-        if (tokens < least) continue;
-        struct fkv_interval y = fkv_ratio_interval(&c.units, c.sum + b * c.units.count,
-                                                   c.count + b * c.units.count, NULL);
-        fkv_charts_add(charts, panel, label, color, FKV_LOOK_LINE, c.position[b] / tokens, y);
+        double position;
+        if (fkv_run_cells_tokens(&c, b) < least) continue;
+        struct fkv_interval y = fkv_run_cells_mean(&c, b, &position);
+        fkv_charts_add(charts, panel, label, color, FKV_LOOK_LINE, position, y);
     }
-    cells_close(&c);
+    fkv_run_cells_close(&c);
     return status;
 }
 
@@ -136,7 +103,7 @@ static const char *const *words_for(const struct fkv_run *runs, int32_t count) {
 int fkv_plot_runs_distance(const struct fkv_run *runs, int32_t count, struct fkv_plot_target *to,
                            struct fkv_error *err) {
     struct fkv_charts c;
-    char name[FKV_PLOT_NAME], label[FKV_RUN_LABEL + 32];
+    char name[FKV_PLOT_NAME], label[FKV_PLOT_RUN_NAME];
     int status = fkv_charts_open(&c, err), shown = 0;
     snprintf(name, sizeof name, "%.280s_distance", to->stem);
     for (int32_t i = 0; i < count; i++) {
@@ -161,9 +128,7 @@ int fkv_plot_runs_distance(const struct fkv_run *runs, int32_t count, struct fkv
             bool rival;
             int32_t series = c.chart[panel].series;
             struct fkv_color color = color_at(runs, count, i, &rival);
-            fkv_run_label(runs, count, i, label);
-            snprintf(label + strlen(label), sizeof label - strlen(label), ", \u03b3 = %.2g",
-                     fkv_run_gamma(&runs[i]));
+            fkv_plot_run_name(runs, count, i, label);
             status = add_cells(&c, panel, &runs[i], label, color, kl, by_round, err);
             if (c.chart[panel].series == series) continue;
             c.chart[panel].one[series].dashed = rival;

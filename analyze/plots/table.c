@@ -1,7 +1,7 @@
 /* A figure of any CSV with a header: columns of numbers are drawn over the first of them, one panel
  * each; rows that agree in all columns of text are one line. Tables of freqkv-replay needle and
- * bench have figures of their own (needle.c, bench.c). Refused: tables without a header, with rows
- * of another length, with fewer than two columns of numbers. */
+ * bench and compare have figures of their own (needle.c, bench.c, pareto.c). Refused: tables
+ * without a header, with rows of another length, with fewer than two columns of numbers. */
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
@@ -12,6 +12,7 @@
 #include "analyze/plots/charts.h"
 #include "analyze/plots/figures.h"
 #include "analyze/plots/needle.h"
+#include "analyze/plots/pareto.h"
 #include "analyze/tables/table.h"
 
 enum { COLUMNS = 64, CELLS = 100000 };
@@ -92,7 +93,8 @@ int fkv_plot_table(const char *path, struct fkv_plot_target *to, struct fkv_erro
         status = fkv_fail(
             err, "%s: expected at most %d columns and %d cells, found %d columns and %lld rows",
             path, COLUMNS, CELLS, t.columns, (long long)t.rows);
-    if (!status && !fkv_needle_table(&t) && !fkv_bench_table(&t)) status = draw(&t, path, to, err);
+    const bool own = fkv_needle_table(&t) || fkv_bench_table(&t) || fkv_pareto_table(&t);
+    if (!status && !own) status = draw(&t, path, to, err);
     fkv_table_free(&t);
     return status;
 }

@@ -31,6 +31,14 @@ const char *fkv_plot_run_units(const struct fkv_run *run, char text[FKV_SE_WORDS
     return text;
 }
 
+void fkv_plot_run_name(const struct fkv_run *runs, int32_t count, int32_t i,
+                       char name[FKV_PLOT_RUN_NAME]) {
+    const double gamma = fkv_run_gamma(&runs[i]);
+    fkv_run_label(runs, count, i, name);
+    const size_t used = strlen(name);
+    if (isfinite(gamma)) snprintf(name + used, FKV_PLOT_RUN_NAME - used, ", \u03b3 = %.2g", gamma);
+}
+
 const char *fkv_plot_number(char text[FKV_PLOT_NUMBER], double x, int digits) {
     char plain[32];
     snprintf(plain, sizeof plain, "%.*g", digits, fabs(x));

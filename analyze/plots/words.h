@@ -24,6 +24,11 @@ struct fkv_interval fkv_plot_milli(struct fkv_interval x, double by);
  * Returns `text`. */
 const char *fkv_plot_run_units(const struct fkv_run *run, char text[FKV_SE_WORDS]);
 
+/* Run i's label (fkv_run_label) and its ratio, where it has one. */
+enum { FKV_PLOT_RUN_NAME = FKV_RUN_LABEL + 32 };
+void fkv_plot_run_name(const struct fkv_run *runs, int32_t count, int32_t i,
+                       char name[FKV_PLOT_RUN_NAME]);
+
 /* Bytes of a number's text. */
 enum { FKV_PLOT_NUMBER = 48 };
 /* x with so many significant digits, 3.5e-07 with its power of ten raised; a typographic minus.

@@ -54,7 +54,7 @@ static const struct section {
      "Perplexity",
      "What the cache policies cost the model, over ratios and over the tokens since a compression.",
      NULL,
-     {"runs_perplexity.*", "runs_*", "perplexity.*"},
+     {"*_pareto.*", "runs_perplexity.*", "runs_*", "perplexity.*"},
      NULL},
     {"rounds",
      "Compression upon compression",

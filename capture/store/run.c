@@ -103,7 +103,6 @@ static int read_attributes(struct fkv_h5_reader *r, struct fkv_run *run, struct 
                          {"delta_nll_se", &run->delta_nll_se},
                          {"kl", &run->mean_kl},
                          {"cache_bytes_peak", &run->cache_bytes_peak},
-
                          {"ms_per_token", &run->ms_per_token},
                          {"compression_share", &run->compression_share}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
@@ -188,7 +187,9 @@ static int read_documents(struct fkv_h5_reader *r, struct fkv_run *run, struct f
     if (!run->documents) return fkv_fail(err, "/documents: expected one or more, found none");
     if (!run->joined) return FKV_OK;
     run->column_sets = 1;
-    return read_columns(r, "/windows", evictions, run->columns, err);
+    if (read_columns(r, "/windows", evictions, run->columns, err)) return FKV_FAILED;
+    run->window_tokens = run->windows ? run->columns->count / run->windows : 0;
+    return FKV_OK;
 }
 
 /* Of one group; count 0 and no arrays where it is empty or not there. */

@@ -58,6 +58,7 @@ struct fkv_run {
     double ms_per_token;      /* of the policy's feeds, wall time; NaN likewise */
     double compression_share; /* of that time; NaN likewise */
     int32_t *retained;        /* [layers, kv_heads] L, or NULL where the policy has none; owned */
+    int64_t window_tokens;    /* of a window of a joined protocol; 0: there are none */
     int32_t documents, column_sets;
     struct fkv_run_document *document; /* [documents]; owned */
     struct fkv_run_columns *columns;   /* [column_sets]; owned */

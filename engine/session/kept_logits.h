@@ -17,11 +17,18 @@ int fkv_kept_logits_open(struct fkv_session *s, int32_t rows, struct fkv_kept_lo
 /* Rows [row, row+rows) of the last feed -> kept rows from `at` on. */
 int fkv_session_keep_logits(struct fkv_session *s, int32_t row, int32_t rows,
                             struct fkv_kept_logits *kept, int32_t at, struct fkv_error *err);
-/* Rows [row, row+rows) of the last feed: nll[i] = -log p(targets[i]) in nats, kl[i] = KL(kept row
- * at + i || row + i). */
+/* The same of final hidden states [rows, dim] that fkv_session_final_states read, of any session
+ * over the same model. */
+int fkv_kept_logits_write(struct fkv_kept_logits *kept, int32_t at, int32_t rows,
+                          const float *states, struct fkv_error *err);
+/* Rows [row, row+rows) of the last feed: scores of theirs and of kept rows from `at` on, as
+ * fkv_session_score fills them, and kl[i] = KL(kept row at + i || row + i). kept_scores may be
+ * NULL. */
 int fkv_session_compare_kept(struct fkv_session *s, int32_t row, int32_t rows,
                              const int32_t *targets, const struct fkv_kept_logits *kept, int32_t at,
-                             double *nll, double *kl, struct fkv_error *err);
+                             const struct fkv_row_scores *scores,
+                             const struct fkv_row_scores *kept_scores, double *kl,
+                             struct fkv_error *err);
 /* NULL is fine. */
 void fkv_kept_logits_free(struct fkv_kept_logits *kept);
 

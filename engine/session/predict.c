@@ -129,6 +129,13 @@ int fkv_session_compare(struct fkv_session *s, struct fkv_session *reference, in
     return FKV_OK;
 }
 
+int fkv_session_final_states(struct fkv_session *s, int32_t row, int32_t rows, float *states,
+                             struct fkv_error *err) {
+    const size_t bytes = sizeof(float) * (size_t)s->model->config.dim;
+    if (check_rows(s, row, rows, err)) return FKV_FAILED;
+    return s->ops->read(s->backend, s->x, (size_t)row * bytes, states, (size_t)rows * bytes, err);
+}
+
 /* ---- keeping ---- */
 
 struct fkv_kept_logits {
@@ -172,14 +179,25 @@ int fkv_session_keep_logits(struct fkv_session *s, int32_t row, int32_t rows,
                         (size_t)row * state_bytes(s), (size_t)rows * state_bytes(s), err);
 }
 
+int fkv_kept_logits_write(struct fkv_kept_logits *kept, int32_t at, int32_t rows,
+                          const float *states, struct fkv_error *err) {
+    const struct fkv_session *s = kept->session;
+    if (check_kept(kept, s, at, rows, err)) return FKV_FAILED;
+    return s->ops->write(s->backend, kept->x, (size_t)at * state_bytes(s), states,
+                         (size_t)rows * state_bytes(s), err);
+}
+
 int fkv_session_compare_kept(struct fkv_session *s, int32_t row, int32_t rows,
                              const int32_t *targets, const struct fkv_kept_logits *kept, int32_t at,
-                             double *nll, double *kl, struct fkv_error *err) {
+                             const struct fkv_row_scores *scores,
+                             const struct fkv_row_scores *kept_scores, double *kl,
+                             struct fkv_error *err) {
     const struct predicting q = {s->x, row, s->logits}, p = {kept->x, at, kept->logits};
     if (check_rows(s, row, rows, err) || check_kept(kept, s, at, rows, err) ||
         check_targets(s, row, rows, targets, err) || join_panels(s, &p, &q, rows, targets, err))
         return FKV_FAILED;
-    take_row_scores(s->scores.q, rows, &(struct fkv_row_scores){nll, NULL});
+    take_row_scores(s->scores.q, rows, scores);
+    if (kept_scores) take_row_scores(s->scores.p, rows, kept_scores);
     take_divergence(&s->scores, rows, kl);
     return FKV_OK;
 }

@@ -84,6 +84,10 @@ int fkv_session_feed_batch(struct fkv_session *s, const struct fkv_feed *feeds, 
 /* What rows [row, row+rows) of the last feed predict. logits [rows, vocab] float32 on the host. */
 int fkv_session_logits(struct fkv_session *s, int32_t row, int32_t rows, float *logits,
                        struct fkv_error *err);
+/* Final hidden states of rows [row, row+rows) of the last feed, before the last norm. states [rows,
+ * dim] float32 on the host. */
+int fkv_session_final_states(struct fkv_session *s, int32_t row, int32_t rows, float *states,
+                             struct fkv_error *err);
 /* nll[i] = -log p(targets[i]) in nats, float64 from float32 logits; top1[i] (may be NULL) = the
  * argmax. */
 int fkv_session_score(struct fkv_session *s, int32_t row, int32_t rows, const int32_t *targets,

@@ -111,11 +111,11 @@ static int work_out(struct settings *s, const struct fkv_model_size *size, json_
     const int points = s->sweep.count ? s->sweep.count : 1;
     for (int t = 0; t < s->token_count; t++)
         for (int i = 0; i < points; i++) {
-            struct fkv_sweep_point point;
+            struct fkv_point point;
             struct fkv_cost_row row;
             if (s->sweep.count) {
                 if (fkv_sweep_name(&s->sweep, NULL, i, &point, err)) return FKV_FAILED;
-                s->policy.gamma = point.gamma;
+                s->policy.gamma = point.name;
             }
             if (fkv_cost_work_out(size, &s->policy, (int64_t)s->tokens[t], &row, err))
                 return FKV_FAILED;

@@ -12,6 +12,8 @@ static const struct fkv_command commands[] = {
     {"generate", fkv_command_generate, "continue prompts under a cache policy"},
     {"needle", fkv_command_needle, "find a fact in a long text under a cache policy"},
     {"bench", fkv_command_bench, "time and bytes of policies over lengths"},
+    {"compare", fkv_command_compare,
+     "policies at equal memory: perplexity, KL, recall, bytes, speed"},
     {"cost", fkv_command_cost, "operations and bytes of a policy, from a config alone"},
     {"tokens", fkv_command_tokens, "the token ids of texts"},
     {0},

@@ -1,9 +1,6 @@
-/* freqkv-replay needle: prompts of a grid of lengths and depths, each repeated with other digits
- * and another piece of the texts, fed one after the other. All prompts are built before anything
- * runs, so that what cannot be built is refused at once; their ids are made again when each is fed.
- *
- * OUT.csv grows by a row per prompt (tasks/needle_rows.h). The same command goes on after the last
- * whole row. */
+/* freqkv-replay needle: reads the command line, works out the needs of a grid of prompts
+ * (tasks/needle_grid.h), runs it, reports. OUT.csv grows by a row per prompt; the same command goes
+ * on after the last whole row. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -12,11 +9,9 @@
 
 #include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
-#include "kernels/base/progress.h"
 #include "replay/commands/commands.h"
-#include "replay/identity.h"
-#include "replay/lines_file.h"
 #include "replay/needs.h"
+#include "replay/tasks/needle_grid.h"
 #include "replay/tasks/needle_report.h"
 
 enum {
@@ -157,51 +152,16 @@ struct job {
     const struct fkv_engine *engine;
     const struct fkv_corpus *corpus;
     struct fkv_session_options session;
-    struct fkv_policy_setup setup;     /* owned */
-    struct fkv_needle_cell *cells;     /* [count]; owned */
-    struct fkv_needle_result *results; /* [count]; owned, the texts too */
-    int64_t count, longest;            /* longest: tokens fed of a prompt and its answer */
-    struct fkv_needle_rows found;      /* of OUT.csv */
-    int64_t first;                     /* cell that is not there yet */
+    struct fkv_policy_setup setup; /* owned */
+    struct fkv_needle_grid grid;   /* owned */
     struct fkv_cost cost;
 };
 
-static struct fkv_needle_sheet sheet_of(const struct job *job) {
-    return (struct fkv_needle_sheet){job->s->task.kind, &job->setup, job->cells, job->count};
-}
-
-/* Cells by length, then repeat, then depth; builds each prompt once. */
-static int make_cells(struct job *job, struct fkv_error *err) {
-    const struct settings *s = job->s;
-    job->count = s->length_count * s->repeats * s->depth_count;
-    job->cells = calloc((size_t)job->count, sizeof *job->cells);
-    job->results = calloc((size_t)job->count, sizeof *job->results);
-    if (!job->cells || !job->results)
-        return fkv_fail(err, "out of memory for %" PRId64 " prompts", job->count);
-    for (int64_t i = 0; i < job->count; i++) {
-        struct fkv_needle_cell *cell = &job->cells[i];
-        cell->depth = s->depths[i % s->depth_count];
-        cell->repeat = i / s->depth_count % s->repeats;
-        cell->length = (int64_t)s->lengths[i / s->depth_count / s->repeats];
-        if (fkv_needle_build(&s->task, cell, NULL, err)) return FKV_FAILED;
-        const int64_t fed = cell->length + (s->task.kind == FKV_RECALL ? 0 : (int64_t)cell->answer);
-        if (fed > job->longest) job->longest = fed;
-    }
-    return FKV_OK;
-}
-
-static json_t *numbers_json(const double *values, int count) {
-    json_t *list = json_array();
-    for (int i = 0; i < count; i++) json_array_append_new(list, fkv_json_number(values[i]));
-    return list;
-}
-
-/* What made the rows, a new reference. Texts count as their tokens. */
+/* What made the rows, a new reference. */
 static json_t *identity_of(const struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
-    const struct fkv_needle_task *t = &s->task;
     const bool by_length = fkv_config_rotates_by_length(&job->engine->model->config);
-    const struct fkv_identity identity = {
+    const struct fkv_identity maker = {
         .format = "freqkv-needle",
         .model = job->engine->model,
         .tokenizer = job->engine->tokenizer,
@@ -212,42 +172,8 @@ static json_t *identity_of(const struct job *job, struct fkv_error *err) {
         .command = s->command,
         .cache_dtype = job->session.cache_dtype,
         .batch = 1,
-        .rope_positions = by_length ? fkv_session_reach(&job->setup, job->longest) : 0};
-    fkv_sha256_hex corpus;
-    if (fkv_corpus_sha256(job->corpus, corpus, err)) return NULL;
-    json_t *o = fkv_identity_json(&identity, err);
-    if (!o) return NULL;
-    json_object_set_new(o, "corpus_sha256", json_string(corpus));
-    json_object_set_new(o, "task", json_string(fkv_needle_kinds[t->kind]));
-    json_object_set_new(o, "lengths", numbers_json(s->lengths, s->length_count));
-    json_object_set_new(o, "depths", numbers_json(s->depths, s->depth_count));
-    json_object_set_new(o, "repeats", json_integer(s->repeats));
-    json_object_set_new(o, "seed", json_integer(t->seed));
-    json_object_set_new(o, "digits", json_integer(t->digits));
-    if (t->kind == FKV_RECALL) {
-        json_object_set_new(o, "passage", json_integer(t->passage));
-        return o;
-    }
-    json_object_set_new(o, "needle", fkv_json_string(t->needle));
-    json_object_set_new(o, "question", fkv_json_string(t->question));
-    json_object_set_new(o, "answer", fkv_json_string(t->answer));
-    return o;
-}
-
-/* Takes over what an earlier run left of OUT.csv. */
-static int look_up(struct job *job, const json_t *identity, struct fkv_error *err) {
-    const struct fkv_needle_sheet sheet = sheet_of(job);
-    const char *path = job->s->out;
-    FILE *f;
-    if (fkv_lines_find(path, identity, &f, err)) return FKV_FAILED;
-    if (!f) return FKV_OK;
-    int status = fkv_needle_rows_read(f, path, &sheet, job->results, &job->found, err);
-    fclose(f);
-    job->first = job->found.lines ? job->found.lines - 1 : 0;
-    if (!status && !job->s->engine.quiet && job->found.bytes)
-        fprintf(stderr, "%s: %" PRId64 " of %" PRId64 " prompts are done%s\n", path, job->first,
-                job->count, job->found.torn ? "; a row that is not whole is dropped" : "");
-    return status;
+        .rope_positions = by_length ? fkv_session_reach(&job->setup, job->grid.longest) : 0};
+    return fkv_needle_grid_identity(&job->grid, &maker, job->corpus, err);
 }
 
 /* ---- needs ---- */
@@ -257,7 +183,7 @@ static void note_context(const struct job *job, FILE *to) {
     const struct settings *s = job->s;
     const int64_t context = job->engine->model->config.trained_context;
     const bool window = job->setup.policy->takes_window;
-    if (window && job->longest <= job->setup.window)
+    if (window && job->grid.longest <= job->setup.window)
         fprintf(to,
                 "note: no prompt is longer than the window of %d slots: policy %s will do "
                 "nothing\n",
@@ -273,16 +199,17 @@ static void note_context(const struct job *job, FILE *to) {
 static int check_needs(const struct job *job, struct fkv_needs *needs, struct fkv_error *err) {
     const struct settings *s = job->s;
     const int row = 160; /* bytes of a row, about */
-    const int64_t left = job->count - job->first;
+    const struct fkv_needle_grid *grid = &job->grid;
+    const int64_t left = grid->count - grid->first;
     *needs = (struct fkv_needs){
         .documents = job->corpus->document_count,
         .tokens = job->corpus->token_count,
         .weights = job->engine->model->weight_bytes,
         .host = job->corpus->token_count * (int64_t)(sizeof(int32_t) + sizeof(int64_t)) +
-                job->count * (int64_t)(sizeof *job->cells + sizeof *job->results),
+                grid->count * (int64_t)(sizeof *grid->cells + sizeof *grid->results),
         .disk = s->out ? left * row : 0,
         .output = s->out};
-    for (int64_t i = job->first; i < job->count; i++) needs->fed += job->cells[i].length;
+    for (int64_t i = grid->first; i < grid->count; i++) needs->fed += grid->cells[i].length;
     if (fkv_session_add_needs(job->engine->model, &s->policy, &job->session, &needs->sessions, err))
         return FKV_FAILED;
     if (s->task.kind == FKV_NEEDLE) needs->sessions.cache *= 2; /* the snapshot of a prompt */
@@ -290,91 +217,39 @@ static int check_needs(const struct job *job, struct fkv_needs *needs, struct fk
     fkv_engine_announce(&s->engine, job->engine, to);
     if (to) {
         fprintf(to, "%" PRId64 " prompt%s%s, %" PRId64 " tokens to feed\n", left,
-                left == 1 ? "" : "s", job->first ? " left" : "", needs->fed);
+                left == 1 ? "" : "s", grid->first ? " left" : "", needs->fed);
         note_context(job, to);
     }
     return fkv_needs_check(needs, job->engine, to, err);
-}
-
-static double seconds_of(const struct job *job, const struct fkv_needle_cell *cell) {
-    return fkv_cost_seconds(&job->cost, (double)cell->length,
-                            fkv_policy_slots(&job->setup, cell->length));
 }
 
 static int estimate_time(struct job *job, struct fkv_session *session, struct fkv_needs *needs,
                          struct fkv_error *err) {
     const struct settings *s = job->s;
     if (s->engine.quiet && !s->dry_run) return FKV_OK;
-    if (fkv_session_rehearse(session, 1, fkv_session_block(session), job->longest, FKV_NOT_SCORED,
-                             &job->cost, err))
+    if (fkv_session_rehearse(session, 1, fkv_session_block(session), job->grid.longest,
+                             FKV_NOT_SCORED, &job->cost, err))
         return FKV_FAILED;
-    for (int64_t i = job->first; i < job->count; i++)
-        needs->seconds += seconds_of(job, &job->cells[i]);
+    needs->seconds = fkv_needle_grid_seconds(&job->grid, &job->cost);
     fkv_needs_print_time(needs, fkv_needs_stream(&s->engine, s->dry_run));
     return s->dry_run && s->engine.json ? fkv_json_print(fkv_needs_json(needs), err) : FKV_OK;
 }
 
 /* ---- running ---- */
 
-static int append_line(struct fkv_lines_file *file, const struct fkv_needle_sheet *sheet, int64_t i,
-                       const struct fkv_needle_result *result, struct fkv_error *err) {
-    size_t bytes;
-    char *line = fkv_needle_line(sheet, i, result, &bytes);
-    if (!line) return fkv_fail(err, "out of memory for a row");
-    int status = fkv_lines_append(file, line, bytes, err);
-    free(line);
-    return status;
-}
-
-static int run_cell(struct job *job, struct fkv_session *session, int64_t i,
-                    struct fkv_error *err) {
-    struct fkv_needle_cell *cell = &job->cells[i];
-    int32_t *tokens;
-    if (fkv_needle_build(&job->s->task, cell, &tokens, err)) return FKV_FAILED;
-    int status = fkv_needle_score(session, &job->s->task, cell, tokens, &job->results[i], err);
-    free(tokens);
-    return status ? fkv_error_prefix(err, "length %" PRId64 ", depth %g, repeat %" PRId64,
-                                     cell->length, cell->depth, cell->repeat)
-                  : FKV_OK;
-}
-
-static int run_cells(struct job *job, struct fkv_session *session, struct fkv_lines_file *file,
-                     const struct fkv_needs *needs, struct fkv_error *err) {
-    const struct fkv_needle_sheet sheet = sheet_of(job);
-    struct fkv_progress progress;
-    double done = 0;
-    int status = FKV_OK;
-    if (file && !job->found.lines) status = append_line(file, &sheet, -1, NULL, err);
-    fkv_progress_start(&progress, "prompts", job->count - job->first, job->s->engine.quiet);
-    fkv_progress_weigh(&progress, needs->seconds);
-    for (int64_t i = job->first; i < job->count && !status; i++) {
-        status = run_cell(job, session, i, err);
-        if (!status && file) status = append_line(file, &sheet, i, &job->results[i], err);
-        done += seconds_of(job, &job->cells[i]);
-        fkv_progress_update_work(&progress, i + 1 - job->first, done, "");
-    }
-    fkv_progress_finish(&progress);
-    return status;
-}
-
 static int with_session(struct job *job, const json_t *identity, struct fkv_error *err) {
     const struct settings *s = job->s;
     struct fkv_session *session;
     struct fkv_needs needs;
-    struct fkv_lines_file *file = NULL;
     if (check_needs(job, &needs, err) ||
         fkv_session_open(job->engine->model, &s->policy, &job->session, &session, err))
         return FKV_FAILED;
     fkv_note_rotation(&s->engine, &job->engine->model->config,
                       fkv_session_rotation_positions(session));
     int status = estimate_time(job, session, &needs, err);
-    if (!status && !s->dry_run) {
-        if (s->out)
-            status =
-                fkv_lines_open(s->out, identity, job->found.bytes, job->found.torn, &file, err);
-        if (!status) status = run_cells(job, session, file, &needs, err);
-        fkv_lines_close(file);
-    }
+    if (!status && !s->dry_run)
+        status = fkv_needle_grid_run(&job->grid, session, s->out, identity, &job->cost,
+                                     s->engine.quiet, err);
     fkv_session_close(session);
     return status;
 }
@@ -383,36 +258,44 @@ static int with_session(struct job *job, const json_t *identity, struct fkv_erro
 
 static int report(const struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
-    const struct fkv_needle_sheet sheet = sheet_of(job);
+    const struct fkv_needle_sheet sheet = fkv_needle_grid_sheet(&job->grid);
     if (!s->engine.json) {
-        fkv_needle_report_print(&sheet, job->results);
+        fkv_needle_report_print(&sheet, job->grid.results);
         return FKV_OK;
     }
-    json_t *o = fkv_needle_report_json(&sheet, job->results);
+    json_t *o = fkv_needle_report_json(&sheet, job->grid.results);
     json_object_set_new(o, "out", s->out ? fkv_json_string(s->out) : json_null());
     json_object_set_new(o, "trained_context",
                         json_integer(job->engine->model->config.trained_context));
     json_object_set_new(o, "repeats", json_integer(s->repeats));
     json_object_set_new(o, "seed", json_integer(s->task.seed));
-    json_object_set_new(o, "prompts_there", json_integer(job->first));
+    json_object_set_new(o, "prompts_there", json_integer(job->grid.first));
     return fkv_json_print(o, err);
 }
 
 static int run_job(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
     const struct fkv_config *config = &job->engine->model->config;
-    if (make_cells(job, err)) return FKV_FAILED;
+    job->grid = (struct fkv_needle_grid){.task = &s->task,
+                                         .lengths = s->lengths,
+                                         .depths = s->depths,
+                                         .length_count = s->length_count,
+                                         .depth_count = s->depth_count,
+                                         .repeats = s->repeats,
+                                         .setup = &job->setup};
+    if (fkv_needle_grid_open(&job->grid, err)) return FKV_FAILED;
     job->session = (struct fkv_session_options){
         .sequences = 1,
-        .max_tokens = job->longest,
+        .max_tokens = job->grid.longest,
         .cache_dtype = fkv_engine_cache_dtype(&s->engine, job->engine)};
-    if (fkv_policy_setup(&s->policy, config, job->longest, &job->setup, err) ||
+    if (fkv_policy_setup(&s->policy, config, job->grid.longest, &job->setup, err) ||
         fkv_engine_block(job->engine, &s->policy, false, 1, 0, &job->session, err))
         return FKV_FAILED;
     json_t *identity = s->out ? identity_of(job, err) : NULL;
     int status = s->out && !identity ? FKV_FAILED : FKV_OK;
-    if (!status && s->out) status = look_up(job, identity, err);
-    if (!status && (job->first < job->count || s->dry_run))
+    if (!status && s->out)
+        status = fkv_needle_grid_look_up(&job->grid, s->out, identity, s->engine.quiet, err);
+    if (!status && (job->grid.first < job->grid.count || s->dry_run))
         status = with_session(job, identity, err);
     json_decref(identity);
     if (status || s->dry_run) return status;
@@ -434,9 +317,7 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_e
         s->task.bos = fkv_engine_added_bos(engine);
         status = run_job(&job, err);
     }
-    for (int64_t i = 0; i < job.count && job.results; i++) fkv_needle_result_free(&job.results[i]);
-    free(job.results);
-    free(job.cells);
+    fkv_needle_grid_close(&job.grid);
     fkv_policy_setup_free(&job.setup);
     fkv_haystack_close(&haystack);
     fkv_corpus_free(&corpus);

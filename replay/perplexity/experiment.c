@@ -22,6 +22,7 @@ const char *const fkv_result_names[FKV_RESULTS] = {
     [FKV_RESULT_DELTA_NLL] = "delta_nll",
     [FKV_RESULT_DELTA_NLL_SE] = "delta_nll_se",
     [FKV_RESULT_KL] = "kl",
+    [FKV_RESULT_KL_SE] = "kl_se",
     [FKV_RESULT_TOP1] = "top1_agreement",
 };
 
@@ -33,7 +34,7 @@ void fkv_experiment_results(const struct fkv_experiment *e, double r[FKV_RESULTS
     r[FKV_RESULT_GAMMA] = e->setup->gamma;
     r[FKV_RESULT_TOKENS_SCORED] = (double)total->count;
     r[FKV_RESULT_NLL] = mean_nll(total);
-    r[FKV_RESULT_NLL_SE] = e->result->nll_se;
+    r[FKV_RESULT_NLL_SE] = e->result->errors.nll_se;
     r[FKV_RESULT_COMPRESSIONS] = e->result->compressions;
     r[FKV_RESULT_EVICTIONS] = e->result->evictions;
     r[FKV_RESULT_CACHE_BYTES_PEAK] = (double)statistics->cache_bytes_peak;
@@ -42,9 +43,10 @@ void fkv_experiment_results(const struct fkv_experiment *e, double r[FKV_RESULTS
     if (!e->baseline) return;
     r[FKV_RESULT_BASELINE_NLL] = fkv_mean(total->baseline_nll, total->count);
     r[FKV_RESULT_DELTA_NLL] = fkv_mean(total->nll - total->baseline_nll, total->count);
-    r[FKV_RESULT_DELTA_NLL_SE] = e->result->delta_nll_se;
+    r[FKV_RESULT_DELTA_NLL_SE] = e->result->errors.delta_nll_se;
     r[FKV_RESULT_KL] = fkv_mean(total->kl, total->count);
-    r[FKV_RESULT_TOP1] = fkv_mean((double)total->agree, total->count);
+    r[FKV_RESULT_KL_SE] = e->result->errors.kl_se;
+    r[FKV_RESULT_TOP1] = fkv_mean(total->agree, total->count);
 }
 
 double fkv_perplexity_se(const double r[FKV_RESULTS]) {
@@ -112,16 +114,19 @@ void fkv_results_to_json(const double r[FKV_RESULTS], json_t *o) {
     json_object_set_new(o, "cache_slots_mean", fkv_json_number(r[FKV_RESULT_CACHE_SLOTS]));
 }
 
-json_t *fkv_baseline_json(const double r[FKV_RESULTS], const char *invalid) {
+json_t *fkv_baseline_json(const double r[FKV_RESULTS], const struct fkv_experiment *e) {
+    const char *missing = e->baseline_missing;
     json_t *o = json_object();
     json_object_set_new(o, "policy", json_string(fkv_full_attention.name));
-    json_object_set_new(o, "valid", json_boolean(!invalid));
+    json_object_set_new(o, "valid", json_boolean(!fkv_experiment_invalid(e)));
     json_object_set_new(o, "mean_nll", fkv_json_number(r[FKV_RESULT_BASELINE_NLL]));
     json_object_set_new(o, "perplexity", fkv_json_number(exp(r[FKV_RESULT_BASELINE_NLL])));
     json_object_set_new(o, "delta_nll", fkv_json_number(r[FKV_RESULT_DELTA_NLL]));
     json_object_set_new(o, "delta_nll_se", fkv_json_number(r[FKV_RESULT_DELTA_NLL_SE]));
     json_object_set_new(o, "kl", fkv_json_number(r[FKV_RESULT_KL]));
+    json_object_set_new(o, "kl_se", fkv_json_number(r[FKV_RESULT_KL_SE]));
     json_object_set_new(o, "top1_agreement", fkv_json_number(r[FKV_RESULT_TOP1]));
+    json_object_set_new(o, "missing", missing ? json_string(missing) : json_null());
     return o;
 }
 
@@ -149,8 +154,7 @@ json_t *fkv_experiment_json(const struct fkv_experiment *e) {
     json_object_set_new(o, "prefill_tokens_per_s", fkv_json_number(tokens_per_second(e)));
     json_object_set_new(o, "compression_share", fkv_json_number(compression_share(e)));
     json_object_set_new(o, "per_document", documents_json(e));
-    if (e->baseline)
-        json_object_set_new(o, "baseline", fkv_baseline_json(results, fkv_experiment_invalid(e)));
+    if (e->baseline) json_object_set_new(o, "baseline", fkv_baseline_json(results, e));
     return o;
 }
 
@@ -232,4 +236,5 @@ void fkv_experiment_print(const struct fkv_experiment *e) {
            results[FKV_RESULT_CACHE_SLOTS], tokens_per_second(e),
            fkv_format_result(share, "%.1f", 100 * compression_share(e)));
     if (e->baseline) print_baseline(results, fkv_experiment_invalid(e));
+    if (e->baseline_missing) printf("  %s\n", e->baseline_missing);
 }

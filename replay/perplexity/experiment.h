@@ -13,8 +13,9 @@ struct fkv_experiment {
     const struct fkv_plan *plan;
     const struct fkv_perplexity *result;
     const struct fkv_recorded *recorded; /* NULL without --out */
-    bool baseline;                       /* full attention ran, too */
-    int64_t tokens, score_from;          /* --tokens and --score-from; 0: not given */
+    bool baseline;                       /* differences to full attention are there */
+    const char *baseline_missing; /* what they do not say and why, for people; NULL: nothing */
+    int64_t tokens, score_from;   /* --tokens and --score-from; 0: not given */
     int64_t
         rope_positions; /* for which the policy's rotation was chosen; 0: at every length alike */
     const char *backend, *command, *compute;
@@ -25,7 +26,7 @@ struct fkv_experiment {
 };
 
 /* The numbers of an experiment, in the order in which its run file has them as attributes; what
- * follows FKV_BASELINE_NLL exists with a baseline only. */
+ * follows FKV_RESULT_BASELINE_NLL exists with a baseline only. */
 enum fkv_result {
     FKV_RESULT_GAMMA,
     FKV_RESULT_TOKENS_SCORED,
@@ -39,6 +40,7 @@ enum fkv_result {
     FKV_RESULT_DELTA_NLL,
     FKV_RESULT_DELTA_NLL_SE,
     FKV_RESULT_KL,
+    FKV_RESULT_KL_SE,
     FKV_RESULT_TOP1,
     FKV_RESULTS
 };
@@ -58,8 +60,8 @@ bool fkv_experiment_never_acts(const struct fkv_experiment *e);
 /* Adds tokens_scored to cache_slots_mean, and baseline where there is one, to an object: what an
  * experiment and a point of a sweep share. */
 void fkv_results_to_json(const double results[FKV_RESULTS], json_t *object);
-/* A new reference. `invalid`: see fkv_experiment_invalid. */
-json_t *fkv_baseline_json(const double results[FKV_RESULTS], const char *invalid);
+/* A new reference. Of `e` no results are needed. */
+json_t *fkv_baseline_json(const double results[FKV_RESULTS], const struct fkv_experiment *e);
 /* Adds "se_unit", the name of what standard errors rest on, or null. */
 void fkv_se_unit_to_json(enum fkv_se_unit unit, json_t *object);
 /* The same for people, a line on stdout. */
@@ -80,5 +82,9 @@ int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct 
  * which no results are needed): another model, other texts, other options. */
 int fkv_run_file_read(const char *path, const struct fkv_experiment *e, double results[FKV_RESULTS],
                       struct fkv_error *err);
+/* Reads what a run of full attention found, and refuses one that is not of this very experiment
+ * but for its baseline: `e` is that of full attention, without results. The caller frees it. */
+int fkv_run_file_read_baseline(const char *path, const struct fkv_experiment *e,
+                               struct fkv_baseline_run *run, struct fkv_error *err);
 
 #endif

@@ -8,13 +8,15 @@
  *
  * How many lanes there are changes nothing but the order in which float64 sums are formed: a
  * token's document and its bootstrap block follow from the plan and not from when it was scored.
- * Per-token values are float32 and kept only for a run file. */
+ * Per-token values are float32 and kept only for a run file. A baseline that is taken from such a
+ * file is compared with by its final hidden states, whose logits are computed again. */
 #include "replay/perplexity/perplexity.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/session/kept_logits.h"
 #include "engine/session/taps.h"
 #include "kernels/base/progress.h"
 
@@ -37,7 +39,10 @@ struct row {
 struct run {
     const struct fkv_corpus *corpus;
     const struct fkv_plan *plan;
-    struct fkv_session *session, *baseline;
+    struct fkv_session *session, *baseline;      /* baseline NULL: none is computed beside */
+    const struct fkv_baseline_run *baseline_run; /* NULL: none is taken from a run */
+    struct fkv_kept_logits *kept;                /* SCORED_ROWS of it; NULL: it has no states */
+    float *states; /* [SCORED_ROWS, dim] of the rows being scored; NULL: none are kept or read */
     struct fkv_recorded *recorded;
     struct fkv_perplexity *result;
 
@@ -66,6 +71,13 @@ struct fkv_session_options fkv_perplexity_session(const struct fkv_plan *plan, i
     return (struct fkv_session_options){.sequences = lanes, .max_tokens = plan->longest};
 }
 
+int64_t fkv_perplexity_kept_bytes(const struct fkv_config *config,
+                                  const struct fkv_session_options *options) {
+    return fkv_kept_logits_bytes(config, options, SCORED_ROWS);
+}
+
+static bool has_baseline(const struct run *run) { return run->baseline || run->baseline_run; }
+
 /* ---- scoring ---- */
 
 static int record_action(void *context, const struct fkv_tap_event *event, struct fkv_error *err) {
@@ -93,12 +105,12 @@ static void sort_actions(struct run *run, int32_t i, int32_t fed) {
     if (!setup->policy->counts_compressions) run->round[i] = 0, run->since[i] = fed;
 }
 
-static void record_row(struct run *run, int32_t i, int64_t pass, int32_t position) {
+static void record_row(struct run *run, int32_t i, int64_t pass, int32_t position,
+                       const struct fkv_sums *one) {
     struct fkv_recorded *r = run->recorded;
-    const struct fkv_plan *plan = run->plan;
-    int64_t at = plan->protocol->joined ? pass * plan->longest + position
-                                        : plan->passes[pass].start + position;
+    const int64_t at = fkv_recorded_index(run->plan, pass, position);
     r->nll[at] = (float)run->nll[i];
+    r->top1[at] = (float)run->top1[i];
     r->round[at] = (float)run->round[i];
     r->slots_used[at] = (float)run->slots[i];
     r->since[at] = (float)run->since[i];
@@ -106,10 +118,24 @@ static void record_row(struct run *run, int32_t i, int64_t pass, int32_t positio
         r->evictions[at] = (float)run->evictions[i];
         r->since_eviction[at] = (float)run->since_eviction[i];
     }
-    if (!run->baseline) return;
+    if (r->final_states)
+        memcpy(r->final_states + at * r->dim, run->states + (int64_t)i * r->dim,
+               (size_t)r->dim * sizeof *r->final_states);
+    if (!has_baseline(run)) return;
     r->baseline_nll[at] = (float)run->baseline_nll[i];
-    r->kl[at] = (float)run->kl[i];
-    r->agree[at] = run->top1[i] == run->baseline_top1[i];
+    r->kl[at] = (float)one->kl;
+    r->agree[at] = (float)one->agree;
+}
+
+/* What row i adds. Of a baseline that is taken from a run, KL and agreement may not be known. */
+static struct fkv_sums sums_of_row(const struct run *run, int32_t i) {
+    struct fkv_sums one = {.count = 1, .nll = run->nll[i]};
+    if (!has_baseline(run)) return one;
+    const bool known = run->baseline || run->kept;
+    one.baseline_nll = run->baseline_nll[i];
+    one.kl = known ? run->kl[i] : NAN;
+    one.agree = known || run->baseline_run->top1 ? run->top1[i] == run->baseline_top1[i] : NAN;
+    return one;
 }
 
 /* Adds scored row i. */
@@ -119,21 +145,43 @@ static int count_row(struct run *run, int32_t i, const struct row *row, struct f
     int64_t d = fkv_document_of(run->corpus, lane->document, target);
     if (d > lane->document) lane->scored = 0;
     lane->document = d;
-    struct fkv_sums one = {.count = 1, .nll = run->nll[i]};
-    if (run->baseline) {
-        one.baseline_nll = run->baseline_nll[i];
-        one.kl = run->kl[i];
-        one.agree = run->top1[i] == run->baseline_top1[i];
-    }
-    if (!isfinite(one.nll) || !isfinite(one.baseline_nll) || !isfinite(one.kl))
+    const struct fkv_sums one = sums_of_row(run, i);
+    if (!isfinite(one.nll) || !isfinite(one.baseline_nll) ||
+        ((run->baseline || run->kept) && !isfinite(one.kl)))
         return fkv_fail(err, "%s: token %lld: nll is %g%s: the model's logits are not finite there",
                         run->corpus->documents[d].name,
                         (long long)(target - run->corpus->documents[d].offset), one.nll,
-                        run->baseline ? " (or the baseline's)" : "");
+                        has_baseline(run) ? " (or the baseline's)" : "");
     fkv_targets_add(&run->targets, d, lane->scored++, &one);
     fkv_sums_add(&run->result->total, &one);
-    if (run->recorded) record_row(run, i, lane->pass, row->position);
+    if (run->recorded) record_row(run, i, lane->pass, row->position, &one);
     return FKV_OK;
+}
+
+/* The element of the run's columns that row `row` of the last feed is about. */
+static int64_t column_index(const struct run *run, const struct row *row) {
+    return fkv_recorded_index(run->plan, run->lanes[row->lane].pass, row->position);
+}
+
+/* Scores rows [at, at+count) beside what a run of full attention found at their targets. */
+static int score_beside_run(struct run *run, int32_t at, int32_t count,
+                            const struct fkv_row_scores *scores,
+                            const struct fkv_row_scores *baseline, struct fkv_error *err) {
+    const struct fkv_baseline_run *full = run->baseline_run;
+    for (int32_t i = 0; i < count; i++) {
+        const int64_t index = column_index(run, &run->rows[at + i]);
+        run->baseline_nll[i] = full->nll[index];
+        run->baseline_top1[i] = full->top1 ? (int32_t)full->top1[index] : -1;
+        if (run->kept)
+            memcpy(run->states + (int64_t)i * full->dim, full->final_states + index * full->dim,
+                   (size_t)full->dim * sizeof *run->states);
+    }
+    if (!run->kept)
+        return fkv_session_score(run->session, at, count, run->target_ids, scores->nll,
+                                 scores->top1, err);
+    if (fkv_kept_logits_write(run->kept, 0, count, run->states, err)) return FKV_FAILED;
+    return fkv_session_compare_kept(run->session, at, count, run->target_ids, run->kept, 0, scores,
+                                    baseline, run->kl, err);
 }
 
 /* Scores rows [at, at+count) of the last feed, all of which have a target. */
@@ -146,11 +194,15 @@ static int score_rows(struct run *run, int32_t at, int32_t count, struct fkv_err
     }
     const struct fkv_row_scores scores = {run->nll, run->top1},
                                 baseline = {run->baseline_nll, run->baseline_top1};
-    if (run->baseline
-            ? fkv_session_compare(run->session, run->baseline, at, count, run->target_ids, &scores,
-                                  &baseline, run->kl, err)
-            : fkv_session_score(run->session, at, count, run->target_ids, run->nll, run->top1, err))
-        return FKV_FAILED;
+    int status =
+        run->baseline ? fkv_session_compare(run->session, run->baseline, at, count, run->target_ids,
+                                            &scores, &baseline, run->kl, err)
+        : run->baseline_run
+            ? score_beside_run(run, at, count, &scores, &baseline, err)
+            : fkv_session_score(run->session, at, count, run->target_ids, run->nll, run->top1, err);
+    if (!status && run->recorded && run->recorded->final_states)
+        status = fkv_session_final_states(run->session, at, count, run->states, err);
+    if (status) return FKV_FAILED;
     fkv_session_row_state(run->session, at, count, run->slots, run->round, run->since);
     for (int32_t i = 0; i < count; i++) {
         const struct row *row = &run->rows[at + i];
@@ -322,7 +374,21 @@ static void close_run(struct run *run) {
     fkv_targets_close(&run->targets);
     free(run->feeds);
     free(run->rows);
+    free(run->states);
+    fkv_kept_logits_free(run->kept);
     free(run);
+}
+
+/* Memory for the final hidden states that the run keeps, or compares with. */
+static int open_states(struct run *run, struct fkv_error *err) {
+    const struct fkv_baseline_run *full = run->baseline_run;
+    const bool compares = full && full->final_states,
+               keeps = run->recorded && run->recorded->final_states;
+    if (!compares && !keeps) return FKV_OK;
+    const int32_t dim = fkv_session_model(run->session)->config.dim;
+    run->states = malloc((size_t)SCORED_ROWS * (size_t)dim * sizeof *run->states);
+    if (!run->states) return fkv_fail(err, "out of memory for final states");
+    return compares ? fkv_kept_logits_open(run->session, SCORED_ROWS, &run->kept, err) : FKV_OK;
 }
 
 static struct run *open_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
@@ -354,9 +420,9 @@ failed:
 }
 
 int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
-                       struct fkv_session *session, struct fkv_session *baseline, int32_t lanes,
-                       struct fkv_recorded *recorded, bool quiet, struct fkv_perplexity *result,
-                       struct fkv_error *err) {
+                       struct fkv_session *session, const struct fkv_baseline *baseline,
+                       int32_t lanes, struct fkv_recorded *recorded, bool quiet,
+                       struct fkv_perplexity *result, struct fkv_error *err) {
     *result = (struct fkv_perplexity){
         .documents = calloc((size_t)corpus->document_count, sizeof *result->documents)};
     const int32_t block = fkv_session_block(session) / lanes;
@@ -368,22 +434,23 @@ int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *p
         return FKV_FAILED;
     }
     run->session = session;
-    run->baseline = baseline;
+    run->baseline = baseline->session;
+    run->baseline_run = baseline->run;
     run->recorded = recorded;
     const struct fkv_policy *policy = fkv_session_setup(session)->policy;
     struct fkv_session_statistics before;
     double acted_before;
     fkv_session_statistics(session, &before);
     int status = read_stopwatch(run, &acted_before, err);
+    if (!status) status = open_states(run, err);
     if (recorded && (policy->counts_compressions || policy->counts_evictions))
         fkv_session_tap(session, FKV_SITE_ACTION, record_action, run);
     if (!status) status = run_all(run, quiet, err);
     fkv_session_tap(session, FKV_SITE_ACTION, NULL, NULL);
     if (recorded) fkv_recorded_sort(recorded);
     if (!status) status = take_statistics(run, &before, acted_before, err);
-    if (!status)
-        status = fkv_targets_errors(&run->targets, &result->nll_se, &result->delta_nll_se, err);
-    if (!baseline) result->delta_nll_se = NAN;
+    if (!status) status = fkv_targets_errors(&run->targets, &result->errors, err);
+    if (!has_baseline(run)) result->errors.delta_nll_se = result->errors.kl_se = NAN;
     close_run(run);
     if (status) fkv_perplexity_free(result);
     return status;

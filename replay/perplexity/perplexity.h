@@ -3,6 +3,7 @@
 #ifndef FKV_REPLAY_PERPLEXITY_PERPLEXITY_H
 #define FKV_REPLAY_PERPLEXITY_PERPLEXITY_H
 
+#include "replay/perplexity/baseline_run.h"
 #include "replay/perplexity/recorded.h"
 #include "replay/perplexity/targets.h"
 
@@ -10,7 +11,7 @@ struct fkv_perplexity {
     struct fkv_sums total;
     struct fkv_sums *documents;               /* [corpus documents] */
     double compressions, evictions;           /* mean per head per pass */
-    double nll_se, delta_nll_se;              /* of the means (fkv_perplexity_se_unit); NaN: none */
+    struct fkv_target_errors errors;          /* of the means (fkv_perplexity_se_unit) */
     struct fkv_session_statistics statistics; /* of the policy's session in this run */
     double seconds;             /* wall time of its feeds, to their end on a device too */
     double seconds_compressing; /* of those; 0 where the policy does not compress (an eviction is no
@@ -27,12 +28,22 @@ struct fkv_session_options fkv_perplexity_session(const struct fkv_plan *plan, i
 double fkv_perplexity_seconds(const struct fkv_plan *plan, const struct fkv_policy_setup *setup,
                               bool baseline);
 
-/* `baseline` and `recorded` may be NULL. Both sessions opened with fkv_perplexity_session(plan,
- * lanes); with `recorded`, measure_energy on top. */
+/* Full attention, that differences are taken to: computed beside the policy or taken from a run;
+ * both NULL: there is no baseline. */
+struct fkv_baseline {
+    struct fkv_session *session;
+    const struct fkv_baseline_run *run;
+};
+/* Bytes that comparing with the final hidden states of a run takes where the backend computes. */
+int64_t fkv_perplexity_kept_bytes(const struct fkv_config *config,
+                                  const struct fkv_session_options *options);
+
+/* `recorded` may be NULL. Both sessions opened with fkv_perplexity_session(plan, lanes); with
+ * `recorded`, measure_energy on top. */
 int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
-                       struct fkv_session *session, struct fkv_session *baseline, int32_t lanes,
-                       struct fkv_recorded *recorded, bool quiet, struct fkv_perplexity *result,
-                       struct fkv_error *err);
+                       struct fkv_session *session, const struct fkv_baseline *baseline,
+                       int32_t lanes, struct fkv_recorded *recorded, bool quiet,
+                       struct fkv_perplexity *result, struct fkv_error *err);
 void fkv_perplexity_free(struct fkv_perplexity *result); /* harmless on a zeroed struct */
 
 #endif

@@ -5,42 +5,53 @@
 #include <math.h>
 #include <stdlib.h>
 
-static int64_t column_length(const struct fkv_corpus *corpus, const struct fkv_plan *plan) {
+int64_t fkv_recorded_length(const struct fkv_corpus *corpus, const struct fkv_plan *plan) {
     return plan->protocol->joined ? plan->count * plan->longest : corpus->token_count;
+}
+
+int64_t fkv_recorded_index(const struct fkv_plan *plan, int64_t pass, int32_t position) {
+    return (plan->protocol->joined ? pass * plan->longest : plan->passes[pass].start) + position;
 }
 
 static bool has_evictions(const struct fkv_policy *policy) {
     return policy->counts_evictions || policy->evicts_every_token;
 }
 
-static int column_count(const struct fkv_policy *policy, bool baseline) {
-    return 4 + (has_evictions(policy) ? 2 : 0) + (baseline ? 3 : 0);
+static int column_count(const struct fkv_recorded_options *o) {
+    return 5 + (has_evictions(o->policy) ? 2 : 0) + (o->baseline ? 3 : 0);
 }
 
 int64_t fkv_recorded_bytes(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
-                           const struct fkv_policy *policy, bool baseline) {
-    return column_length(corpus, plan) * column_count(policy, baseline) * (int64_t)sizeof(float);
+                           const struct fkv_recorded_options *o) {
+    return fkv_recorded_length(corpus, plan) * (column_count(o) + o->dim) * (int64_t)sizeof(float);
 }
 
 int fkv_recorded_open(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
-                      const struct fkv_policy *policy, bool baseline, struct fkv_recorded *recorded,
+                      const struct fkv_recorded_options *o, struct fkv_recorded *recorded,
                       struct fkv_error *err) {
-    *recorded = (struct fkv_recorded){.count = column_length(corpus, plan)};
-    size_t count = (size_t)recorded->count, all = count * (size_t)column_count(policy, baseline);
+    *recorded = (struct fkv_recorded){.count = fkv_recorded_length(corpus, plan), .dim = o->dim};
+    const size_t count = (size_t)recorded->count, all = count * (size_t)(column_count(o) + o->dim);
     float *columns = malloc(all * sizeof *columns);
     if (!columns)
         return fkv_fail(err, "out of memory for what %lld tokens leave in the run file",
                         (long long)count);
     for (size_t i = 0; i < all; i++) columns[i] = NAN;
     recorded->nll = columns; /* owns them all */
-    float **const rest[] = {
-        &recorded->round,          &recorded->slots_used,   &recorded->since, &recorded->evictions,
-        &recorded->since_eviction, &recorded->baseline_nll, &recorded->kl,    &recorded->agree};
-    for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) {
-        bool eviction = i == 3 || i == 4, of_baseline = i > 4;
-        if ((eviction && !has_evictions(policy)) || (of_baseline && !baseline)) continue;
-        *rest[i] = columns += count;
-    }
+    const struct {
+        float **column;
+        bool there;
+    } rest[] = {{&recorded->top1, true},
+                {&recorded->round, true},
+                {&recorded->slots_used, true},
+                {&recorded->since, true},
+                {&recorded->evictions, has_evictions(o->policy)},
+                {&recorded->since_eviction, has_evictions(o->policy)},
+                {&recorded->baseline_nll, o->baseline},
+                {&recorded->kl, o->baseline},
+                {&recorded->agree, o->baseline},
+                {&recorded->final_states, o->dim > 0}};
+    for (size_t i = 0; i < sizeof rest / sizeof *rest; i++)
+        if (rest[i].there) *rest[i].column = columns += count;
     return FKV_OK;
 }
 

@@ -19,20 +19,35 @@ struct fkv_recorded_action {
 struct fkv_recorded {
     int64_t count;        /* elements per column */
     float *nll;           /* nats */
+    float *top1;          /* the most likely token */
     float *slots_used;    /* slots it could attend to; this and what follows: means over heads */
     float *round, *since; /* compressions before it; tokens since the last */
     float *evictions,
         *since_eviction; /* the same of evictions; NULL where the policy evicts nothing */
     float *baseline_nll, *kl, *agree; /* NULL without a baseline */
+    float *final_states; /* [count, dim] final hidden states of the queries that predict the tokens;
+                            NULL: not kept */
+    int32_t dim;
     struct fkv_recorded_action *actions;
     int64_t action_count, action_capacity;
 };
 
+/* Elements per column. */
+int64_t fkv_recorded_length(const struct fkv_corpus *corpus, const struct fkv_plan *plan);
+/* The element of the token at `position` of a pass. */
+int64_t fkv_recorded_index(const struct fkv_plan *plan, int64_t pass, int32_t position);
+
+/* What a run keeps. */
+struct fkv_recorded_options {
+    const struct fkv_policy *policy;
+    bool baseline;
+    int32_t dim; /* of the final hidden states; 0: they are not kept */
+};
 /* Bytes of the columns of such a run; actions come on top. */
 int64_t fkv_recorded_bytes(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
-                           const struct fkv_policy *policy, bool baseline);
+                           const struct fkv_recorded_options *options);
 int fkv_recorded_open(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
-                      const struct fkv_policy *policy, bool baseline, struct fkv_recorded *recorded,
+                      const struct fkv_recorded_options *options, struct fkv_recorded *recorded,
                       struct fkv_error *err);
 void fkv_recorded_free(struct fkv_recorded *recorded); /* harmless on a zeroed struct */
 

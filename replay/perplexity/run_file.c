@@ -36,10 +36,14 @@
  *
  * Attributes ms_per_token and compression_share say what the policy's feeds took.
  *
+ * Beside nll stands top1, the most likely token; with --final-states, final_states [T, dim] or [W,
+ * window length, dim], the final hidden states of the queries that predict the tokens: what KL to
+ * this run is computed from.
+ *
  * Columns aligned with tokens rather than a list of scored ones: they plot against their index, and
  * documents of one text line up across runs. Version 1 counted evictions as compressions and did
  * not hold all that identifies a run: its files are refused. */
-#include "replay/perplexity/experiment.h"
+#include "replay/perplexity/run_file.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -47,7 +51,6 @@
 #include <string.h>
 
 #include "capture/store/columns.h"
-#include "capture/store/h5.h"
 
 enum { RUN_FORMAT_VERSION = 2 };
 
@@ -163,6 +166,7 @@ static int put_columns(struct fkv_h5_writer *w, const struct fkv_recorded *r, co
         const float *values;
     } columns[] = {
         {"nll", r->nll},
+        {"top1", r->top1},
         {"round", r->round},
         {"slots_used", r->slots_used},
         {"since_compression", r->since},
@@ -179,7 +183,13 @@ static int put_columns(struct fkv_h5_writer *w, const struct fkv_recorded *r, co
         if (fkv_h5_put(w, path, FKV_H5_F32, rank, dims, columns[i].values + offset, err))
             return FKV_FAILED;
     }
-    return FKV_OK;
+    if (!r->final_states) return FKV_OK;
+    char path[128];
+    int64_t wide[3] = {0};
+    memcpy(wide, dims, (size_t)rank * sizeof *dims);
+    wide[rank] = r->dim;
+    snprintf(path, sizeof path, "%s/final_states", group);
+    return fkv_h5_put(w, path, FKV_H5_F32, rank + 1, wide, r->final_states + offset * r->dim, err);
 }
 
 static int put_documents(struct fkv_h5_writer *w, const struct fkv_experiment *e,
@@ -315,8 +325,8 @@ int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct 
 
 /* ---- reading ---- */
 
-static int check_attributes(struct fkv_h5_reader *r, const char *path,
-                            const struct fkv_experiment *e, struct fkv_error *err) {
+int fkv_run_file_check(struct fkv_h5_reader *r, const char *path, const struct fkv_experiment *e,
+                       const char *skipped, struct fkv_error *err) {
     struct text_attribute texts[TEXTS];
     struct integer_attribute integers[INTEGERS];
     char value[4096] = "";
@@ -324,7 +334,7 @@ static int check_attributes(struct fkv_h5_reader *r, const char *path,
     bool found = true;
     describe(e, texts, integers);
     for (int i = 0; i < TEXTS; i++) {
-        if (!texts[i].same) continue;
+        if (!texts[i].same || (skipped && !strcmp(texts[i].name, skipped))) continue;
         if (fkv_h5_get_string(r, "/", texts[i].name, value, sizeof value, &found, err))
             return FKV_FAILED;
         if (!found || strcmp(value, texts[i].value))
@@ -369,11 +379,12 @@ int fkv_run_file_read(const char *path, const struct fkv_experiment *e, double r
     struct fkv_h5_reader *r;
     bool found;
     if (fkv_h5_open(path, &r, err)) return FKV_FAILED;
-    int status = check_attributes(r, path, e, err);
+    int status = fkv_run_file_check(r, path, e, NULL, err);
     for (int i = 0; i < FKV_RESULTS && !status; i++) {
         results[i] = NAN;
         status = fkv_h5_get_double(r, "/", fkv_result_names[i], &results[i], &found, err);
-        if (!status && !found && (e->baseline || i < FKV_RESULT_BASELINE_NLL))
+        if (!status && !found && i != FKV_RESULT_KL_SE && /* which older files have not */
+            (e->baseline || i < FKV_RESULT_BASELINE_NLL))
             status = fkv_fail(err, "%s: %s: expected a number, found nothing", path,
                               fkv_result_names[i]);
     }

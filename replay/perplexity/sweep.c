@@ -3,20 +3,17 @@
  * policy's ratio and the one in the file are the same number.
  *
  * A point that an earlier run finished is known by its file: run files appear whole or not at all,
- * and say what made them. The baseline runs again with every point: its KL needs the whole
- * distribution at each token, which is more than a file can keep, and running all points in
- * lockstep with one baseline would leave nothing of a sweep that is interrupted. */
+ * and say what made them. A baseline that is computed beside runs again with every point;
+ * one that is taken from a run, with the final hidden states that KL needs, does not. Running all
+ * points in lockstep with one baseline would leave nothing of a sweep that is interrupted. */
 #include "replay/perplexity/sweep.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "kernels/base/parse.h"
-#include "replay/needs.h"
 
 enum { MOST_DECIMALS = 15 };
 
@@ -57,22 +54,14 @@ void fkv_sweep_free(struct fkv_sweep *sweep) {
 }
 
 int fkv_sweep_name(const struct fkv_sweep *sweep, const char *folder, int i,
-                   struct fkv_sweep_point *point, struct fkv_error *err) {
-    snprintf(point->gamma, sizeof point->gamma, "%.*f", sweep->decimals, sweep->gammas[i]);
+                   struct fkv_point *point, struct fkv_error *err) {
+    snprintf(point->name, sizeof point->name, "%.*f", sweep->decimals, sweep->gammas[i]);
+    point->policy.gamma = point->name;
     if (!folder) return FKV_OK;
-    return fkv_path_print(point->path, err, "%s/gamma_%s.h5", folder, point->gamma);
+    return fkv_path_print(point->path, err, "%s/gamma_%s.h5", folder, point->name);
 }
 
-int fkv_sweep_check_folder(const char *folder, struct fkv_error *err) {
-    struct stat found;
-    if (stat(folder, &found)) return fkv_check_new_file(folder, err);
-    if (!S_ISDIR(found.st_mode))
-        return fkv_fail(err, "%s: --sweep: expected a folder, found a file", folder);
-    return access(folder, W_OK) ? fkv_fail_errno(err, "%s: cannot write to it", folder) : FKV_OK;
-}
-
-json_t *fkv_sweep_json(const struct fkv_sweep_point *points, int count,
-                       const struct fkv_experiment *e) {
+json_t *fkv_sweep_json(const struct fkv_point *points, int count, const struct fkv_experiment *e) {
     json_t *rows = json_array(), *o = json_object();
     for (int i = 0; i < count; i++) {
         json_t *row = json_object(), *file = points[i].path[0] ? json_string(points[i].path) : NULL;
@@ -80,8 +69,7 @@ json_t *fkv_sweep_json(const struct fkv_sweep_point *points, int count,
         json_object_set_new(row, "file", file ? file : json_null());
         fkv_results_to_json(points[i].results, row);
         if (e->baseline)
-            json_object_set_new(row, "baseline",
-                                fkv_baseline_json(points[i].results, fkv_experiment_invalid(e)));
+            json_object_set_new(row, "baseline", fkv_baseline_json(points[i].results, e));
         json_array_append_new(rows, row);
     }
     json_object_set_new(o, "policy", json_string(e->setup->policy->name));
@@ -96,8 +84,7 @@ json_t *fkv_sweep_json(const struct fkv_sweep_point *points, int count,
     return o;
 }
 
-void fkv_sweep_print(const struct fkv_sweep_point *points, int count,
-                     const struct fkv_experiment *e) {
+void fkv_sweep_print(const struct fkv_point *points, int count, const struct fkv_experiment *e) {
     const bool evicts = e->setup->policy->counts_evictions;
     const char *counted = evicts ? "evictions" : "compressions";
     fkv_experiment_print_head(e, false);
@@ -111,21 +98,23 @@ void fkv_sweep_print(const struct fkv_sweep_point *points, int count,
     printf("\n");
     for (int i = 0; i < count; i++) {
         const double *r = points[i].results;
-        char a[32], b[32];
-        printf("%8s %12s %11s %13.4g %11.1f", points[i].gamma,
+        char a[32], b[32], c[32];
+        printf("%8s %12s %11s %13.4g %11.1f", points[i].name,
                fkv_format_result(a, "%.5f", exp(r[FKV_RESULT_NLL])),
                fkv_format_result(b, "%.5f", fkv_perplexity_se(r)),
                r[evicts ? FKV_RESULT_EVICTIONS : FKV_RESULT_COMPRESSIONS],
                r[FKV_RESULT_CACHE_SLOTS]);
         if (e->baseline)
-            printf(" %+11.5f %10s %10.5f %10.4f", r[FKV_RESULT_DELTA_NLL],
-                   fkv_format_result(a, "%.5f", r[FKV_RESULT_DELTA_NLL_SE]), r[FKV_RESULT_KL],
-                   r[FKV_RESULT_TOP1]);
+            printf(" %+11.5f %10s %10s %10s", r[FKV_RESULT_DELTA_NLL],
+                   fkv_format_result(a, "%.5f", r[FKV_RESULT_DELTA_NLL_SE]),
+                   fkv_format_result(b, "%.5f", r[FKV_RESULT_KL]),
+                   fkv_format_result(c, "%.4f", r[FKV_RESULT_TOP1]));
         printf("\n");
     }
     printf("\n");
     fkv_experiment_print_se_unit(e);
     if (!e->baseline) return;
+    if (e->baseline_missing) printf("%s\n", e->baseline_missing);
     double nll = points[0].results[FKV_RESULT_BASELINE_NLL];
     const char *invalid = fkv_experiment_invalid(e);
     printf("baseline full%s%s: mean nll %.5f, perplexity %.5f; differences are paired per token "

@@ -92,9 +92,10 @@ void fkv_targets_add(struct fkv_targets *targets, int64_t d, int64_t scored,
     fkv_sums_add(&targets->documents[d], target);
 }
 
-/* nll, delta, counts [units] <- the units' sums. */
+/* nll, kl, delta, counts [units] <- the units' sums. */
 static void fill_units(const struct fkv_targets *targets, const struct fkv_units *units,
-                       const int64_t *blocks, double *nll, double *delta, double *counts) {
+                       const int64_t *blocks, double *nll, double *kl, double *delta,
+                       double *counts) {
     for (int64_t d = 0; d < targets->corpus->document_count; d++) {
         const bool whole = !fkv_units_are_blocks(units);
         const struct fkv_sums *sums =
@@ -102,13 +103,14 @@ static void fill_units(const struct fkv_targets *targets, const struct fkv_units
         for (int64_t b = 0; b < blocks[d] && (b == 0 || !whole); b++) {
             int64_t unit = fkv_unit_at(units, d, b);
             nll[unit] = sums[b].nll;
+            kl[unit] = sums[b].kl;
             delta[unit] = sums[b].nll - sums[b].baseline_nll;
             counts[unit] = (double)sums[b].count;
         }
     }
 }
 
-int fkv_targets_errors(const struct fkv_targets *targets, double *nll_se, double *delta_nll_se,
+int fkv_targets_errors(const struct fkv_targets *targets, struct fkv_target_errors *errors,
                        struct fkv_error *err) {
     const int64_t documents = targets->corpus->document_count;
     struct fkv_units units = {0};
@@ -121,13 +123,14 @@ int fkv_targets_errors(const struct fkv_targets *targets, double *nll_se, double
         blocks[d] = end - targets->first_block[d];
     }
     if (!status) status = fkv_units_make(blocks, documents, !targets->blocks, &units, err);
-    if (!status && !(sums = malloc(3 * (size_t)units.count * sizeof *sums)))
+    if (!status && !(sums = malloc(4 * (size_t)units.count * sizeof *sums)))
         status = fkv_fail(err, "out of memory for %lld units", (long long)units.count);
     if (!status) {
-        double *delta = sums + units.count, *counts = delta + units.count;
-        fill_units(targets, &units, blocks, sums, delta, counts);
-        fkv_ratio_interval(&units, sums, counts, nll_se);
-        fkv_ratio_interval(&units, delta, counts, delta_nll_se);
+        double *kl = sums + units.count, *delta = kl + units.count, *counts = delta + units.count;
+        fill_units(targets, &units, blocks, sums, kl, delta, counts);
+        fkv_ratio_interval(&units, sums, counts, &errors->nll_se);
+        fkv_ratio_interval(&units, kl, counts, &errors->kl_se);
+        errors->delta_nll = fkv_ratio_interval(&units, delta, counts, &errors->delta_nll_se);
     }
     fkv_units_free(&units);
     free(blocks);

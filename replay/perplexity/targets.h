@@ -33,8 +33,12 @@ int64_t fkv_document_of(const struct fkv_corpus *corpus, int64_t d, int64_t toke
 void fkv_targets_add(struct fkv_targets *targets, int64_t d, int64_t scored,
                      const struct fkv_sums *target);
 
-/* Standard errors of the means of nll and of its difference to the baseline; NaN: none. */
-int fkv_targets_errors(const struct fkv_targets *targets, double *nll_se, double *delta_nll_se,
+/* How far to trust the means; NaN: no standard error. */
+struct fkv_target_errors {
+    double nll_se, kl_se, delta_nll_se;
+    struct fkv_interval delta_nll; /* of nll less the baseline's */
+};
+int fkv_targets_errors(const struct fkv_targets *targets, struct fkv_target_errors *errors,
                        struct fkv_error *err);
 
 /* What standard errors of such a plan rest on, by bootstrap.h: documents and blocks of 256 scored

@@ -81,10 +81,11 @@ static int feed(struct probing *x, const struct fkv_probe_window *window, int32_
         int32_t row = at < prefix ? prefix - at : 0, rows = count - row, target = at + row - prefix;
         if (rows > 0) {
             const int32_t *targets = window->tokens + at + row + 1;
+            const struct fkv_row_scores scores = {x->nll + target, NULL};
             if (keep ? fkv_session_score(s, row, rows, targets, x->nll + target, NULL, err) ||
                            fkv_session_keep_logits(s, row, rows, x->kept, target, err)
-                     : fkv_session_compare_kept(s, row, rows, targets, x->kept, target,
-                                                x->nll + target, x->kl + target, err))
+                     : fkv_session_compare_kept(s, row, rows, targets, x->kept, target, &scores,
+                                                NULL, x->kl + target, err))
                 return FKV_FAILED;
         }
         x->done += count;

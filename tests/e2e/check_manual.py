@@ -22,7 +22,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = {
     "capture": [""],
     "analyze": ["spectrum", "error", "gamma", "impulse", "link", "compare", "plot", "merge", "report"],
-    "replay": ["ppl", "probe", "generate", "needle", "bench", "cost", "tokens"],
+    "replay": ["ppl", "probe", "generate", "needle", "bench", "compare", "cost", "tokens"],
 }
 # Options of every command, and of argp.
 ALWAYS = {"help", "usage", "version"}
@@ -192,6 +192,9 @@ def run_all(t):
         keep("replay", "needle", f"{needle}{options}")
     for options in (" --dry-run", ""):
         keep("replay", "bench", f"freqkv-replay bench --model data/litbank-1m --lengths 70{options}")
+    compare = f"freqkv-replay compare {text} --policies local,streaming --budget 64 --recall 1"
+    for options in (" --dry-run", ""):
+        keep("replay", "compare", f"{compare} --tokens 200 --out rivals{options}")
     keep("replay", "cost", "freqkv-replay cost --config data/litbank-1m")
     keep("replay", "tokens", f"freqkv-replay tokens {text}")
     points = " ".join(sorted(f"runs/{p.name}" for p in (t.work / "runs").iterdir()))

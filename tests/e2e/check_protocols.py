@@ -180,7 +180,9 @@ def expected(model, documents, protocol, policy, limit=None, score_from=0):
                 [[(u[:, 0] - u[:, 1]).sum() for u in t] for t in blocks], counts, overlap
             ),
             "kl": everything[:, 2].mean(),
+            "kl_se": bootstrap_se([[u[:, 2].sum() for u in t] for t in blocks], counts, overlap),
             "top1_agreement": everything[:, 3].mean(),
+            "missing": None,
         },
     }
 
@@ -203,6 +205,7 @@ TOLERANCE = {
     "delta_nll": (1e-4, 1e-4),
     "delta_nll_se": (1e-5, 5e-3),
     "kl": (1e-6, 2e-3),
+    "kl_se": (1e-6, 5e-3),
     "gamma": (0, 1e-12),
     "compressions": (0, 1e-12),
     "evictions": (0, 1e-12),

@@ -64,6 +64,7 @@ check check_longbench --bin "$bin"
 check check_needle --bin "$bin"
 check check_compare --bin "$bin"
 check check_bench --bin "$bin"
+check check_rivals --bin "$bin"
 check kill_capture --bin "$bin" --times 3
 check kill_generate --bin "$bin" --times 4
 "$bin"/freqkv-capture --quiet --model data/litbank-1m --text data/the_tide_mill.txt --dtype f32 \

@@ -65,4 +65,10 @@ answers=(generate "${model[@]}" --prompts "$work/prompts.jsonl" --batch 2 --toke
 replay "${answers[@]}"
 truncate -s -9 "$work/answers.jsonl" # the last line is torn
 replay "${answers[@]}" --resume --json
+rivals=(compare "${texts[@]}" --policies freqkv:recent=4,streaming --budget 40 --tokens 120
+    --recall 1 --passage 8 --out "$work/rivals")
+replay "${rivals[@]}"
+rm "$work/rivals/streaming_40.h5"
+replay "${rivals[@]}" --json # computes the missing one
+analyze plot "$work/rivals/compare.csv" "$work"/rivals/*.h5 --out "$work/against_bytes"
 replay tokens --model data/litbank-1m --text "$work/text.txt"

@@ -1,21 +1,23 @@
-/* Both readers of RUN.h5 over files of any structure (hdf_file.h): the analyzer's, of which what
- * comes back must hold together, and that of a sweep that goes on, which must take over nothing but
- * a file of its own experiment. */
+/* The readers of RUN.h5 over files of any structure (hdf_file.h): the analyzer's, of which what
+ * comes back must hold together; that of a sweep that goes on, which must take over nothing but a
+ * file of its own experiment; and that of a baseline, all of whose columns must be there. */
 #include "capture/store/run.h"
 #include "replay/perplexity/experiment.h"
 #include "tests/fuzz/hdf_file.h"
 
-enum { LAYERS = 2, HEADS = 3, WINDOW = 24, SINKS = 4 };
-static const hsize_t tokens = 20, windows[] = {3, 16}, heads[] = {LAYERS, HEADS};
+enum { LAYERS = 2, HEADS = 3, WINDOW = 24, SINKS = 4, TOKENS = 20, DIM = 3 };
+static const hsize_t tokens = TOKENS, windows[] = {3, 16}, heads[] = {LAYERS, HEADS};
 static const char model_hash[] = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210",
                   corpus_hash[] =
                       "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 static void put_columns(struct choices *c, hid_t group, int rank, const hsize_t *dims) {
     static const char *const names[] = {"nll",          "round", "slots_used", "since_compression",
-                                        "baseline_nll", "kl",    "top1_agree"};
+                                        "baseline_nll", "kl",    "top1_agree", "top1"};
+    const hsize_t wide[] = {dims[0], DIM};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         put_dataset(c, group, names[i], H5T_IEEE_F32LE, rank, dims, 0, 30);
+    if (rank == 1) put_dataset(c, group, "final_states", H5T_IEEE_F32LE, 2, wide, 0, 30);
 }
 
 static void put_documents(struct choices *c, hid_t file, bool joined) {
@@ -149,6 +151,30 @@ static void read_run(bool whole) {
     }
 }
 
+/* ---- that of a baseline ---- */
+
+/* Of the same experiment: what is read has all its numbers. */
+static void read_baseline(const struct fkv_experiment *e, bool whole) {
+    struct fkv_baseline_run run;
+    struct fkv_error err = {0};
+    if (fkv_run_file_read_baseline(path, e, &run, &err)) {
+        if (whole) fprintf(stderr, "%s\n", err.message);
+        if (whole || !err.message[0]) abort();
+        return;
+    }
+    double sum = 0;
+    for (int64_t i = 0; i < run.count; i++) sum += run.nll[i];
+    for (int64_t i = 0; run.top1 && i < run.count; i++) sum += run.top1[i];
+    for (int64_t i = 0; run.final_states && i < run.count * run.dim; i++)
+        sum += run.final_states[i];
+    volatile double used = sum; /* all of it was read, under the sanitizers' eyes */
+    (void)used;
+    if ((whole && (!run.top1 || !run.final_states)) || run.count != TOKENS || run.dim != DIM ||
+        !isfinite(run.nll[1]))
+        abort();
+    fkv_baseline_run_free(&run);
+}
+
 /* ---- that of a sweep ---- */
 
 static void read_point(bool whole) {
@@ -158,9 +184,15 @@ static void read_point(bool whole) {
                                                .heads = HEADS,
                                                .kv_heads = HEADS,
                                                .head_dim = 4,
+                                               .dim = DIM,
                                                .trained_context = 64}};
     static const struct fkv_protocol protocol = {.name = "whole"};
-    const struct fkv_plan plan = {.protocol = &protocol, .name = "whole", .longest = 20};
+    struct fkv_pass pass = {.rows = TOKENS, .until = TOKENS - 1};
+    const struct fkv_plan plan = {
+        .protocol = &protocol, .name = "whole", .longest = TOKENS, .passes = &pass, .count = 1};
+    struct fkv_corpus_document document = {.count = TOKENS};
+    const struct fkv_corpus corpus = {
+        .token_count = TOKENS, .documents = &document, .document_count = 1};
     struct fkv_policy_setup setup = {.layers = LAYERS,
                                      .kv_heads = HEADS,
                                      .window = WINDOW,
@@ -173,6 +205,7 @@ static void read_point(bool whole) {
         if (!strcmp(fkv_policies[i]->name, "freqkv")) setup.policy = fkv_policies[i];
     const struct fkv_experiment e = {.model = &model,
                                      .setup = &setup,
+                                     .corpus = &corpus,
                                      .plan = &plan,
                                      .baseline = true,
                                      .backend = "cpu",
@@ -192,6 +225,7 @@ static void read_point(bool whole) {
         fprintf(stderr, "%s\n", err.message);
         abort();
     }
+    read_baseline(&e, whole);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

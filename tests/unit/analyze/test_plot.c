@@ -107,10 +107,11 @@ TEST_WITH(every_file_gets_its_figures, setup, remove_folder) {
     assert_figure("changes_heads_kl", false);
     assert_figure("runs_perplexity", true);
     assert_figure("runs_distance", true);
+    assert_figure("runs_position", true);
     assert_figure("half_rounds", true);
-    assert_int_equal(files_in_out(), 8 * 2 + 6 + 1 + 2);
+    assert_int_equal(files_in_out(), 9 * 2 + 7 + 1 + 2);
     assert_int_equal(plot(probe, run), 0); /* again, over its own */
-    assert_int_equal(files_in_out(), 8 * 2 + 6 + 1 + 2);
+    assert_int_equal(files_in_out(), 9 * 2 + 7 + 1 + 2);
 }
 
 /* L = floor(gamma n) rounds it down; the name of the run's file does not. */
@@ -233,6 +234,25 @@ TEST_WITH(runs_that_say_their_time_are_drawn_by_it, setup, remove_folder) {
     for (int i = 0; i < 2; i++) fkv_run_free(&runs[i]);
 }
 
+TEST_WITH(comparisons_are_drawn_against_bytes, setup, remove_folder) {
+    char table[300];
+    FILE *f = fopen(named(table, "compare.csv"), "w");
+    fputs("policy,budget,delta_nll,delta_nll_low,delta_nll_high,kl,kl_se,recall_delta,"
+          "recall_delta_se,cache_bytes_peak\n"
+          "full,,,,,,,,,4194304\nlocal,64,0.3,0.2,0.4,0.2,0.15,,,1048576\n"
+          "local,128,0.1,0,0.2,0.1,0.01,,,2097152\nfreqkv,64,0.4,0.2,0.6,0.3,0.1,,,1048576\n",
+          f);
+    fclose(f);
+    assert_int_equal(plot(table, NULL), 0);
+    assert_figure("compare_pareto", true);
+    assert_int_equal(files_in_out(), 3); /* and no lines of its numbers */
+    const char *text = table_of("compare_pareto");
+    assert_non_null(strstr(text, "nll to full attention,Pareto front,4,0,,"));
+    assert_non_null(strstr(text, "Pareto front,1,0.3"));
+    assert_non_null(strstr(text, "freqkv,1,0.4,0.2,0.6"));
+    assert_null(strstr(text, "recall"));
+}
+
 /* A run with --recent compresses fewer slots: its ratio is of those, and its points are of another
  * line. */
 TEST_WITH(options_of_a_run_tell_it_apart, setup, remove_folder) {
@@ -261,7 +281,7 @@ TEST_WITH(a_run_without_a_ratio_is_drawn_or_named, setup, remove_folder) {
     assert_non_null(strstr(table_of("runs_perplexity"), "\"streaming, window 36\",,"));
     assert_null(strstr(table_of("runs_distance"), "streaming"));
     struct fkv_run runs[2];
-    const struct fkv_provenance provenance = {"", "", "", ""};
+    const struct fkv_provenance provenance = {"1", "0", "test", ""};
     struct fkv_plot_target at = {out, "runs", &provenance, json_array(), 0};
     assert_ok(fkv_run_read(ours, &runs[0], &err));
     assert_ok(fkv_run_read(rival, &runs[1], &err));

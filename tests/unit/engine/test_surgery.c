@@ -167,26 +167,44 @@ TEST(divergence_from_kept_logits_is_that_from_a_session_beside) {
     struct fkv_session *a = open_full(f, false), *b = open_full(f, false);
     struct fkv_kept_logits *kept;
     double nll[100], kl[100], expected_nll[100], expected[100];
-    const struct fkv_row_scores scores = {expected_nll, NULL}, unused = {NULL, NULL};
+    double kept_nll[100], written[100];
+    int32_t kept_top1[100];
+    float states[100 * 256];
+    const struct fkv_row_scores scores = {expected_nll, NULL}, unused = {NULL, NULL},
+                                own = {nll, NULL}, of_kept = {kept_nll, kept_top1};
+    assert_true(f->model->config.dim <= 256);
     assert_ok(fkv_kept_logits_open(a, 120, &kept, &err));
     feed(f, a, 0, 120, NULL);
     feed(f, b, 0, 120, NULL);
     assert_ok(fkv_session_keep_logits(a, 7, 100, kept, 11, &err));
-    assert_ok(fkv_session_compare_kept(a, 7, 100, f->tokens + 8, kept, 11, nll, kl, &err));
-    for (int i = 0; i < 100; i++) assert_close(kl[i], 0, 1e-12, 0);
+    assert_ok(
+        fkv_session_compare_kept(a, 7, 100, f->tokens + 8, kept, 11, &own, &of_kept, kl, &err));
+    for (int i = 0; i < 100; i++) {
+        assert_close(kl[i], 0, 1e-12, 0);
+        assert_close(kept_nll[i], nll[i], 0, 0);
+    }
     fkv_session_reset(a, 0);
     feed(f, a, 40, 120, NULL);
-    assert_ok(fkv_session_compare_kept(a, 7, 100, f->tokens + 8, kept, 11, nll, kl, &err));
+    assert_ok(fkv_session_compare_kept(a, 7, 100, f->tokens + 8, kept, 11, &own, NULL, kl, &err));
     assert_ok(fkv_session_compare(a, b, 7, 100, f->tokens + 8, &scores, &unused, expected, &err));
     for (int i = 0; i < 100; i++) {
         assert_close(kl[i], expected[i], 1e-9, 1e-6);
         assert_close(nll[i], expected_nll[i], 1e-9, 1e-9);
     }
     assert_true(kl[50] > 1e-3);
-    assert_refused(fkv_session_compare_kept(a, 0, 100, f->tokens + 1, kept, 21, nll, kl, &err),
-                   "within the 120 that are kept");
-    assert_refused(fkv_session_compare_kept(b, 0, 100, f->tokens + 1, kept, 0, nll, kl, &err),
-                   "another session");
+    /* States that were read from the other session are as good as kept ones. */
+    assert_ok(fkv_session_final_states(b, 7, 100, states, &err));
+    assert_ok(fkv_kept_logits_write(kept, 3, 100, states, &err));
+    assert_ok(
+        fkv_session_compare_kept(a, 7, 100, f->tokens + 8, kept, 3, &own, NULL, written, &err));
+    for (int i = 0; i < 100; i++) assert_close(written[i], expected[i], 0, 0);
+    assert_refused(fkv_kept_logits_write(kept, 21, 100, states, &err), "within the 120");
+    assert_refused(
+        fkv_session_compare_kept(a, 0, 100, f->tokens + 1, kept, 21, &own, NULL, kl, &err),
+        "within the 120 that are kept");
+    assert_refused(
+        fkv_session_compare_kept(b, 0, 100, f->tokens + 1, kept, 0, &own, NULL, kl, &err),
+        "another session");
     fkv_kept_logits_free(kept);
     fkv_session_close(a), fkv_session_close(b);
 }

@@ -66,10 +66,12 @@ static inline void run_blocks(struct one_run *r, const struct fkv_corpus *corpus
     options.block = block * lanes;
     assert_ok(fkv_session_open(engine.model, &policy, &options, &r->session, &err));
     assert_ok(fkv_session_open(engine.model, &fkv_full_attention, &options, &r->baseline, &err));
-    assert_ok(fkv_recorded_open(corpus, &r->plan, fkv_session_setup(r->session)->policy, true,
-                                &r->recorded, &err));
-    assert_ok(fkv_perplexity_run(corpus, &r->plan, r->session, r->baseline, lanes, &r->recorded,
-                                 true, &r->result, &err));
+    const struct fkv_recorded_options kept = {.policy = fkv_session_setup(r->session)->policy,
+                                              .baseline = true};
+    const struct fkv_baseline baseline = {.session = r->baseline};
+    assert_ok(fkv_recorded_open(corpus, &r->plan, &kept, &r->recorded, &err));
+    assert_ok(fkv_perplexity_run(corpus, &r->plan, r->session, &baseline, lanes, &r->recorded, true,
+                                 &r->result, &err));
 }
 
 static inline void run_lanes(struct one_run *r, const struct fkv_corpus *corpus,

@@ -41,8 +41,9 @@ static int set_up(void **state) {
     sums[1] = (struct fkv_sums){0}; /* nothing of b.txt was scored */
     result = (struct fkv_perplexity){.total = sums[0],
                                      .documents = sums,
-                                     .nll_se = 0.25,
-                                     .delta_nll_se = 0.125,
+                                     .errors.nll_se = 0.25,
+                                     .errors.delta_nll_se = 0.125,
+                                     .errors.kl_se = 0.5,
                                      .compressions = 3,
                                      .evictions = 2};
     result.statistics =
@@ -102,7 +103,9 @@ TEST_WITH(the_object_has_the_documented_keys, set_up, NULL) {
     assert_number(baseline, "delta_nll_se", 0.125);
     assert_number(baseline, "kl", 0.1);
     assert_number(baseline, "top1_agreement", 0.8);
-    assert_int_equal(json_object_size(baseline), 8);
+    assert_number(baseline, "kl_se", 0.5);
+    assert_json_null(baseline, "missing");
+    assert_int_equal(json_object_size(baseline), 10);
     assert_int_equal(json_array_size(rows), 2);
     assert_number(json_array_get(rows, 0), "mean_nll", 2);
     json_decref(o);
@@ -111,7 +114,7 @@ TEST_WITH(the_object_has_the_documented_keys, set_up, NULL) {
 TEST_WITH(numbers_that_do_not_exist_are_null, set_up, NULL) {
     policy.takes_window = policy.takes_ratio = false;
     setup.gamma = NAN;
-    result.nll_se = result.delta_nll_se = NAN;
+    result.errors.nll_se = result.errors.delta_nll_se = NAN;
     result.seconds = 0;
     plan.scored = 10;
     json_t *o = fkv_experiment_json(&experiment);

@@ -101,9 +101,9 @@ TEST(intervals_come_from_blocks_of_scored_tokens_in_their_order) {
     /* What is recorded is float32: an nll of some 6 nats is rounded by up to 2.4e-7. */
     assert_ok(fkv_units_make(&blocks, 1, false, &units, &err));
     fkv_ratio_interval(&units, nll, counts, &se);
-    assert_close(r.result.nll_se, se, 1e-7, 1e-4);
+    assert_close(r.result.errors.nll_se, se, 1e-7, 1e-4);
     fkv_ratio_interval(&units, delta, counts, &se);
-    assert_close(r.result.delta_nll_se, se, 1e-7, 1e-3);
+    assert_close(r.result.errors.delta_nll_se, se, 1e-7, 1e-3);
     assert_int_equal(fkv_perplexity_se_unit(&corpus, &r.plan), FKV_SE_BLOCKS);
     fkv_units_free(&units);
     done(&r);
@@ -125,16 +125,16 @@ TEST(the_error_of_a_few_documents_sees_how_they_differ) {
     double difference = fkv_mean(sums[0].nll, sums[0].count) - fkv_mean(sums[1].nll, sums[1].count);
     assert_int_equal(fkv_perplexity_se_unit(&corpus, &r.plan), FKV_SE_DOCUMENTS_AND_BLOCKS);
     assert_int_equal(fkv_perplexity_documents(&corpus, &r.plan), 2);
-    assert_true(r.result.nll_se > fabs(difference) / 4);
+    assert_true(r.result.errors.nll_se > fabs(difference) / 4);
     done(&r);
     run(&r, &corpus, "stride:20", 60, policy); /* overlapping windows: documents only */
     assert_int_equal(fkv_perplexity_se_unit(&corpus, &r.plan), FKV_SE_DOCUMENTS);
-    assert_true(isfinite(r.result.nll_se));
+    assert_true(isfinite(r.result.errors.nll_se));
     done(&r);
     corpus.document_count = 1, corpus.token_count = documents[1].offset;
     run(&r, &corpus, "stride:20", 60, policy);
     assert_int_equal(fkv_perplexity_se_unit(&corpus, &r.plan), FKV_SE_NONE);
-    assert_true(isnan(r.result.nll_se) && isnan(r.result.delta_nll_se));
+    assert_true(isnan(r.result.errors.nll_se) && isnan(r.result.errors.delta_nll_se));
     done(&r);
 }
 

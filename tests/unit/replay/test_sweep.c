@@ -17,13 +17,13 @@ TEST(a_range_has_exactly_its_points_and_names_that_sort) {
         {"gamma=0.2,0.33,0.4567", 3, "F/gamma_0.2000.h5", "F/gamma_0.4567.h5"},
     };
     struct fkv_sweep sweep = {0};
-    static struct fkv_sweep_point point, before;
+    static struct fkv_point point, before;
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         assert_ok(fkv_sweep_parse(cases[c].text, &sweep, &err));
         assert_int_equal(sweep.count, cases[c].count);
         for (int i = 0; i < sweep.count; i++) {
             assert_ok(fkv_sweep_name(&sweep, "F", i, &point, &err));
-            assert_true(strtod(point.gamma, NULL) == sweep.gammas[i]);
+            assert_true(strtod(point.name, NULL) == sweep.gammas[i]);
             if (i == 0) assert_string_equal(point.path, cases[c].first);
             if (i) assert_true(strcmp(before.path, point.path) < 0);
             before = point;
@@ -142,8 +142,8 @@ TEST_IN_FOLDER(what_is_no_run_file_is_no_point) {
     assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-probe", &err));
     assert_ok(fkv_h5_commit(w, &err));
     assert_refused(fkv_run_file_read(path, &e, results, &err), "format: expected \"freqkv-run\"");
-    assert_refused(fkv_sweep_check_folder(path, &err), "expected a folder");
-    assert_ok(fkv_sweep_check_folder(folder, &err));
+    assert_refused(fkv_check_folder(path, &err), "expected a folder");
+    assert_ok(fkv_check_folder(folder, &err));
     done(&r);
 }
 
