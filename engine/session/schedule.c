@@ -19,14 +19,24 @@ static const struct fkv_policy *policy_of(const struct fkv_session *s,
     return fkv_policy_of_layer(&s->setup, head->layer);
 }
 
+/* What its actions and evictions count as; a layer that slides by itself counts none. */
+static const struct fkv_policy *counted_as(const struct fkv_session *s,
+                                           const struct fkv_head *head) {
+    const struct fkv_policy *policy = policy_of(s, head);
+    if (policy != s->setup.policy) return policy;
+    return fkv_policy_of_head(&s->setup, head->layer * s->setup.kv_heads + head->kv_head);
+}
+
+int32_t session_held_slots(const struct fkv_session *s, int32_t layer, int32_t slots) {
+    const int32_t window = s->setup.layer_windows[layer];
+    if (s->setup.policy->takes_window && slots > s->setup.window) slots = s->setup.window;
+    return window && slots > window ? window : slots;
+}
+
 /* The peak of each head counts on its own: within a block the layers do not fill at the same
- * moment, and the block size must not show. No query sees slots beyond the window, so they do not
- * count. */
+ * moment, and the block size must not show. */
 static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slots) {
-    const int32_t window = s->setup.layer_windows[head->layer];
-    int32_t held =
-        s->setup.policy->takes_window && slots > s->setup.window ? s->setup.window : slots;
-    if (window && held > window) held = window;
+    const int32_t held = session_held_slots(s, head->layer, slots);
     int32_t *peak = &s->peak_slots[head - s->heads];
     int64_t *bytes = &s->peak_bytes[head->sequence];
     if (held > *peak) {
@@ -106,7 +116,6 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
     struct round_items *it = &s->items;
     const struct tap *tap = &s->taps[FKV_SITE_ACTION];
     bool measure = tap->function && s->options.measure_energy;
-    int32_t counted = 0; /* actions of the policy */
     if (s->ops->time_begin(s->backend, err)) return FKV_FAILED;
     for (int32_t i = 0; i < count; i++) {
         it->actions[i] = (struct fkv_action){.gather_from = it->actions[i].gather_from,
@@ -125,7 +134,8 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
         if (s->bias) session_move_biases(s, head, &it->actions[i]);
         set_slots(s, head, it->actions[i].slots);
         if (policy_of(s, head) != s->setup.policy) continue;
-        counted++;
+        s->statistics.compressions += counted_as(s, head)->counts_compressions;
+        s->statistics.evictions += counted_as(s, head)->counts_evictions;
         head->rounds++;
         head->tokens_since = 0;
         struct fkv_tap_event event = {.site = FKV_SITE_ACTION,
@@ -137,8 +147,6 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
                                       .energy = &it->energy[i]};
         if (tap->function && tap->function(tap->context, &event, err)) return FKV_FAILED;
     }
-    if (s->setup.policy->counts_compressions) s->statistics.compressions += counted;
-    if (s->setup.policy->counts_evictions) s->statistics.evictions += counted;
     return FKV_OK;
 }
 
@@ -183,6 +191,27 @@ static int32_t visible_slots(const struct fkv_span *spans, int32_t count, int32_
     return visible;
 }
 
+/* Adds a head's part to the state of row `i` of its newest `rows`. What it does not count has never
+ * happened to it. */
+static void add_row_state(const struct fkv_session *s, const struct fkv_head *head, int32_t rows,
+                          int32_t i, int32_t slots, struct fkv_row_state *state) {
+    const double share = 1.0 / ((double)s->setup.layers * s->setup.kv_heads),
+                 tokens = (double)(head->tokens - rows + 1 + i),
+                 since = (double)(head->tokens_since - rows + 1 + i),
+                 beyond = tokens - s->setup.window;
+    const struct fkv_policy *policy = counted_as(s, head);
+    state->slots += share * slots;
+    state->compressions += share * (policy->counts_compressions ? head->rounds : 0);
+    state->since_compression += share * (policy->counts_compressions ? since : tokens);
+    if (policy->evicts_every_token) {
+        state->evictions += share * (beyond > 0 ? beyond : 0);
+        state->since_eviction += share * (beyond > 0 ? 1 : tokens);
+    } else {
+        state->evictions += share * (policy->counts_evictions ? head->rounds : 0);
+        state->since_eviction += share * (policy->counts_evictions ? since : tokens);
+    }
+}
+
 /* Item `item` of a call to attend: the policy's view for `rows` rows from `row` on of the block,
  * with empty spans added, because a decode step has the same counts at every token. */
 static void set_attend_item(struct fkv_session *s, const struct fkv_head *head, int32_t row,
@@ -201,12 +230,8 @@ static void set_attend_item(struct fkv_session *s, const struct fkv_head *head, 
                                  .rows = rows,
                                  .span = first_span,
                                  .spans = most};
-    const double share = 1.0 / ((double)s->setup.layers * s->setup.kv_heads);
-    for (int32_t i = 0; i < rows; i++) {
-        s->row_round[row + i] += share * head->rounds;
-        s->row_since[row + i] += share * (head->tokens_since - rows + 1 + i);
-        s->row_slots[row + i] += share * visible_slots(spans, count, i);
-    }
+    for (int32_t i = 0; i < rows; i++)
+        add_row_state(s, head, rows, i, visible_slots(spans, count, i), &s->row_state[row + i]);
 }
 
 /* Of the next `count` tokens of a head, those that come when it has N already. */
@@ -240,7 +265,7 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
                                      .slot = head->slots,
                                      .position = policy->position(&s->setup, head)};
         set_slots(s, head, head->slots + count);
-        if (policy->evicts_every_token)
+        if (counted_as(s, head)->evicts_every_token)
             s->statistics.evictions += tokens_beyond_window(s, head, count);
         head->tokens += count;
         head->tokens_since += count;

@@ -11,6 +11,7 @@
     ROW(linear)                                                                                    \
     ROW(local)                                                                                     \
     ROW(streaming)                                                                                 \
+    ROW(mixed)                                                                                     \
     ROW(snapkv)                                                                                    \
     ROW(pyramidkv)                                                                                 \
     ROW(h2o)                                                                                       \
