@@ -1,7 +1,7 @@
 /* The options of cache policies: --policy, what every policy is asked with (--window, --budget,
- * --sinks, --gamma), and the own options of each, which come from the policies' tables. An own option that
- * the chosen policy does not take is refused; window, sinks and ratio may be given to all, because
- * a loop over policies does. */
+ * --sinks, --gamma), and the own options of each, which come from the policies' tables. An own
+ * option that the chosen policy does not take is refused; window, sinks and ratio may be given to
+ * all, because a loop over policies does. */
 #include <stdlib.h>
 #include <string.h>
 

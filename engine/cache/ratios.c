@@ -52,11 +52,13 @@ static int read_policies(struct fkv_ratios *r, const json_t *table, struct fkv_e
             const char *name = json_string_value(table_entry(table, l, h));
             struct fkv_policy_name *to = &r->policy[l * r->kv_heads + h];
             if (!name)
-                return fkv_fail(err, "%s: policy[%d][%d]: expected the name of a policy, found none",
+                return fkv_fail(err,
+                                "%s: policy[%d][%d]: expected the name of a policy, found none",
                                 r->where, l, h);
             if (strlen(name) >= sizeof to->name)
-                return fkv_fail(err, "%s: policy[%d][%d]: expected the name of a policy, found "
-                                     "\"%.40s\"",
+                return fkv_fail(err,
+                                "%s: policy[%d][%d]: expected the name of a policy, found "
+                                "\"%.40s\"",
                                 r->where, l, h, name);
             strcpy(to->name, name);
         }
@@ -160,17 +162,31 @@ static int read_numbers(struct fkv_ratios *r, const char *text, struct fkv_error
     return status;
 }
 
+static int open_ratios(const char *where, bool table, int32_t layers, int32_t kv_heads,
+                       struct fkv_ratios *ratios, struct fkv_error *err) {
+    *ratios =
+        (struct fkv_ratios){.table = table, .layers = layers, .kv_heads = kv_heads, .sinks = -1};
+    ratios->where = strdup(where);
+    ratios->gamma = calloc((size_t)layers * (size_t)kv_heads, sizeof *ratios->gamma);
+    return ratios->where && ratios->gamma ? FKV_OK : fkv_fail(err, "--gamma: out of memory");
+}
+
+int fkv_ratios_read_table(const char *path, int32_t layers, int32_t kv_heads,
+                          struct fkv_ratios *ratios, struct fkv_error *err) {
+    if (!open_ratios(path, true, layers, kv_heads, ratios, err) && !read_file(ratios, err))
+        return FKV_OK;
+    fkv_ratios_free(ratios);
+    return FKV_FAILED;
+}
+
 int fkv_ratios_read(const char *text, int32_t layers, int32_t kv_heads, struct fkv_ratios *ratios,
                     struct fkv_error *err) {
-    *ratios = (struct fkv_ratios){
-        .table = text[0] == '@', .layers = layers, .kv_heads = kv_heads, .sinks = -1};
-    ratios->where = strdup(text[0] == '@' ? text + 1 : "--gamma");
-    ratios->gamma = calloc((size_t)layers * (size_t)kv_heads, sizeof *ratios->gamma);
-    int status = !ratios->where || !ratios->gamma ? fkv_fail(err, "--gamma: out of memory")
-                 : text[0] == '@'                 ? read_file(ratios, err)
-                                                  : read_numbers(ratios, text, err);
-    if (status) fkv_ratios_free(ratios);
-    return status;
+    if (*text == '@') return fkv_ratios_read_table(text + 1, layers, kv_heads, ratios, err);
+    if (!open_ratios("--gamma", false, layers, kv_heads, ratios, err) &&
+        !read_numbers(ratios, text, err))
+        return FKV_OK;
+    fkv_ratios_free(ratios);
+    return FKV_FAILED;
 }
 
 void fkv_ratios_free(struct fkv_ratios *ratios) {

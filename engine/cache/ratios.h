@@ -24,13 +24,16 @@ struct fkv_ratios {
                             */
     int32_t *retained;     /* [layers, kv_heads] as the table says, or NULL; owned */
     struct fkv_policy_name *policy; /* [layers, kv_heads] of a table of policies, or NULL; owned */
-    fkv_sha256_hex *texts; /* the texts the table was chosen on; owned */
+    fkv_sha256_hex *texts;          /* the texts the table was chosen on; owned */
     int32_t text_count;
 };
 
 /* text: "0.5", "0.5,0.4,..." or "@gamma.json". */
 int fkv_ratios_read(const char *text, int32_t layers, int32_t kv_heads, struct fkv_ratios *ratios,
                     struct fkv_error *err);
+/* The same of a table alone: the file's path. */
+int fkv_ratios_read_table(const char *path, int32_t layers, int32_t kv_heads,
+                          struct fkv_ratios *ratios, struct fkv_error *err);
 void fkv_ratios_free(struct fkv_ratios *ratios); /* safe on a zeroed struct and twice */
 
 /* L of every head for n compressible slots (malloc'd, the caller frees) and their mean ratio. One

@@ -81,12 +81,13 @@ static int set_head_policy(struct fkv_policy_setup *setup, struct fkv_ratios *ra
     }
     const struct fkv_policy *found = setup->head_policies[h];
     if (!found)
-        return fkv_fail(err, "%s: policy[%d][%d]: expected one of %s, found \"%s\"",
-                        ratios->where, layer, kv_head, known, name);
+        return fkv_fail(err, "%s: policy[%d][%d]: expected one of %s, found \"%s\"", ratios->where,
+                        layer, kv_head, known, name);
     if (!found->takes_ratio)
         ratios->gamma[h] = NAN;
     else if (isnan(ratios->gamma[h]))
-        return fkv_fail(err, "%s: gamma[%d][%d]: expected a ratio, which policy %s takes, found none",
+        return fkv_fail(err,
+                        "%s: gamma[%d][%d]: expected a ratio, which policy %s takes, found none",
                         ratios->where, layer, kv_head, name);
     return FKV_OK;
 }
@@ -96,8 +97,9 @@ static int set_head_policies(struct fkv_policy_setup *setup, struct fkv_ratios *
     const int32_t heads = setup->layers * setup->kv_heads;
     if (!setup->policy->takes_table)
         return ratios->policy
-                   ? fkv_fail(err, "%s: policy: expected no table of policies (--policy mixed "
-                                   "--table takes one), found one",
+                   ? fkv_fail(err,
+                              "%s: policy: expected no table of policies (--policy mixed "
+                              "--table takes one), found one",
                               ratios->where)
                    : FKV_OK;
     if (!ratios->policy)
@@ -111,54 +113,42 @@ static int set_head_policies(struct fkv_policy_setup *setup, struct fkv_ratios *
     return FKV_OK;
 }
 
-/* "@POLICIES.json" of --table, and what stands for it in files: basename and hash, for local paths
- * are not published. malloc'd. */
-static char *table_ratios(struct fkv_policy_setup *setup, struct fkv_error *err) {
-    enum { NAME = 64, DIGITS = 16 };
+/* What stands for --table in files: basename and hash, for local paths are not published. */
+static int name_table(struct fkv_policy_setup *setup, struct fkv_error *err) {
+    enum { NAME = 64, DIGITS = 16, BYTES = NAME + DIGITS + 2 };
     const char *path = setup->own_texts[FKV_TABLE], *slash = strrchr(path, '/');
-    const size_t bytes = strlen(path) + 2, text_bytes = NAME + DIGITS + 2;
     fkv_sha256_hex hash;
-    if (!*path) {
-        fkv_fail_option(err, "--table: policy %s needs one, expected POLICIES.json, found none",
-                        setup->policy->name);
-        return NULL;
-    }
-    if (fkv_sha256_files(&path, 1, hash, err)) {
-        fkv_error_prefix(err, "--table");
-        return NULL;
-    }
-    char *ratios = malloc(bytes);
-    setup->table_text = malloc(text_bytes);
-    if (!ratios || !setup->table_text) {
-        free(ratios);
-        fkv_fail(err, "policy %s: out of memory", setup->policy->name);
-        return NULL;
-    }
-    snprintf(ratios, bytes, "@%s", path);
-    snprintf(setup->table_text, text_bytes, "%.*s@%.*s", NAME, slash ? slash + 1 : path, DIGITS,
-             hash);
+    if (!*path)
+        return fkv_fail_option(err,
+                               "--table: policy %s needs one, expected POLICIES.json, found "
+                               "none",
+                               setup->policy->name);
+    if (fkv_sha256_files(&path, 1, hash, err)) return fkv_error_prefix(err, "--table");
+    setup->table_text = malloc(BYTES);
+    if (!setup->table_text) return fkv_fail(err, "policy %s: out of memory", setup->policy->name);
+    snprintf(setup->table_text, BYTES, "%.*s@%.*s", NAME, slash ? slash + 1 : path, DIGITS, hash);
     setup->own_texts[FKV_TABLE] = setup->table_text;
-    return ratios;
+    return FKV_OK;
 }
 
-static char *own_ratios(const struct fkv_policy_options *options, struct fkv_error *err) {
-    char *ratios = strdup(options->gamma ? options->gamma : "0.5");
-    if (!ratios) fkv_fail(err, "--gamma: out of memory");
-    return ratios;
+static int read_ratios(const struct fkv_policy_options *options, struct fkv_policy_setup *setup,
+                       struct fkv_ratios *ratios, struct fkv_error *err) {
+    const char *path = setup->own_texts[FKV_TABLE];
+    if (!setup->policy->takes_table)
+        return fkv_ratios_read(options->gamma ? options->gamma : "0.5", setup->layers,
+                               setup->kv_heads, ratios, err);
+    if (name_table(setup, err)) return FKV_FAILED;
+    return fkv_ratios_read_table(path, setup->layers, setup->kv_heads, ratios, err);
 }
 
 /* Ratios with their n: the table may bring window and sinks of its own, so it is read before they
  * are final. */
-static int resolve_ratios(const struct fkv_policy_options *options, const struct fkv_config *config,
-                          struct fkv_policy_setup *setup, struct fkv_error *err) {
+static int resolve_ratios(const struct fkv_policy_options *options, struct fkv_policy_setup *setup,
+                          struct fkv_error *err) {
     struct fkv_ratios ratios;
     const bool window_given = options->window || options->budget;
-    char *text = setup->policy->takes_table ? table_ratios(setup, err) : own_ratios(options, err);
-    if (!text) return FKV_FAILED;
-    int status = fkv_ratios_read(text, config->layers, config->kv_heads, &ratios, err);
-    free(text);
-    if (status) return FKV_FAILED;
-    status = FKV_FAILED;
+    if (read_ratios(options, setup, &ratios, err)) return FKV_FAILED;
+    int status = FKV_FAILED;
     if (!window_given && ratios.window) setup->window = ratios.window;
     if (options->sinks < 0 && ratios.sinks >= 0) setup->sinks = ratios.sinks;
     setup->compressible = setup->window - setup->sinks - setup->recent;
@@ -217,7 +207,7 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
     if (set_own_options(options, setup, err) || set_layer_windows(config, setup, err)) goto failed;
     const bool ratios = setup->policy->takes_ratio || setup->policy->takes_table;
     if (set_budget(options, setup, err)) goto failed;
-    if (ratios && resolve_ratios(options, config, setup, err)) goto failed;
+    if (ratios && resolve_ratios(options, setup, err)) goto failed;
     if (!ratios && setup->policy->takes_window && check_window(setup, err)) goto failed;
     setup->compressible = setup->window - setup->sinks - setup->recent;
     if (check_layers(setup, err)) goto failed;

@@ -411,7 +411,7 @@ void fkv_session_slots(const struct fkv_session *s, int32_t sequence, int32_t *n
     const int32_t kv_heads = s->setup.kv_heads;
     for (int32_t i = 0; i < s->setup.layers * kv_heads; i++) {
         const struct fkv_head *head = session_head(s, i / kv_heads, sequence, i % kv_heads);
-        if (now) now[i] = session_held_slots(s, head->layer, head->slots);
+        if (now) now[i] = session_held_slots(s, head, head->slots);
         if (most) most[i] = s->peak_slots[head - s->heads];
     }
 }

@@ -27,8 +27,9 @@ static const struct fkv_policy *counted_as(const struct fkv_session *s,
     return fkv_policy_of_head(&s->setup, head->layer * s->setup.kv_heads + head->kv_head);
 }
 
-int32_t session_held_slots(const struct fkv_session *s, int32_t layer, int32_t slots) {
-    const int32_t window = s->setup.layer_windows[layer];
+int32_t session_held_slots(const struct fkv_session *s, const struct fkv_head *head,
+                           int32_t slots) {
+    const int32_t window = s->setup.layer_windows[head->layer];
     if (s->setup.policy->takes_window && slots > s->setup.window) slots = s->setup.window;
     return window && slots > window ? window : slots;
 }
@@ -36,7 +37,7 @@ int32_t session_held_slots(const struct fkv_session *s, int32_t layer, int32_t s
 /* The peak of each head counts on its own: within a block the layers do not fill at the same
  * moment, and the block size must not show. */
 static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slots) {
-    const int32_t held = session_held_slots(s, head->layer, slots);
+    const int32_t held = session_held_slots(s, head, slots);
     int32_t *peak = &s->peak_slots[head - s->heads];
     int64_t *bytes = &s->peak_bytes[head->sequence];
     if (held > *peak) {
@@ -191,24 +192,25 @@ static int32_t visible_slots(const struct fkv_span *spans, int32_t count, int32_
     return visible;
 }
 
-/* Adds a head's part to the state of row `i` of its newest `rows`. What it does not count has never
+/* Adds the state of a head's newest rows to the means over heads. What it does not count has never
  * happened to it. */
-static void add_row_state(const struct fkv_session *s, const struct fkv_head *head, int32_t rows,
-                          int32_t i, int32_t slots, struct fkv_row_state *state) {
-    const double share = 1.0 / ((double)s->setup.layers * s->setup.kv_heads),
-                 tokens = (double)(head->tokens - rows + 1 + i),
-                 since = (double)(head->tokens_since - rows + 1 + i),
-                 beyond = tokens - s->setup.window;
+static void count_rounds(struct fkv_session *s, const struct fkv_head *head, int32_t row,
+                         int32_t rows) {
+    const double share = 1.0 / ((double)s->setup.layers * s->setup.kv_heads);
     const struct fkv_policy *policy = counted_as(s, head);
-    state->slots += share * slots;
-    state->compressions += share * (policy->counts_compressions ? head->rounds : 0);
-    state->since_compression += share * (policy->counts_compressions ? since : tokens);
-    if (policy->evicts_every_token) {
-        state->evictions += share * (beyond > 0 ? beyond : 0);
-        state->since_eviction += share * (beyond > 0 ? 1 : tokens);
-    } else {
-        state->evictions += share * (policy->counts_evictions ? head->rounds : 0);
-        state->since_eviction += share * (policy->counts_evictions ? since : tokens);
+    for (int32_t i = 0; i < rows; i++) {
+        struct fkv_row_state *state = &s->row_state[row + i];
+        const int64_t tokens = head->tokens - rows + 1 + i, beyond = tokens - s->setup.window;
+        const int32_t since = head->tokens_since - rows + 1 + i;
+        const bool evicts = policy->evicts_every_token && beyond > 0;
+        state->compressions += share * (policy->counts_compressions ? head->rounds : 0);
+        state->since_compression += share * (double)(policy->counts_compressions ? since : tokens);
+        state->evictions += share * (double)(evicts                     ? beyond
+                                             : policy->counts_evictions ? head->rounds
+                                                                        : 0);
+        state->since_eviction += share * (double)(evicts                     ? 1
+                                                  : policy->counts_evictions ? since
+                                                                             : tokens);
     }
 }
 
@@ -230,8 +232,9 @@ static void set_attend_item(struct fkv_session *s, const struct fkv_head *head, 
                                  .rows = rows,
                                  .span = first_span,
                                  .spans = most};
+    const double share = 1.0 / ((double)s->setup.layers * s->setup.kv_heads);
     for (int32_t i = 0; i < rows; i++)
-        add_row_state(s, head, rows, i, visible_slots(spans, count, i), &s->row_state[row + i]);
+        s->row_state[row + i].slots += share * visible_slots(spans, count, i);
 }
 
 /* Of the next `count` tokens of a head, those that come when it has N already. */
@@ -269,6 +272,7 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
             s->statistics.evictions += tokens_beyond_window(s, head, count);
         head->tokens += count;
         head->tokens_since += count;
+        count_rounds(s, head, row, count);
         set_attend_item(s, head, row, count, items++);
         it->next_row[i] += count;
         *left += it->next_row[i] < fed->rows;

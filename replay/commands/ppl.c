@@ -98,10 +98,14 @@ static const struct argp parser = {options, parse, NULL, doc, children, NULL, NU
 
 static void warn_about_chosen_texts(const struct settings *s, const struct fkv_model *model,
                                     const struct fkv_corpus *corpus) {
+    const char *table = s->policy.gamma && s->policy.gamma[0] == '@' ? s->policy.gamma + 1 : NULL;
     struct fkv_ratios ratios;
-    if (!s->policy.gamma || s->policy.gamma[0] != '@') return;
-    if (fkv_ratios_read(s->policy.gamma, model->config.layers, model->config.kv_heads, &ratios,
-                        NULL))
+    const struct fkv_policy *policy = fkv_policy_find(s->policy.name, NULL);
+    for (int i = 0; policy->takes_table && s->policy.own[i].name; i++)
+        if (!strcmp(s->policy.own[i].name, policy->options[FKV_TABLE].name))
+            table = s->policy.own[i].text;
+    if (!table ||
+        fkv_ratios_read_table(table, model->config.layers, model->config.kv_heads, &ratios, NULL))
         return;
     for (int64_t d = 0; d < corpus->document_count; d++)
         for (int32_t i = 0; i < ratios.text_count; i++)
@@ -109,7 +113,7 @@ static void warn_about_chosen_texts(const struct settings *s, const struct fkv_m
                 fprintf(stderr,
                         "warning: %s was chosen on %s: its perplexity there says little about "
                         "other texts\n",
-                        s->policy.gamma + 1, corpus->documents[d].name);
+                        table, corpus->documents[d].name);
     fkv_ratios_free(&ratios);
 }
 
@@ -135,7 +139,8 @@ static int64_t expected_actions(const struct fkv_policy_setup *setup, const stru
     int64_t count = 0;
     for (int64_t i = 0; i < plan->count; i++)
         for (int32_t h = 0; h < setup->layers * setup->kv_heads; h++) {
-            int32_t period = fkv_policy_period(setup, h),
+            const struct fkv_policy *policy = fkv_policy_of_head(setup, h);
+            int32_t period = policy->takes_ratio ? fkv_policy_period(setup, h) : 0,
                     beyond = plan->passes[i].rows - setup->window;
             if (period && beyond > 0) count += (beyond + period - 1) / period;
         }
@@ -238,7 +243,10 @@ static int plan_points(struct job *job, struct fkv_error *err) {
 static void note_context(const struct job *job, const struct fkv_policy_options *policy, FILE *to) {
     const struct fkv_policy *found = fkv_policy_find(policy->name, NULL);
     int64_t context = job->engine->model->config.trained_context, reach = job->s->plan.longest;
-    int64_t window = policy->window ? policy->window : context;
+    struct fkv_policy_setup setup;
+    if (set_up_point(job, 0, &setup, NULL)) return; /* checked before */
+    const int64_t window = setup.window;
+    fkv_policy_setup_free(&setup);
     if (found->takes_window && window < reach) reach = window;
     fkv_policy_note_unused(policy, to);
     if (found->takes_window && job->s->plan.longest <= window)

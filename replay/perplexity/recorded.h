@@ -1,4 +1,5 @@
-/* What a run keeps per scored token and per action (compression or eviction on a schedule), for the run file. */
+/* What a run keeps per scored token and per action (compression or eviction on a schedule), for the
+ * run file. */
 #ifndef FKV_REPLAY_PERPLEXITY_RECORDED_H
 #define FKV_REPLAY_PERPLEXITY_RECORDED_H
 

@@ -314,7 +314,8 @@ static int put_heads(struct fkv_h5_writer *w, const struct fkv_experiment *e,
 int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct fkv_error *err) {
     struct fkv_h5_writer *w;
     if (fkv_h5_create(path, &w, err)) return FKV_FAILED;
-    if (put_attributes(w, e, err) || put_heads(w, e, err) || put_documents(w, e, err) || (e->plan->protocol->joined && put_windows(w, e, err)) ||
+    if (put_attributes(w, e, err) || put_heads(w, e, err) || put_documents(w, e, err) ||
+        (e->plan->protocol->joined && put_windows(w, e, err)) ||
         put_compressions_and_evictions(w, e, err)) {
         fkv_h5_abandon(w);
         return FKV_FAILED;

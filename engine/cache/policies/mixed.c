@@ -45,8 +45,7 @@ static int set_own(const struct fkv_policy_setup *setup, struct fkv_policy_setup
     for (const struct fkv_policy_option *o = part->policy->options; o && o->name; o++)
         for (int i = 0; options[i].name; i++)
             if (!strcmp(o->name, options[i].name))
-                own[count++] =
-                    (struct fkv_own_value){.name = o->name, .value = setup->own[i]};
+                own[count++] = (struct fkv_own_value){.name = o->name, .value = setup->own[i]};
     return fkv_own_set(part->policy->name, part->policy->options, own, part->own, part->own_texts,
                        err);
 }
@@ -102,23 +101,22 @@ static int32_t view(const struct fkv_policy_setup *setup, const struct fkv_head 
 const struct fkv_policy fkv_policy_mixed = {
     .name = "mixed",
     .summary = "a policy and a ratio per layer and KV head, from a table",
-    .page =
-        "Each (layer, KV head) follows one of freqkv, local and streaming, as a table\n"
-        "says, because heads that are not of low frequency need not be treated as if\n"
-        "they were. All share one window N and the sinks; a head does what it does\n"
-        "under its policy alone.\n"
-        "\n"
-        "Source: none; a table comes from `freqkv-analyze gamma --mixed`, or is yours.\n"
-        "Positions: those of each head's policy.\n"
-        "\n"
-        "The table is JSON: \"policy\" and \"gamma\", each one for all heads, one per\n"
-        "layer or [layer][kv_head]; and, where you like, the fields of gamma.json\n"
-        "(n_layers, n_kv_heads, window, sinks, retained, text_sha256). A head whose\n"
-        "policy takes no ratio may have null for it.\n"
-        "\n"
-        "Defaults: the window and the sinks of the table, else those of all policies.\n"
-        "freqkv stands at its defaults but for --mass-bias; --recent is not taken, so\n"
-        "that one ratio means one size in all heads.\n",
+    .page = "Each (layer, KV head) follows one of freqkv, local and streaming, as a table\n"
+            "says, because heads that are not of low frequency need not be treated as if\n"
+            "they were. All share one window N and the sinks; a head does what it does\n"
+            "under its policy alone.\n"
+            "\n"
+            "Source: none; a table comes from `freqkv-analyze gamma --mixed`, or is yours.\n"
+            "Positions: those of each head's policy.\n"
+            "\n"
+            "The table is JSON: \"policy\" and \"gamma\", each one for all heads, one per\n"
+            "layer or [layer][kv_head]; and, where you like, the fields of gamma.json\n"
+            "(n_layers, n_kv_heads, window, sinks, retained, text_sha256). A head whose\n"
+            "policy takes no ratio may have null for it.\n"
+            "\n"
+            "Defaults: the window and the sinks of the table, else those of all policies.\n"
+            "freqkv stands at its defaults but for --mass-bias; --recent is not taken, so\n"
+            "that one ratio means one size in all heads.\n",
     .options = options,
     .takes_window = true,
     .takes_table = true,

@@ -4,6 +4,7 @@
 #include "tests/unit/support.h"
 
 #include "engine/cache/setup.h"
+#include "engine/cache/policies/selecting.h"
 #include "engine/cache/ratios.h"
 #include "kernels/base/ratio.h"
 
@@ -75,8 +76,8 @@ static void bad_options_are_refused_by_name(void **state) {
     (void)state;
     struct fkv_policy_setup s;
     assert_refused(setup_of("best", 64, 4, 0, NULL, &s), err,
-                   "expected one of full, freqkv, linear, local, streaming, snapkv, pyramidkv, "
-                   "h2o, keydiff, knorm, found \"best\"");
+                   "expected one of full, freqkv, linear, local, streaming, mixed, snapkv, "
+                   "pyramidkv, h2o, keydiff, knorm, found \"best\"");
     assert_refused(setup_of("freqkv", 4, 4, 0, NULL, &s), err,
                    "--window: expected more than the 4 sinks, found 4");
     assert_refused(setup_of("streaming", 3, 4, 0, NULL, &s), err, "--window");
@@ -100,6 +101,9 @@ static void bad_options_are_refused_by_name(void **state) {
 static void every_policy_refuses_options_it_does_not_take(void **state) {
     (void)state;
     int refused = 0, taken = 0;
+    char folder[256], table[300];
+    snprintf(table, sizeof table, "%s/policies.json", test_make_folder(folder));
+    test_write_text(table, "{\"policy\": \"local\", \"gamma\": 0.5}");
     for (int of = 0; fkv_policies[of]; of++)
         for (const struct fkv_policy_option *o = fkv_policies[of]->options; o && o->name; o++)
             for (int by = 0; fkv_policies[by]; by++) {
@@ -108,6 +112,9 @@ static void every_policy_refuses_options_it_does_not_take(void **state) {
                                                      .sinks = 4,
                                                      .own = {{.name = o->name, .value = o->low}}};
                 struct fkv_policy_setup s;
+                if (fkv_policies[by]->takes_table)
+                    options.own[strcmp(o->name, "table") != 0] =
+                        (struct fkv_own_value){.name = "table", .text = table};
                 char message[128];
                 snprintf(message, sizeof message, "--%s: policy %s does not take it", o->name,
                          options.name);
@@ -127,6 +134,33 @@ static void every_policy_refuses_options_it_does_not_take(void **state) {
                 }
             }
     assert_true(taken > 0 && refused > 0);
+    test_remove_folder(folder);
+}
+
+static void a_budget_is_the_window_or_what_a_selecting_policy_keeps(void **state) {
+    (void)state;
+    struct fkv_policy_options o = {.budget = 40, .sinks = 4};
+    struct fkv_policy_setup s;
+    for (int i = 0; fkv_policies[i]; i++) {
+        const struct fkv_policy *policy = fkv_policies[i];
+        o.name = policy->name, o.window = 0;
+        if (policy->takes_table) continue; /* the test of tables */
+        if (!policy->takes_window && !policy->select) {
+            assert_refused(fkv_policy_setup(&o, &config, 1000, &s, &err), err, "--budget: policy");
+            assert_int_equal(fkv_exit_status(&err), FKV_EXIT_USAGE);
+            continue;
+        }
+        assert_ok(fkv_policy_setup(&o, &config, 1000, &s, &err), err);
+        assert_int_equal(policy->select ? s.own[FKV_BUDGET] : s.window, 40);
+        fkv_policy_setup_free(&s);
+        o.window = 40;
+        assert_ok(fkv_policy_setup(&o, &config, 1000, &s, &err), err);
+        fkv_policy_setup_free(&s);
+        o.window = 41;
+        if (!policy->takes_window) continue;
+        assert_refused(fkv_policy_setup(&o, &config, 1000, &s, &err), err,
+                       "the same for both, found 41 and 40");
+    }
 }
 
 /* Two policies may share an option's name: then it means the same to the command line. */
@@ -229,6 +263,70 @@ static void malformed_tables_are_refused_by_field(void **state) {
                    "text_sha256[0]: expected 64 hex digits");
 }
 
+static int setup_of_policies(const char *json, int32_t window, struct fkv_policy_setup *s) {
+    char folder[256], path[300];
+    snprintf(path, sizeof path, "%s/policies.json", test_make_folder(folder));
+    test_write_text(path, json);
+    const struct fkv_policy_options o = {
+        .name = "mixed", .window = window, .sinks = -1, .own = {{.name = "table", .text = path}}};
+    int status = fkv_policy_setup(&o, &config, 1000, s, &err);
+    test_remove_folder(folder);
+    return status;
+}
+
+static void tables_of_policies_give_every_head_its_own(void **state) {
+    (void)state;
+    struct fkv_policy_setup s;
+    const int32_t expected[6] = {32, 63, 16, 48, 48, 48};
+    assert_ok(setup_of_policies("{\"window\": 68, \"sinks\": 4, \"policy\": [[\"freqkv\", "
+                                "\"streaming\", \"local\"], \"local\"], \"gamma\": "
+                                "[[0.5, null, 0.25], 0.75]}",
+                                0, &s),
+              err);
+    assert_int_equal(s.window, 68);
+    assert_int_equal(s.part_count, 3);
+    assert_memory_equal(s.retained, expected, sizeof expected);
+    assert_close(s.gamma, (0.5 + 63. / 64 + 0.25 + 3 * 0.75) / 6, 1e-12, 0);
+    assert_ptr_equal(fkv_policy_of_head(&s, 0), &fkv_policy_freqkv);
+    assert_ptr_equal(fkv_policy_of_head(&s, 1), &fkv_policy_streaming);
+    assert_ptr_equal(fkv_policy_of_head(&s, 5), &fkv_policy_local);
+    assert_int_equal(s.capacity, 68 + 34); /* streaming's */
+    assert_int_equal(strncmp(s.own_text, "table=policies.json@", 20), 0);
+    fkv_policy_setup_free(&s);
+    fkv_policy_setup_free(&s);
+    assert_ok(setup_of_policies("{\"policy\": \"streaming\"}", 64, &s), err);
+    for (int h = 0; h < 6; h++) assert_int_equal(fkv_policy_period(&s, h), 1);
+    fkv_policy_setup_free(&s);
+}
+
+static void malformed_tables_of_policies_are_refused_by_field(void **state) {
+    (void)state;
+    struct fkv_policy_setup s;
+    const struct {
+        const char *json, *message;
+    } bad[] = {
+        {"{\"gamma\": 0.5}", "policies.json: policy: expected a table [layer][kv_head]"},
+        {"{\"policy\": 3}", "policy[0][0]: expected the name of a policy, found none"},
+        {"{\"policy\": [\"local\"]}", "policy: expected 2 layers, found 1"},
+        {"{\"policy\": [[\"local\"], \"local\"]}", "policy[0]: expected 3 KV heads, found 1"},
+        {"{\"policy\": \"snapkv\"}",
+         "policy[0][0]: expected one of freqkv, local, streaming, found \"snapkv\""},
+        {"{\"policy\": \"mixed\"}", "found \"mixed\""},
+        {"{\"policy\": \"a policy whose name is long\"}", "found \"a policy whose name is long\""},
+        {"{\"policy\": \"local\"}", "gamma[0][0]: expected a ratio, which policy local takes"},
+        {"{\"policy\": \"local\", \"gamma\": 1.5}", "expected a ratio in (0, 1], found 1.5"},
+        {"{\"policy\": \"local\", \"gamma\": 0.5, \"window\": 32}", "window: expected 64"},
+        {"{\"policy\": \"local\", \"gamma\": 0.001}", "expected 1 to 59 retained slots of 60"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_refused(setup_of_policies(bad[i].json, 64, &s), err, bad[i].message);
+    const struct fkv_policy_options none = {.name = "mixed", .window = 64, .sinks = -1};
+    assert_refused(fkv_policy_setup(&none, &config, 1000, &s, &err), err,
+                   "--table: policy mixed needs one");
+    assert_refused(setup_of_table("{\"policy\": \"local\", \"gamma\": 0.5}", 64, 4, 0, &s), err,
+                   "policy: expected no table of policies");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_the_trained_context_four_sinks_and_one_half),
@@ -236,11 +334,14 @@ int main(void) {
         cmocka_unit_test(a_table_is_read_from_a_path_of_any_length),
         cmocka_unit_test(bad_options_are_refused_by_name),
         cmocka_unit_test(every_policy_refuses_options_it_does_not_take),
+        cmocka_unit_test(a_budget_is_the_window_or_what_a_selecting_policy_keeps),
         cmocka_unit_test(options_of_one_name_are_of_one_kind),
         cmocka_unit_test(own_options_stand_in_the_label_unless_they_are_the_default),
         cmocka_unit_test(one_ratio_per_layer_rounds_to_sixty_fourths),
         cmocka_unit_test(tables_are_honoured_exactly),
         cmocka_unit_test(malformed_tables_are_refused_by_field),
+        cmocka_unit_test(tables_of_policies_give_every_head_its_own),
+        cmocka_unit_test(malformed_tables_of_policies_are_refused_by_field),
     };
     return test_run(tests, NULL, NULL);
 }
