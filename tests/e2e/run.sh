@@ -55,6 +55,7 @@ check check_writing --bin "$bin"
 check check_cost --bin "$bin"
 check check_linear --bin "$bin"
 check check_selecting --bin "$bin"
+check check_mixed --bin "$bin" --rounds 2
 check check_sweep "$bin"/freqkv-replay "${model[@]}"
 check check_freqkv_module --bin "$bin"
 check check_needle --bin "$bin"
