@@ -202,15 +202,13 @@ static void count_rounds(struct fkv_session *s, const struct fkv_head *head, int
         struct fkv_row_state *state = &s->row_state[row + i];
         const int64_t tokens = head->tokens - rows + 1 + i, beyond = tokens - s->setup.window;
         const int32_t since = head->tokens_since - rows + 1 + i;
-        const bool evicts = policy->evicts_every_token && beyond > 0;
-        state->compressions += share * (policy->counts_compressions ? head->rounds : 0);
-        state->since_compression += share * (double)(policy->counts_compressions ? since : tokens);
-        state->evictions += share * (double)(evicts                     ? beyond
-                                             : policy->counts_evictions ? head->rounds
-                                                                        : 0);
-        state->since_eviction += share * (double)(evicts                     ? 1
-                                                  : policy->counts_evictions ? since
-                                                                             : tokens);
+        const bool compresses = policy->counts_compressions, acts = policy->counts_evictions;
+        int64_t evictions = acts ? head->rounds : 0, since_eviction = acts ? since : tokens;
+        if (policy->evicts_every_token && beyond > 0) evictions = beyond, since_eviction = 1;
+        state->compressions += share * (compresses ? head->rounds : 0);
+        state->since_compression += share * (double)(compresses ? since : tokens);
+        state->evictions += share * (double)evictions;
+        state->since_eviction += share * (double)since_eviction;
     }
 }
 
