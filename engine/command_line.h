@@ -45,8 +45,8 @@ extern const struct argp
                         --text-format --text-field --token-ids --token-dtype --max-documents
                         --backend --device --threads --compute
                         --cache-dtype --batch --quiet --json */
-extern const struct argp
-    fkv_policy_argp; /* --policy --window --sinks --gamma and the own options of every policy */
+extern const struct argp fkv_policy_argp; /* --policy --window --budget --sinks --gamma and the own
+                                             options of every policy */
 /* Call before argp_parse: fills fkv_policy_argp's list from the table of policies, too. */
 void fkv_policy_options_default(struct fkv_policy_options *o);
 /* A note on `to` (NULL: nowhere) for each of --window, --sinks, --gamma that was given and that the

@@ -1,7 +1,7 @@
-/* The options of cache policies: --policy, what every policy is asked with (--window, --sinks,
- * --gamma), and the own options of each, which come from the policies' tables. An own option that
- * the chosen policy does not take is refused; window, sinks and ratio may be given to all, because
- * a loop over policies does. */
+/* The options of cache policies: --policy, what every policy is asked with (--window, --budget,
+ * --sinks, --gamma), and the own options of each, which come from the policies' tables. An own
+ * option that the chosen policy does not take is refused; window, sinks and ratio may be given to
+ * all, because a loop over policies does. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,8 +9,8 @@
 #include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
 
-enum { OPT_OWN = FKV_NO_LETTER };
-enum { COMMON = 5, MOST_OWN = 64, TEXT = 8192 };
+enum { OPT_BUDGET = FKV_NO_LETTER, OPT_OWN };
+enum { COMMON = 6, MOST_OWN = 64, TEXT = 8192 };
 
 /* Own options of all policies by name, each once; row i of it has the key OPT_OWN + i. */
 static const struct fkv_policy_option *own[MOST_OWN];
@@ -24,11 +24,19 @@ static int find_own(const char *name) {
     return -1;
 }
 
+static bool is_common(const char *name) {
+    for (int i = 1; i < COMMON; i++)
+        if (!strcmp(options[i].name, name)) return true;
+    return false;
+}
+
+/* After the common options, which a policy may have as its own as well: the budget. */
 static void collect_own(void) {
     own_count = 0;
     for (int p = 0; fkv_policies[p]; p++)
         for (const struct fkv_policy_option *o = fkv_policies[p]->options; o && o->name; o++)
-            if (find_own(o->name) < 0 && own_count < MOST_OWN) own[own_count++] = o;
+            if (find_own(o->name) < 0 && !is_common(o->name) && own_count < MOST_OWN)
+                own[own_count++] = o;
 }
 
 /* "full (default), freqkv, local, streaming" */
@@ -79,7 +87,6 @@ static void fill_options(void) {
     FILE *f = fmemopen(help, sizeof help, "w");
     const int group = 4;
     if (!f) return;
-    collect_own();
     const char *at = help;
     print_policies(f);
     const char *policy = end_text(f, at);
@@ -94,10 +101,15 @@ static void fill_options(void) {
          "cache slots with sinks (default: trained context); layers that slide over fewer are "
          "left alone",
          group},
+        {"budget", OPT_BUDGET, "SLOTS", 0,
+         "slots that a head may hold: another name of --window; of policies that select, what "
+         "stays after a prefill block (default there: half the trained context)",
+         group},
         {"sinks", FKV_LETTER_SINKS, "S", 0, "first tokens, never compressed (default 4)", group},
         {"gamma", FKV_LETTER_GAMMA, "G", 0, gamma, group},
     };
     memcpy(options, common, sizeof common);
+    collect_own();
     for (int i = 0; i < own_count; i++) {
         at = help + ftell(f);
         print_takers(f, own[i]->name);
@@ -170,8 +182,10 @@ static void check_options(struct fkv_policy_options *o, struct argp_state *state
                           "with one that does");
     if (!o->name) o->name = fkv_full_attention.name;
     const struct fkv_policy *policy = fkv_policy_find(o->name, &err);
-    if (!policy || fkv_own_set(policy->name, policy->options, o->own, NULL, NULL, &err))
+    if (!policy || fkv_own_set(policy->name, policy->options, o->own, NULL, NULL, &err) ||
+        fkv_policy_check_budget(o, &err))
         argp_error(state, "%s", err.message);
+    if (policy->takes_window && o->budget) o->window = o->budget;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
@@ -188,6 +202,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         return 0;
     case FKV_LETTER_WINDOW:
         o->window = (int32_t)fkv_integer_option(state, arg, "--window", 1, 1 << 28);
+        return 0;
+    case OPT_BUDGET:
+        o->budget = (int32_t)fkv_integer_option(state, arg, "--budget", 1, 1 << 28);
         return 0;
     case FKV_LETTER_SINKS:
         o->sinks = (int32_t)fkv_integer_option(state, arg, "--sinks", 0, 1 << 28);

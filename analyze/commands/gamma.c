@@ -13,7 +13,15 @@
 #include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
 
-enum { OPT_ENERGY = FKV_NO_LETTER, OPT_BUDGET, OPT_OBJECTIVE, OPT_DC, OPT_FLOOR, OPT_CAP };
+enum {
+    OPT_ENERGY = FKV_NO_LETTER,
+    OPT_BUDGET,
+    OPT_OBJECTIVE,
+    OPT_DC,
+    OPT_FLOOR,
+    OPT_CAP,
+    OPT_MIXED
+};
 
 struct options {
     struct fkv_cut_options cut;
@@ -47,6 +55,22 @@ static void parse_criterion(struct options *o, bool budget, const char *text,
     o->chosen = true;
 }
 
+/* "energy:TAU" or "worst:P". */
+static void parse_mixed(struct options *o, const char *text, struct argp_state *state) {
+    static const struct {
+        const char *name;
+        enum fkv_mixed_rule rule;
+    } rules[] = {{"energy:", FKV_MIXED_ENERGY}, {"worst:", FKV_MIXED_WORST}};
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
+        const size_t length = strlen(rules[i].name);
+        if (strncmp(text, rules[i].name, length)) continue;
+        o->choice.mixed = rules[i].rule;
+        o->choice.mixed_share = parse_share(text + length, "--mixed", 0, 1, state);
+        return;
+    }
+    argp_error(state, "--mixed: expected energy:TAU or worst:P, found \"%s\"", text);
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state) {
     struct options *o = state->input;
     switch (key) {
@@ -56,6 +80,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_DC: o->choice.dc = true; break;
     case OPT_FLOOR: o->choice.floor = parse_share(arg, "--floor", 0, 1, state); break;
     case OPT_CAP: o->choice.cap = parse_share(arg, "--cap", 0, 1, state); break;
+    case OPT_MIXED: parse_mixed(o, arg, state); break;
     case FKV_LETTER_WINDOW:
         o->choice.window = (int32_t)fkv_integer_option(state, arg, "--window", 1, 1 << 28);
         break;
@@ -92,6 +117,10 @@ static const struct argp_option options_list[] = {
     {"dc", OPT_DC, NULL, 0, "count DC, the mean over tokens, as energy", 0},
     {"floor", OPT_FLOOR, "G", 0, "no ratio below this", 0},
     {"cap", OPT_CAP, "G", 0, "no ratio above this", 0},
+    {"mixed", OPT_MIXED, "RULE", 0,
+     "policies.json too, with heads under local: energy:TAU, those that keep less than this share, "
+     "or worst:P, the share P of heads that lose most by the objective",
+     0},
     {"window", FKV_LETTER_WINDOW, "N", 0, "slots the table is for (default: length + sinks)", 0},
     {"sinks", FKV_LETTER_SINKS, "S", 0, "of them never compressed (default: --skip-sinks)", 0},
     {0},

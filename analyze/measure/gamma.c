@@ -37,6 +37,7 @@ void fkv_ratio_table_free(struct fkv_ratio_table *t) {
     free(t->parts);
     free(t->gamma);
     free(t->retained);
+    free(t->local);
     memset(t, 0, sizeof *t);
 }
 
@@ -55,7 +56,8 @@ static int allocate(struct fkv_ratio_table *t, const struct fkv_spectrum *s, boo
     t->parts = malloc(heads * sizeof(int32_t));
     t->gamma = malloc(heads * sizeof(double));
     t->retained = malloc(heads * sizeof(int32_t));
-    if (!whole || !t->parts || !t->gamma || !t->retained)
+    t->local = calloc(heads, sizeof(bool));
+    if (!whole || !t->parts || !t->gamma || !t->retained || !t->local)
         return fkv_fail(err, "out of memory for the ratios of %zu heads", heads);
     memcpy(t->layer_index, s->layer_index, (size_t)s->layers * sizeof(int32_t));
     memcpy(t->head_index, s->head_index, (size_t)s->heads * sizeof(int32_t));
@@ -153,6 +155,40 @@ double fkv_uniform_loss(const double *loss, double gamma) {
     return above > 0 ? (1 - above) * loss[below] + above * loss[below + 1] : loss[below];
 }
 
+struct head_loss {
+    double loss;
+    int32_t head;
+};
+
+static int by_loss(const void *left, const void *right) {
+    const struct head_loss *a = left, *b = right;
+    if (a->loss != b->loss) return a->loss > b->loss ? -1 : 1;
+    return (a->head > b->head) - (a->head < b->head);
+}
+
+/* By what a head loses at its own ratio, which `local` takes over: both keep as many slots. */
+static int choose_local(struct fkv_ratio_table *t, struct fkv_error *err) {
+    const int32_t heads = t->layers * t->heads;
+    const struct fkv_ratio_choice *c = &t->choice;
+    const bool energy = c->mixed == FKV_MIXED_ENERGY;
+    struct head_loss *worst = malloc((size_t)heads * sizeof *worst);
+    if (!worst) return fkv_fail(err, "out of memory for the policies of %d heads", heads);
+    for (int32_t head = 0; head < heads; head++) {
+        const size_t at = (size_t)head * (K + 1) + (size_t)t->parts[head];
+        const double lost = fmax(t->loss[FKV_LOSS_KEY][at], t->loss[FKV_LOSS_VALUE][at]);
+        worst[head] = (struct head_loss){energy ? lost : t->loss[FKV_LOSS_OBJECTIVE][at], head};
+    }
+    qsort(worst, (size_t)heads, sizeof *worst, by_loss);
+    const int32_t most = energy ? heads : (int32_t)floor(c->mixed_share * heads + 1e-9);
+    for (int32_t i = 0; i < most; i++) {
+        if (energy && worst[i].loss <= 1 - c->mixed_share + 1e-12) break;
+        t->local[worst[i].head] = true;
+        t->local_heads++;
+    }
+    free(worst);
+    return FKV_OK;
+}
+
 static void conclude(struct fkv_ratio_table *t) {
     int32_t heads = t->layers * t->heads, slots = t->choice.window - t->choice.sinks;
     double squares = 0;
@@ -191,6 +227,7 @@ int fkv_ratio_table_make(const struct fkv_ratio_choice *choice, const struct fkv
         else
             out->unreached = choose_by_energy(out, low, high);
     }
+    if (!status && choice->mixed) status = choose_local(out, err);
     if (!status) conclude(out);
     if (status) fkv_ratio_table_free(out);
     return status;

@@ -35,6 +35,13 @@ enum fkv_loss {
     FKV_LOSSES
 };
 
+/* Which heads policies.json gives to `local` rather than freqkv. */
+enum fkv_mixed_rule {
+    FKV_MIXED_NONE,   /* no policies.json */
+    FKV_MIXED_ENERGY, /* those whose keys or values keep less than a share of their energy */
+    FKV_MIXED_WORST   /* the share of heads that lose most by the objective */
+};
+
 struct fkv_ratio_choice {
     bool by_budget;
     double target; /* mean ratio of the budget, or share of energy */
@@ -42,6 +49,8 @@ struct fkv_ratio_choice {
     bool dc;               /* count the mean over tokens as energy */
     double floor, cap;     /* ratios that no head goes below or above; 0 and 1: no limit */
     int32_t window, sinks; /* of the cache the table is for */
+    enum fkv_mixed_rule mixed;
+    double mixed_share;
 };
 
 struct fkv_ratio_table {
@@ -54,6 +63,8 @@ struct fkv_ratio_table {
     int32_t *parts;        /* [layers, heads] k; owned */
     double *gamma;         /* [layers, heads] k/64; owned */
     int32_t *retained;     /* [layers, heads] L of window - sinks slots; owned */
+    bool *local;           /* [layers, heads] under `local` by choice.mixed, at its ratio; owned */
+    int32_t local_heads;
     double mean, least, largest, deviation; /* of gamma over heads */
     double mean_retained;
     double table_loss[FKV_LOSSES],
@@ -81,9 +92,9 @@ void fkv_ratio_table_free(
  * it. */
 double fkv_uniform_loss(const double *loss, double gamma);
 
-/* FOLDER/gamma.json as engine/cache/ratios.h reads it, with how it was chosen and the hashes of the
- * texts of `plan`; and FOLDER/gamma.csv: layer, head, gamma, retained and each loss beside that of
- * the uniform ratio. */
+/* FOLDER/gamma.json (and with choice.mixed FOLDER/policies.json) as engine/cache/ratios.h reads it,
+ * with how it was chosen and the hashes of the texts of `plan`; and FOLDER/gamma.csv: layer, head,
+ * gamma, retained and each loss beside that of the uniform ratio. */
 int fkv_ratio_table_write(const char *folder, const struct fkv_ratio_table *t,
                           struct fkv_capture *capture, const struct fkv_segment_plan *plan,
                           const struct fkv_provenance *p, struct fkv_error *err);

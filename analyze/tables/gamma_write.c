@@ -13,10 +13,11 @@
 
 enum { K = FKV_RATIO_STEPS, FEW_HEADS = 12 };
 
+static const char policies_file[] = "policies.json";
 static const char *const loss_names[FKV_LOSSES] = {"key_energy_lost", "value_energy_lost",
                                                    "objective", "objective_projected"};
 
-/* ---- gamma.json ---- */
+/* ---- gamma.json and policies.json ---- */
 
 /* One of gamma and retained as [layer][kv_head]. */
 static json_t *rows(const struct fkv_ratio_table *t, bool retained) {
@@ -31,6 +32,27 @@ static json_t *rows(const struct fkv_ratio_table *t, bool retained) {
         json_array_append_new(layers, row);
     }
     return layers;
+}
+
+/* policy as [layer][kv_head]. */
+static json_t *policies(const struct fkv_ratio_table *t) {
+    json_t *layers = json_array();
+    for (int32_t l = 0; l < t->layers; l++) {
+        json_t *row = json_array();
+        for (int32_t h = 0; h < t->heads; h++)
+            json_array_append_new(row,
+                                  json_string(t->local[l * t->heads + h] ? "local" : "freqkv"));
+        json_array_append_new(layers, row);
+    }
+    return layers;
+}
+
+/* How heads came to be under local, and how many did; null: there is no policies.json. */
+static json_t *mixed(const struct fkv_ratio_table *t) {
+    const struct fkv_ratio_choice *c = &t->choice;
+    if (!c->mixed) return json_null();
+    return json_pack("{s:s, s:f, s:i}", "rule", c->mixed == FKV_MIXED_ENERGY ? "energy" : "worst",
+                     "share", c->mixed_share, "local_heads", t->local_heads);
 }
 
 static int by_text(const void *a, const void *b) {
@@ -61,27 +83,33 @@ static json_t *how(const struct fkv_ratio_choice *c) {
         fkv_objective_names[c->objective], "dc", c->dc, "floor", c->floor, "cap", c->cap);
 }
 
-static int write_json(const char *folder, const struct fkv_ratio_table *t,
+/* `name`: gamma.json, or policies.json, which is the same and has the policies. */
+static int write_json(const char *folder, const char *name, const struct fkv_ratio_table *t,
                       struct fkv_capture *capture, const struct fkv_segment_plan *plan,
                       const struct fkv_provenance *p, struct fkv_error *err) {
     struct fkv_atomic_file f;
+    const bool with_policies = !strcmp(name, policies_file);
     json_t *chosen = how(&t->choice), *hashes = texts(capture, plan);
     json_t *origin =
         json_pack("{s:s, s:i, s:i, s:i, s:I, s:s}", "capture_sha256", p->capture_sha256,
                   "segment_length", t->n, "skip_sinks", plan->skip_sinks, "documents",
                   plan->documents, "segments", (json_int_t)plan->segments, "command", p->command);
-    json_t *object =
-        json_pack("{s:s, s:i, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:f, s:o, s:o, s:o, s:o, s:o}",
-                  "format", "freqkv-gamma", "format_version", 1, "version", p->version, "model",
-                  p->model, "model_sha256", fkv_capture_info(capture)->model_sha256, "n_layers",
-                  t->layers, "n_kv_heads", t->heads, "window", t->choice.window, "sinks",
-                  t->choice.sinks, "mean_gamma", t->mean, "gamma", rows(t, false), "retained",
-                  rows(t, true), "chosen", chosen, "measured", origin, "text_sha256", hashes);
+    json_t *object = json_pack(
+        "{s:s, s:i, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:f, s:o, s:o, s:o, s:o, s:o}", "format",
+        with_policies ? "freqkv-policies" : "freqkv-gamma", "format_version", 1, "version",
+        p->version, "model", p->model, "model_sha256", fkv_capture_info(capture)->model_sha256,
+        "n_layers", t->layers, "n_kv_heads", t->heads, "window", t->choice.window, "sinks",
+        t->choice.sinks, "mean_gamma", t->mean, "gamma", rows(t, false), "retained", rows(t, true),
+        "chosen", chosen, "measured", origin, "text_sha256", hashes);
     if (!object)
         return fkv_fail(
-            err, "gamma.json: the command line or the model's name is not UTF-8, which JSON needs");
+            err, "%s: the command line or the model's name is not UTF-8, which JSON needs", name);
+    if (with_policies) {
+        json_object_set_new(object, "policy", policies(t));
+        json_object_set_new(object, "mixed", mixed(t));
+    }
     char path[FKV_PATH];
-    int status = fkv_path_print(path, err, "%s/gamma.json", folder);
+    int status = fkv_path_print(path, err, "%s/%s", folder, name);
     if (!status) status = fkv_atomic_open(&f, path, err);
     if (!status) {
         if (json_dumpf(object, f.stream, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) ||
@@ -120,8 +148,10 @@ static int write_csv(const char *folder, const struct fkv_ratio_table *t, struct
 int fkv_ratio_table_write(const char *folder, const struct fkv_ratio_table *t,
                           struct fkv_capture *capture, const struct fkv_segment_plan *plan,
                           const struct fkv_provenance *p, struct fkv_error *err) {
-    return write_json(folder, t, capture, plan, p, err) || write_csv(folder, t, err) ? FKV_FAILED
-                                                                                     : FKV_OK;
+    if (write_json(folder, "gamma.json", t, capture, plan, p, err) ||
+        (t->choice.mixed && write_json(folder, policies_file, t, capture, plan, p, err)))
+        return FKV_FAILED;
+    return write_csv(folder, t, err);
 }
 
 /* ---- stdout ---- */
@@ -172,13 +202,13 @@ static int print_json(const struct fkv_ratio_table *t, const struct fkv_spectrum
                                       "uniform", fkv_json_number(t->uniform_loss[i])));
     json_t *object = json_pack(
         "{s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:i, s:i, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:o, "
-        "s:o, s:o}",
+        "s:o, s:o, s:o}",
         "capture", capture, "capture_sha256", p->capture_sha256, "model", p->model,
         "segment_length", s->n, "skip_sinks", s->skip_sinks, "documents", s->documents, "segments",
         (json_int_t)s->segments, "window", t->choice.window, "sinks", t->choice.sinks, "chosen",
         how(&t->choice), "mean_gamma", t->mean, "least", t->least, "largest", t->largest,
         "deviation", t->deviation, "mean_retained", t->mean_retained, "unreached", t->unreached,
-        "losses", losses, "gamma", rows(t, false), "retained", rows(t, true));
+        "losses", losses, "gamma", rows(t, false), "retained", rows(t, true), "mixed", mixed(t));
     if (!object)
         return fkv_fail(err, "%s: its path or model name is not UTF-8, which JSON needs", capture);
     return fkv_json_print(object, err);
@@ -199,6 +229,10 @@ int fkv_ratio_table_print(const struct fkv_ratio_table *t, const struct fkv_spec
     if (t->unreached)
         printf("  %d head%s keep less than the wanted share of energy at their largest ratio\n",
                t->unreached, t->unreached == 1 ? "" : "s");
+    if (c->mixed)
+        printf("  policies.json: %d of %d heads under local, by %s %g; the others under freqkv\n",
+               t->local_heads, t->layers * t->heads,
+               c->mixed == FKV_MIXED_ENERGY ? "energy below" : "the worst share", c->mixed_share);
     print_losses(t);
     print_layers(t);
     return FKV_OK;

@@ -219,7 +219,11 @@ static int read_actions(struct fkv_h5_reader *r, struct fkv_run *run, struct fkv
     struct fkv_run_actions *a = &run->actions;
     int rank;
     int64_t dims[8];
+    bool compresses;
+    if (fkv_h5_shape(r, "/compressions/layer", &rank, dims, &compresses, err)) return FKV_FAILED;
+    compresses = compresses && rank == 1 && dims[0] > 0;
     if (fkv_h5_shape(r, "/evictions/layer", &rank, dims, &a->evictions, err)) return FKV_FAILED;
+    a->evictions = a->evictions && !compresses; /* a mixture may do both */
     const char *group = a->evictions ? "/evictions" : "/compressions";
     if (read_action_columns(r, group, a, err)) return FKV_FAILED;
     for (int64_t i = 0; i < a->count; i++)

@@ -30,7 +30,7 @@ struct fkv_run_document {
 };
 
 struct fkv_run_actions { /* a row per compression (or eviction on a schedule), layer, KV head and
-                            state */
+                            state; compressions where a mixture does both */
     int64_t count;
     bool evictions;
     int32_t *layer, *head, *round; /* [count]; round from 1; owned */

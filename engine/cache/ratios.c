@@ -43,34 +43,62 @@ static int check_shape(const struct fkv_ratios *r, const json_t *table, const ch
     return FKV_OK;
 }
 
+static int read_policies(struct fkv_ratios *r, const json_t *table, struct fkv_error *err) {
+    if (check_shape(r, table, "policy", err)) return FKV_FAILED;
+    r->policy = calloc((size_t)r->layers * (size_t)r->kv_heads, sizeof *r->policy);
+    if (!r->policy) return fkv_fail(err, "%s: out of memory", r->where);
+    for (int32_t l = 0; l < r->layers; l++)
+        for (int32_t h = 0; h < r->kv_heads; h++) {
+            const char *name = json_string_value(table_entry(table, l, h));
+            struct fkv_policy_name *to = &r->policy[l * r->kv_heads + h];
+            if (!name)
+                return fkv_fail(err,
+                                "%s: policy[%d][%d]: expected the name of a policy, found none",
+                                r->where, l, h);
+            if (strlen(name) >= sizeof to->name)
+                return fkv_fail(err,
+                                "%s: policy[%d][%d]: expected the name of a policy, found "
+                                "\"%.40s\"",
+                                r->where, l, h, name);
+            strcpy(to->name, name);
+        }
+    return FKV_OK;
+}
+
+/* gamma and retained (NULL: none) of one head; in a table of policies it may have neither. */
+static int read_head(struct fkv_ratios *r, const json_t *gamma, const json_t *retained, int32_t l,
+                     int32_t h, struct fkv_error *err) {
+    const int32_t head = l * r->kv_heads + h;
+    const json_t *g = gamma ? table_entry(gamma, l, h) : NULL,
+                 *k = retained ? table_entry(retained, l, h) : NULL;
+    r->gamma[head] = NAN;
+    if (r->policy && (!g || json_is_null(g))) return FKV_OK;
+    if (!json_is_number(g))
+        return fkv_fail(err, "%s: gamma[%d][%d]: expected a number, found none", r->where, l, h);
+    r->gamma[head] = json_number_value(g);
+    if (check_gamma(r, r->gamma[head], l, h, err)) return FKV_FAILED;
+    if (!retained) return FKV_OK;
+    if (!json_is_integer(k) || json_integer_value(k) < 1 || json_integer_value(k) > INT32_MAX)
+        return fkv_fail(err, "%s: retained[%d][%d]: expected a positive integer", r->where, l, h);
+    r->retained[head] = (int32_t)json_integer_value(k);
+    return FKV_OK;
+}
+
 static int read_tables(struct fkv_ratios *r, const json_t *root, struct fkv_error *err) {
     const json_t *gamma = json_object_get(root, "gamma"),
                  *retained = json_object_get(root, "retained");
-    if (!gamma)
+    if (!gamma && !r->policy)
         return fkv_fail(err, "%s: gamma: expected a table [layer][kv_head], found nothing",
                         r->where);
-    if (check_shape(r, gamma, "gamma", err) ||
+    if ((gamma && check_shape(r, gamma, "gamma", err)) ||
         (retained && check_shape(r, retained, "retained", err)))
         return FKV_FAILED;
     if (retained &&
         !(r->retained = calloc((size_t)r->layers * (size_t)r->kv_heads, sizeof *r->retained)))
         return fkv_fail(err, "%s: out of memory", r->where);
     for (int32_t l = 0; l < r->layers; l++)
-        for (int32_t h = 0; h < r->kv_heads; h++) {
-            const json_t *g = table_entry(gamma, l, h),
-                         *k = retained ? table_entry(retained, l, h) : NULL;
-            if (!json_is_number(g))
-                return fkv_fail(err, "%s: gamma[%d][%d]: expected a number, found none", r->where,
-                                l, h);
-            r->gamma[l * r->kv_heads + h] = json_number_value(g);
-            if (check_gamma(r, json_number_value(g), l, h, err)) return FKV_FAILED;
-            if (!retained) continue;
-            if (!json_is_integer(k) || json_integer_value(k) < 1 ||
-                json_integer_value(k) > INT32_MAX)
-                return fkv_fail(err, "%s: retained[%d][%d]: expected a positive integer", r->where,
-                                l, h);
-            r->retained[l * r->kv_heads + h] = (int32_t)json_integer_value(k);
-        }
+        for (int32_t h = 0; h < r->kv_heads; h++)
+            if (read_head(r, gamma, retained, l, h, err)) return FKV_FAILED;
     return FKV_OK;
 }
 
@@ -101,6 +129,7 @@ static int read_file(struct fkv_ratios *r, struct fkv_error *err) {
         fkv_json_get_int(root, r->where, "window", false, 1, INT32_MAX, &window, err) ||
         fkv_json_get_int(root, r->where, "sinks", false, 0, INT32_MAX, &sinks, err))
         goto done;
+    const json_t *policies = json_object_get(root, "policy");
     r->window = (int32_t)window, r->sinks = (int32_t)sinks;
     if (layers != r->layers)
         fkv_fail(err, "%s: n_layers: expected the model's %d, found %lld", r->where, r->layers,
@@ -108,7 +137,7 @@ static int read_file(struct fkv_ratios *r, struct fkv_error *err) {
     else if (heads != r->kv_heads)
         fkv_fail(err, "%s: n_kv_heads: expected the model's %d, found %lld", r->where, r->kv_heads,
                  (long long)heads);
-    else if (!read_tables(r, root, err))
+    else if (!(policies && read_policies(r, policies, err)) && !read_tables(r, root, err))
         status = read_texts(r, root, err);
 done:
     json_decref(root);
@@ -133,23 +162,38 @@ static int read_numbers(struct fkv_ratios *r, const char *text, struct fkv_error
     return status;
 }
 
+static int open_ratios(const char *where, bool table, int32_t layers, int32_t kv_heads,
+                       struct fkv_ratios *ratios, struct fkv_error *err) {
+    *ratios =
+        (struct fkv_ratios){.table = table, .layers = layers, .kv_heads = kv_heads, .sinks = -1};
+    ratios->where = strdup(where);
+    ratios->gamma = calloc((size_t)layers * (size_t)kv_heads, sizeof *ratios->gamma);
+    return ratios->where && ratios->gamma ? FKV_OK : fkv_fail(err, "--gamma: out of memory");
+}
+
+int fkv_ratios_read_table(const char *path, int32_t layers, int32_t kv_heads,
+                          struct fkv_ratios *ratios, struct fkv_error *err) {
+    if (!open_ratios(path, true, layers, kv_heads, ratios, err) && !read_file(ratios, err))
+        return FKV_OK;
+    fkv_ratios_free(ratios);
+    return FKV_FAILED;
+}
+
 int fkv_ratios_read(const char *text, int32_t layers, int32_t kv_heads, struct fkv_ratios *ratios,
                     struct fkv_error *err) {
-    *ratios = (struct fkv_ratios){
-        .table = text[0] == '@', .layers = layers, .kv_heads = kv_heads, .sinks = -1};
-    ratios->where = strdup(text[0] == '@' ? text + 1 : "--gamma");
-    ratios->gamma = calloc((size_t)layers * (size_t)kv_heads, sizeof *ratios->gamma);
-    int status = !ratios->where || !ratios->gamma ? fkv_fail(err, "--gamma: out of memory")
-                 : text[0] == '@'                 ? read_file(ratios, err)
-                                                  : read_numbers(ratios, text, err);
-    if (status) fkv_ratios_free(ratios);
-    return status;
+    if (*text == '@') return fkv_ratios_read_table(text + 1, layers, kv_heads, ratios, err);
+    if (!open_ratios("--gamma", false, layers, kv_heads, ratios, err) &&
+        !read_numbers(ratios, text, err))
+        return FKV_OK;
+    fkv_ratios_free(ratios);
+    return FKV_FAILED;
 }
 
 void fkv_ratios_free(struct fkv_ratios *ratios) {
     free(ratios->where);
     free(ratios->gamma);
     free(ratios->retained);
+    free(ratios->policy);
     free(ratios->texts);
     *ratios = (struct fkv_ratios){0};
 }
@@ -162,13 +206,16 @@ int fkv_ratios_retained(const struct fkv_ratios *r, int32_t n, int32_t **retaine
     double sum = 0;
     bool other_n = r->window && r->sinks >= 0 && r->window - r->sinks != n; /* --recent */
     for (int32_t i = 0; i < count; i++) {
-        if (r->retained && !other_n)
+        const bool none = isnan(r->gamma[i]);
+        if (none)
+            kept[i] = n - 1;
+        else if (r->retained && !other_n)
             kept[i] = r->retained[i];
         else if (r->uniform)
             kept[i] = fkv_retained(r->gamma[i], n);
         else
             kept[i] = (int32_t)((int64_t)lround(r->gamma[i] * TABLE_STEPS) * n / TABLE_STEPS);
-        sum += r->gamma[i];
+        sum += none ? (n - 1.0) / n : r->gamma[i];
         if (kept[i] >= 1 && kept[i] < n) continue;
         int32_t bad = kept[i];
         free(kept);

@@ -3,8 +3,11 @@
 #include "engine/cache/setup.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "engine/cache/policies/selecting.h"
 #include "engine/cache/ratios.h"
 
 static int set_own_options(const struct fkv_policy_options *options, struct fkv_policy_setup *setup,
@@ -27,6 +30,34 @@ static int set_texts(struct fkv_policy_setup *setup, struct fkv_error *err) {
                : fkv_fail(err, "policy %s: out of memory", policy->name);
 }
 
+/* --budget is N of a policy with a window, and the first own option of one that selects. */
+int fkv_policy_check_budget(const struct fkv_policy_options *options, struct fkv_error *err) {
+    const struct fkv_policy *policy = fkv_policy_find(options->name, err);
+    if (!policy) return FKV_FAILED;
+    if (!options->budget || policy->select) return FKV_OK;
+    if (policy->keeps_every_token)
+        return fkv_fail_option(err, "--budget: policy %s keeps every token: it has no budget",
+                               policy->name);
+    if (options->window && options->window != options->budget)
+        return fkv_fail_option(
+            err,
+            "--budget: policy %s holds as many slots as its window: expected --window or "
+            "--budget, or the same for both, found %d and %d",
+            policy->name, options->window, options->budget);
+    return FKV_OK;
+}
+
+static int set_budget(const struct fkv_policy_options *options, struct fkv_policy_setup *setup,
+                      struct fkv_error *err) {
+    if (fkv_policy_check_budget(options, err)) return FKV_FAILED;
+    if (!options->budget) return FKV_OK;
+    if (setup->policy->select)
+        setup->own[FKV_BUDGET] = options->budget;
+    else
+        setup->window = options->budget;
+    return FKV_OK;
+}
+
 static int check_window(struct fkv_policy_setup *setup, struct fkv_error *err) {
     if (setup->window <= setup->sinks + setup->recent)
         return fkv_fail_option(
@@ -35,16 +66,90 @@ static int check_window(struct fkv_policy_setup *setup, struct fkv_error *err) {
     return FKV_OK;
 }
 
+/* The policy of head `h` of a table; where it takes no ratio, the head has none. */
+static int set_head_policy(struct fkv_policy_setup *setup, struct fkv_ratios *ratios, int32_t h,
+                           struct fkv_error *err) {
+    const int32_t layer = h / setup->kv_heads, kv_head = h % setup->kv_heads;
+    const char *name = ratios->policy[h].name;
+    char known[128] = "";
+    for (int i = 0; fkv_policies[i]; i++) {
+        const struct fkv_policy *policy = fkv_policies[i];
+        if (!policy->mixes) continue;
+        const size_t at = strlen(known);
+        snprintf(known + at, sizeof known - at, "%s%s", at ? ", " : "", policy->name);
+        if (!strcmp(name, policy->name)) setup->head_policies[h] = policy;
+    }
+    const struct fkv_policy *found = setup->head_policies[h];
+    if (!found)
+        return fkv_fail(err, "%s: policy[%d][%d]: expected one of %s, found \"%s\"", ratios->where,
+                        layer, kv_head, known, name);
+    if (!found->takes_ratio)
+        ratios->gamma[h] = NAN;
+    else if (isnan(ratios->gamma[h]))
+        return fkv_fail(err,
+                        "%s: gamma[%d][%d]: expected a ratio, which policy %s takes, found none",
+                        ratios->where, layer, kv_head, name);
+    return FKV_OK;
+}
+
+static int set_head_policies(struct fkv_policy_setup *setup, struct fkv_ratios *ratios,
+                             struct fkv_error *err) {
+    const int32_t heads = setup->layers * setup->kv_heads;
+    if (!setup->policy->takes_table)
+        return ratios->policy
+                   ? fkv_fail(err,
+                              "%s: policy: expected no table of policies (--policy mixed "
+                              "--table takes one), found one",
+                              ratios->where)
+                   : FKV_OK;
+    if (!ratios->policy)
+        return fkv_fail(err, "%s: policy: expected a table [layer][kv_head], found nothing",
+                        ratios->where);
+    setup->head_policies = calloc((size_t)heads, sizeof *setup->head_policies);
+    if (!setup->head_policies)
+        return fkv_fail(err, "policy %s: out of memory", setup->policy->name);
+    for (int32_t h = 0; h < heads; h++)
+        if (set_head_policy(setup, ratios, h, err)) return FKV_FAILED;
+    return FKV_OK;
+}
+
+/* What stands for --table in files: basename and hash, for local paths are not published. */
+static int name_table(struct fkv_policy_setup *setup, struct fkv_error *err) {
+    enum { NAME = 64, DIGITS = 16, BYTES = NAME + DIGITS + 2 };
+    const char *path = setup->own_texts[FKV_TABLE], *slash = strrchr(path, '/');
+    fkv_sha256_hex hash;
+    if (!*path)
+        return fkv_fail_option(err,
+                               "--table: policy %s needs one, expected POLICIES.json, found "
+                               "none",
+                               setup->policy->name);
+    if (fkv_sha256_files(&path, 1, hash, err)) return fkv_error_prefix(err, "--table");
+    setup->table_text = malloc(BYTES);
+    if (!setup->table_text) return fkv_fail(err, "policy %s: out of memory", setup->policy->name);
+    snprintf(setup->table_text, BYTES, "%.*s@%.*s", NAME, slash ? slash + 1 : path, DIGITS, hash);
+    setup->own_texts[FKV_TABLE] = setup->table_text;
+    return FKV_OK;
+}
+
+static int read_ratios(const struct fkv_policy_options *options, struct fkv_policy_setup *setup,
+                       struct fkv_ratios *ratios, struct fkv_error *err) {
+    const char *path = setup->own_texts[FKV_TABLE];
+    if (!setup->policy->takes_table)
+        return fkv_ratios_read(options->gamma ? options->gamma : "0.5", setup->layers,
+                               setup->kv_heads, ratios, err);
+    if (name_table(setup, err)) return FKV_FAILED;
+    return fkv_ratios_read_table(path, setup->layers, setup->kv_heads, ratios, err);
+}
+
 /* Ratios with their n: the table may bring window and sinks of its own, so it is read before they
  * are final. */
-static int resolve_ratios(const struct fkv_policy_options *options, const struct fkv_config *config,
-                          struct fkv_policy_setup *setup, struct fkv_error *err) {
+static int resolve_ratios(const struct fkv_policy_options *options, struct fkv_policy_setup *setup,
+                          struct fkv_error *err) {
     struct fkv_ratios ratios;
-    if (fkv_ratios_read(options->gamma ? options->gamma : "0.5", config->layers, config->kv_heads,
-                        &ratios, err))
-        return FKV_FAILED;
+    const bool window_given = options->window || options->budget;
+    if (read_ratios(options, setup, &ratios, err)) return FKV_FAILED;
     int status = FKV_FAILED;
-    if (!options->window && ratios.window) setup->window = ratios.window;
+    if (!window_given && ratios.window) setup->window = ratios.window;
     if (options->sinks < 0 && ratios.sinks >= 0) setup->sinks = ratios.sinks;
     setup->compressible = setup->window - setup->sinks - setup->recent;
     if (ratios.window && ratios.window != setup->window)
@@ -53,7 +158,7 @@ static int resolve_ratios(const struct fkv_policy_options *options, const struct
     else if (ratios.sinks >= 0 && ratios.sinks != setup->sinks)
         fkv_fail(err, "%s: sinks: expected %d as in --sinks, found %d", ratios.where, setup->sinks,
                  ratios.sinks);
-    else if (!check_window(setup, err))
+    else if (!check_window(setup, err) && !set_head_policies(setup, &ratios, err))
         status =
             fkv_ratios_retained(&ratios, setup->compressible, &setup->retained, &setup->gamma, err);
     fkv_ratios_free(&ratios);
@@ -102,9 +207,10 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
     setup->max_spans = setup->policy->max_spans;
     if (setup->policy->without_sinks) setup->sinks = 0;
     if (set_own_options(options, setup, err) || set_layer_windows(config, setup, err)) goto failed;
-    if (setup->policy->takes_ratio && resolve_ratios(options, config, setup, err)) goto failed;
-    if (!setup->policy->takes_ratio && setup->policy->takes_window && check_window(setup, err))
-        goto failed;
+    const bool ratios = setup->policy->takes_ratio || setup->policy->takes_table;
+    if (set_budget(options, setup, err)) goto failed;
+    if (ratios && resolve_ratios(options, setup, err)) goto failed;
+    if (!ratios && setup->policy->takes_window && check_window(setup, err)) goto failed;
     setup->compressible = setup->window - setup->sinks - setup->recent;
     setup->most_seen = setup->policy->takes_window ? setup->window : INT32_MAX;
     if (check_layers(setup, err)) goto failed;
@@ -119,6 +225,11 @@ void fkv_policy_setup_free(struct fkv_policy_setup *setup) {
     free(setup->layer_windows);
     free(setup->own_text);
     free(setup->label);
+    free(setup->head_policies);
+    free(setup->table_text);
+    free(setup->parts);
+    setup->head_policies = NULL, setup->parts = NULL, setup->table_text = NULL;
+    setup->part_count = 0;
     setup->retained = setup->layer_windows = NULL;
     setup->own_text = setup->label = NULL;
 }

@@ -13,6 +13,9 @@
  * `max_tokens`: most tokens a session will see. */
 int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_config *config,
                      int64_t max_tokens, struct fkv_policy_setup *setup, struct fkv_error *err);
+/* Refuses a --budget that the policy cannot keep to, because it drops nothing, and one beside
+ * another --window. */
+int fkv_policy_check_budget(const struct fkv_policy_options *options, struct fkv_error *err);
 /* Safe on a zeroed struct and twice. */
 void fkv_policy_setup_free(struct fkv_policy_setup *setup);
 

@@ -157,13 +157,13 @@ int fkv_session_feed_batch(struct fkv_session *s, const struct fkv_feed *feeds, 
     int32_t rows = 0;
     if (take_feeds(s, feeds, count, &rows, err)) return FKV_FAILED;
     s->last_rows = 0;
-    memset(s->row_slots, 0, 3 * (size_t)s->options.block * sizeof *s->row_slots);
+    memset(s->row_state, 0, (size_t)s->options.block * sizeof *s->row_state);
     if (session_act_before(s, err) ||
         (is_step(s, rows) ? run_step(s, rows, err) : run_layers(s, rows, err)))
         return FKV_FAILED;
     s->last_rows = rows;
     s->statistics.tokens += rows;
-    for (int32_t i = 0; i < rows; i++) s->statistics.slots_sum += s->row_slots[i];
+    for (int32_t i = 0; i < rows; i++) s->statistics.slots_sum += s->row_state[i].slots;
     return FKV_OK;
 }
 

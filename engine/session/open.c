@@ -245,19 +245,17 @@ static int create_items(struct fkv_session *s, struct fkv_error *err) {
     s->peak_bytes = calloc(sequences, sizeof *s->peak_bytes);
     s->fed = calloc(sequences, sizeof *s->fed);
     s->tokens = calloc(block, sizeof *s->tokens);
-    s->row_slots = calloc(3 * block, sizeof *s->row_slots);
+    s->row_state = calloc(block, sizeof *s->row_state);
     /* As many numbers as the cache has slots, but only touched where a policy gathers. */
     int32_t *from = calloc(heads * capacity, sizeof *from);
     if (!it->append || !it->attend || !it->spans || !it->next_row || !it->actions || !it->acting ||
         !it->compress || !it->gather || !it->energy || !it->measured || !it->item_head ||
-        !s->heads || !s->peak_slots || !s->peak_bytes || !s->fed || !s->tokens || !s->row_slots ||
+        !s->heads || !s->peak_slots || !s->peak_bytes || !s->fed || !s->tokens || !s->row_state ||
         !from) {
         free(from);
         return fkv_fail(err, "session: out of memory");
     }
     for (size_t h = 0; h < heads; h++) it->actions[h].gather_from = from + h * capacity;
-    s->row_round = s->row_slots + block;
-    s->row_since = s->row_round + block;
     return FKV_OK;
 }
 
@@ -376,7 +374,7 @@ void fkv_session_close(struct fkv_session *s) {
                      it->compress,      it->gather,         it->energy,
                      it->measured,      it->item_head,      s->heads,
                      s->peak_slots,     s->peak_bytes,      s->fed,
-                     s->tokens,         s->row_slots,       s->maps,
+                     s->tokens,         s->row_state,       s->maps,
                      s->bias,           s->bias_stale,      s->bias_scratch,
                      s->bias_row,       s->scores.p,        s->scores.gap};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
@@ -410,11 +408,21 @@ int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence) {
 }
 
 void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows,
-                           double *slots_used, double *round, double *tokens_since) {
-    size_t bytes = (size_t)rows * sizeof(double);
-    if (slots_used) memcpy(slots_used, s->row_slots + row, bytes);
-    if (round) memcpy(round, s->row_round + row, bytes);
-    if (tokens_since) memcpy(tokens_since, s->row_since + row, bytes);
+                           struct fkv_row_state *state) {
+    memcpy(state, s->row_state + row, (size_t)rows * sizeof *state);
+}
+
+void fkv_session_slots(const struct fkv_session *s, int32_t sequence, int32_t *now, int32_t *most) {
+    const int32_t kv_heads = s->setup.kv_heads;
+    for (int32_t i = 0; i < s->setup.layers * kv_heads; i++) {
+        const struct fkv_head *head = session_head(s, i / kv_heads, sequence, i % kv_heads);
+        if (now) now[i] = session_held_slots(s, head, head->slots);
+        if (most) most[i] = s->peak_slots[head - s->heads];
+    }
+}
+
+int64_t fkv_session_allocated(const struct fkv_session *s) {
+    return 2 * (int64_t)s->cache_bytes / s->options.sequences;
 }
 
 void fkv_session_statistics(const struct fkv_session *s, struct fkv_session_statistics *out) {

@@ -19,8 +19,16 @@ static const struct fkv_policy *policy_of(const struct fkv_session *s,
     return fkv_policy_of_layer(&s->setup, head->layer);
 }
 
-/* What counts of a head's slots: those that no query will see do not. */
-static int32_t held_slots(const struct fkv_session *s, const struct fkv_head *head, int32_t slots) {
+/* What its actions and evictions count as; a layer that slides by itself counts none. */
+static const struct fkv_policy *counted_as(const struct fkv_session *s,
+                                           const struct fkv_head *head) {
+    const struct fkv_policy *policy = policy_of(s, head);
+    if (policy != s->setup.policy) return policy;
+    return fkv_policy_of_head(&s->setup, head->layer * s->setup.kv_heads + head->kv_head);
+}
+
+int32_t session_held_slots(const struct fkv_session *s, const struct fkv_head *head,
+                           int32_t slots) {
     const int32_t window = s->setup.layer_windows[head->layer];
     if (s->setup.policy->keeps_every_token && policy_of(s, head) == s->setup.policy) return slots;
     if (slots > s->setup.most_seen) slots = s->setup.most_seen;
@@ -30,7 +38,7 @@ static int32_t held_slots(const struct fkv_session *s, const struct fkv_head *he
 /* The peak of each head counts on its own: within a block the layers do not fill at the same
  * moment, and the block size must not show. */
 static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slots) {
-    const int32_t held = held_slots(s, head, slots);
+    const int32_t held = session_held_slots(s, head, slots);
     int32_t *peak = &s->peak_slots[head - s->heads];
     int64_t *bytes = &s->peak_bytes[head->sequence];
     if (held > *peak) {
@@ -110,7 +118,6 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
     struct round_items *it = &s->items;
     const struct tap *tap = &s->taps[FKV_SITE_ACTION];
     bool measure = tap->function && s->options.measure_energy;
-    int32_t counted = 0; /* actions of the policy */
     if (s->ops->time_begin(s->backend, err)) return FKV_FAILED;
     for (int32_t i = 0; i < count; i++) {
         it->actions[i] = (struct fkv_action){.gather_from = it->actions[i].gather_from,
@@ -129,7 +136,8 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
         if (s->bias) session_move_biases(s, head, &it->actions[i]);
         set_slots(s, head, it->actions[i].slots);
         if (policy_of(s, head) != s->setup.policy) continue;
-        counted++;
+        s->statistics.compressions += counted_as(s, head)->counts_compressions;
+        s->statistics.evictions += counted_as(s, head)->counts_evictions;
         head->rounds++;
         head->tokens_since = 0;
         struct fkv_tap_event event = {.site = FKV_SITE_ACTION,
@@ -141,8 +149,6 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
                                       .energy = &it->energy[i]};
         if (tap->function && tap->function(tap->context, &event, err)) return FKV_FAILED;
     }
-    if (s->setup.policy->counts_compressions) s->statistics.compressions += counted;
-    if (s->setup.policy->counts_evictions) s->statistics.evictions += counted;
     return FKV_OK;
 }
 
@@ -191,17 +197,27 @@ static int32_t visible_slots(const struct fkv_span *spans, int32_t count, int32_
 static void count_slots(struct fkv_session *s, const struct fkv_attend_item *item) {
     const double share = (double)item->heads / ((double)s->setup.layers * s->model->config.heads);
     for (int32_t i = 0; i < item->rows; i++)
-        s->row_slots[item->row + i] +=
+        s->row_state[item->row + i].slots +=
             share * visible_slots(s->items.spans + item->span, item->spans, i);
 }
 
-/* Adds the state of a head's newest rows to the means over heads. */
+/* Adds the state of a head's newest rows to the means over heads. What it does not count has never
+ * happened to it. */
 static void count_rounds(struct fkv_session *s, const struct fkv_head *head, int32_t row,
                          int32_t rows) {
     const double share = 1.0 / ((double)s->setup.layers * s->setup.kv_heads);
+    const struct fkv_policy *policy = counted_as(s, head);
     for (int32_t i = 0; i < rows; i++) {
-        s->row_round[row + i] += share * head->rounds;
-        s->row_since[row + i] += share * (head->tokens_since - rows + 1 + i);
+        struct fkv_row_state *state = &s->row_state[row + i];
+        const int64_t tokens = head->tokens - rows + 1 + i, beyond = tokens - s->setup.most_seen;
+        const int32_t since = head->tokens_since - rows + 1 + i;
+        const bool compresses = policy->counts_compressions, acts = policy->counts_evictions;
+        int64_t evictions = acts ? head->rounds : 0, since_eviction = acts ? since : tokens;
+        if (policy->evicts_every_token && beyond > 0) evictions = beyond, since_eviction = 1;
+        state->compressions += share * (compresses ? head->rounds : 0);
+        state->since_compression += share * (double)(compresses ? since : tokens);
+        state->evictions += share * (double)evictions;
+        state->since_eviction += share * (double)since_eviction;
     }
 }
 
@@ -256,7 +272,7 @@ static int append_and_attend(struct fkv_session *s, int32_t layer, int32_t *left
                                      .slot = head->slots,
                                      .position = policy->position(&s->setup, head)};
         set_slots(s, head, head->slots + count);
-        if (policy->evicts_every_token)
+        if (counted_as(s, head)->evicts_every_token)
             s->statistics.evictions += tokens_that_evict(s, head, count);
         head->tokens += count;
         head->tokens_since += count;

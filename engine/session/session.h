@@ -119,10 +119,22 @@ const struct fkv_model *fkv_session_model(const struct fkv_session *s);
 int32_t fkv_session_block(const struct fkv_session *s);
 /* Tokens fed in the sequence's current timeline. */
 int64_t fkv_session_tokens(const struct fkv_session *s, int32_t sequence);
-/* Rows [row, row+rows) of the last feed: slots each could attend to, the policy's actions before it
- * and tokens since the last one, its own included; means over (layer, KV head). Any may be NULL. */
+/* Where a row of a feed stood; means over (layer, KV head). */
+struct fkv_row_state {
+    double slots;             /* that it could attend to */
+    double compressions;      /* before it */
+    double since_compression; /* tokens since the last one, or the first, its own included */
+    double evictions;         /* before it */
+    double since_eviction;    /* as since_compression */
+};
+/* Rows [row, row+rows) of the last feed -> state [rows]. */
 void fkv_session_row_state(const struct fkv_session *s, int32_t row, int32_t rows,
-                           double *slots_used, double *round, double *tokens_since);
+                           struct fkv_row_state *state);
+/* Slots that the heads of a sequence hold, [layers, kv_heads] each: now, and at most so far, in all
+ * its timelines. Slots that no query sees any more do not count. Either may be NULL. */
+void fkv_session_slots(const struct fkv_session *s, int32_t sequence, int32_t *now, int32_t *most);
+/* Bytes that were allocated for the keys and values of one sequence. */
+int64_t fkv_session_allocated(const struct fkv_session *s);
 
 /* Action time: see ops->time_read (cumulative over all sessions of the backend). */
 struct fkv_session_statistics {

@@ -123,12 +123,9 @@ struct fkv_session {
 
     struct fed *fed; /* [sequences] */
     int32_t fed_count;
-    int32_t *tokens;   /* [block] of all feeds */
-    int32_t last_rows; /* of the last feed */
-    /* Of the rows of the last feed, means over (layer, KV head); one block of memory. */
-    double *row_slots; /* [block] slots seen */
-    double *row_round; /* [block] actions before */
-    double *row_since; /* [block] tokens since the last action */
+    int32_t *tokens;                 /* [block] of all feeds */
+    int32_t last_rows;               /* of the last feed */
+    struct fkv_row_state *row_state; /* [block] of the rows of the last feed */
 
     struct fkv_step *step; /* the decode step of `step_feeds` sequences (0: none yet) */
     int32_t step_feeds;
@@ -186,6 +183,10 @@ void session_choose_rotations(struct fkv_session *s);
 int32_t session_rotation(const struct fkv_session *s, int32_t layer);
 /* The attention of a layer. */
 const struct fkv_attention_shape *session_attention(const struct fkv_session *s, int32_t layer);
+
+/* Of so many slots in use of a head, those that it holds: no query sees slots beyond the policy's
+ * window or the layer's own, so they do not count. */
+int32_t session_held_slots(const struct fkv_session *s, const struct fkv_head *head, int32_t slots);
 
 /* The cache from the heads of `layer` on. */
 struct fkv_cache session_cache(const struct fkv_session *s, int32_t layer);

@@ -72,6 +72,8 @@ int fkv_bench_measure(struct fkv_session *s, const struct fkv_bench_task *task,
         .compressions = (double)(after.compressions - before.compressions) /
                         ((double)setup->layers * setup->kv_heads),
         .cache_bytes_peak = after.cache_bytes_peak};
-    fkv_session_row_state(s, 0, 1, &times->slots, NULL, NULL);
+    struct fkv_row_state last;
+    fkv_session_row_state(s, 0, 1, &last);
+    times->slots = last.slots;
     return FKV_OK;
 }

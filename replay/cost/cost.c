@@ -119,7 +119,9 @@ static int32_t seen_slots(const struct fkv_policy_setup *setup, const struct fkv
 /* Runs a head's schedule. `from` [setup->capacity] is scratch of its actions. */
 static struct head_cost run_head(const struct fkv_policy_setup *setup, int32_t layer,
                                  int32_t kv_head, int64_t tokens, int32_t *from) {
-    const struct fkv_policy *policy = fkv_policy_of_layer(setup, layer);
+    const struct fkv_policy *policy = fkv_policy_of_layer(setup, layer),
+                            *own = fkv_policy_of_head(setup, layer * setup->kv_heads + kv_head);
+    const bool compresses = policy == setup->policy && own->counts_compressions;
     struct fkv_head head = {.layer = layer, .kv_head = kv_head};
     struct head_cost cost = {0};
     while (head.tokens < tokens) {
@@ -129,7 +131,7 @@ static struct head_cost run_head(const struct fkv_policy_setup *setup, int32_t l
             policy->act(setup, &head, &action);
             head.slots = action.slots;
             head.rounds++;
-            cost.compressions += policy->counts_compressions;
+            cost.compressions += compresses;
             continue;
         }
         if (count > tokens - head.tokens) count = (int32_t)(tokens - head.tokens);

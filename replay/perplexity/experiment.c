@@ -130,6 +130,25 @@ json_t *fkv_baseline_json(const double r[FKV_RESULTS], const struct fkv_experime
     return o;
 }
 
+/* [layers][kv_heads], with null for NaN. */
+static json_t *heads_json(const struct fkv_policy_setup *setup, const double *values) {
+    json_t *layers = json_array();
+    for (int32_t l = 0; l < setup->layers; l++) {
+        json_t *row = json_array();
+        for (int32_t h = 0; h < setup->kv_heads; h++)
+            json_array_append_new(row, fkv_json_number(values[l * setup->kv_heads + h]));
+        json_array_append_new(layers, row);
+    }
+    return layers;
+}
+
+static void slots_to_json(const struct fkv_experiment *e, json_t *o) {
+    const struct fkv_perplexity *found = e->result;
+    json_object_set_new(o, "cache_bytes_allocated", json_integer(found->cache_bytes_allocated));
+    json_object_set_new(o, "slots_end", heads_json(e->setup, found->slots_end));
+    json_object_set_new(o, "slots_kept", heads_json(e->setup, found->slots_kept));
+}
+
 json_t *fkv_experiment_json(const struct fkv_experiment *e) {
     double results[FKV_RESULTS];
     fkv_experiment_results(e, results);
@@ -145,11 +164,10 @@ json_t *fkv_experiment_json(const struct fkv_experiment *e) {
     json_object_set_new(o, "documents", json_integer(e->corpus->document_count));
     json_object_set_new(o, "tokens", json_integer(e->corpus->token_count));
     fkv_results_to_json(results, o);
-    if (setup->policy->select) {
-        json_object_set_new(o, "sees_queries",
-                            json_boolean(fkv_policy_sees_queries(setup->policy)));
+    json_object_set_new(o, "sees_queries", json_boolean(fkv_policy_sees_queries(setup->policy)));
+    if (setup->policy->select)
         json_object_set_new(o, "budget_mean", fkv_json_number(mean_budget(e)));
-    }
+    slots_to_json(e, o);
     fkv_se_unit_to_json(fkv_perplexity_se_unit(e->corpus, e->plan), o);
     json_object_set_new(o, "prefill_tokens_per_s", fkv_json_number(tokens_per_second(e)));
     json_object_set_new(o, "compression_share", fkv_json_number(compression_share(e)));
@@ -179,7 +197,7 @@ void fkv_experiment_print_head(const struct fkv_experiment *e, bool gamma) {
     const struct fkv_policy_setup *setup = e->setup;
     printf("model %s, policy %s", e->model->name, setup->policy->name);
     if (setup->policy->takes_window) printf(", window %d, sinks %d", setup->window, setup->sinks);
-    if (gamma && setup->policy->takes_ratio) printf(", gamma %.4g", setup->gamma);
+    if (gamma && isfinite(setup->gamma)) printf(", gamma %.4g", setup->gamma);
     printf("%s", setup->label + strlen(setup->policy->name));
     printf(", protocol %s", e->plan->name);
     if (e->score_from) printf(", scored from target %lld", (long long)e->score_from);
@@ -206,6 +224,28 @@ static void print_baseline(const double r[FKV_RESULTS], const char *invalid) {
            fkv_format_result(d, "%.2f", 100 * r[FKV_RESULT_TOP1]));
 }
 
+/* Slots by head, for a policy that limits them. */
+static void print_slots(const struct fkv_experiment *e) {
+    const struct fkv_policy_setup *setup = e->setup;
+    const double *end = e->result->slots_end;
+    const int32_t heads = setup->layers * setup->kv_heads;
+    double mean = 0, least = INFINITY, largest = 0;
+    char kept[32];
+    if (!setup->policy->takes_window && !setup->policy->select) return;
+    for (int32_t h = 0; h < heads; h++) {
+        mean += end[h] / heads;
+        least = fmin(least, end[h]), largest = fmax(largest, end[h]);
+    }
+    if (setup->policy->select)
+        printf("kept at the end of a block: mean slots %s; ",
+               fkv_format_result(kept, "%.1f", mean_budget(e)));
+    else
+        printf("held at the end of a text: mean slots %.1f, by head %.1f to %.1f; ", mean, least,
+               largest);
+    printf("the choice %s queries\n",
+           fkv_policy_sees_queries(setup->policy) ? "depends on" : "does not see");
+}
+
 void fkv_experiment_print(const struct fkv_experiment *e) {
     char se[32], share[48], bytes[16];
     double results[FKV_RESULTS];
@@ -223,10 +263,7 @@ void fkv_experiment_print(const struct fkv_experiment *e) {
     fkv_experiment_print_se_unit(e);
     printf("windows %lld, per head and window %.4g compressions, %.4g evictions\n",
            (long long)e->plan->count, e->result->compressions, e->result->evictions);
-    if (e->setup->policy->select)
-        printf("kept at the end of a block: mean slots %s; the choice %s queries\n",
-               fkv_format_result(share, "%.1f", mean_budget(e)),
-               fkv_policy_sees_queries(e->setup->policy) ? "depends on" : "does not see");
+    print_slots(e);
     if (fkv_experiment_never_acts(e))
         printf("no text was longer than the window of %d slots: the policy did nothing, and this "
                "is full "

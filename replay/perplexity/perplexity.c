@@ -59,8 +59,10 @@ struct run {
     /* of the rows being scored */
     int32_t target_ids[SCORED_ROWS], top1[SCORED_ROWS], baseline_top1[SCORED_ROWS];
     double nll[SCORED_ROWS], baseline_nll[SCORED_ROWS], kl[SCORED_ROWS];
-    double slots[SCORED_ROWS], round[SCORED_ROWS], since[SCORED_ROWS];
-    double evictions[SCORED_ROWS], since_eviction[SCORED_ROWS];
+    struct fkv_row_state state[SCORED_ROWS];
+
+    int64_t *head_actions; /* [layers, kv_heads] that count */
+    int32_t *head_slots;   /* [layers, kv_heads] scratch */
 };
 
 int32_t fkv_perplexity_lanes(const struct fkv_plan *plan, int32_t batch) {
@@ -80,8 +82,15 @@ static bool has_baseline(const struct run *run) { return run->baseline || run->b
 
 /* ---- scoring ---- */
 
-static int record_action(void *context, const struct fkv_tap_event *event, struct fkv_error *err) {
+static int take_action(void *context, const struct fkv_tap_event *event, struct fkv_error *err) {
     struct run *run = context;
+    const struct fkv_policy_setup *setup = fkv_session_setup(run->session);
+    const int32_t h = event->layer * setup->kv_heads + event->head->kv_head;
+    const struct fkv_policy *policy = fkv_policy_of_head(setup, h);
+    if (!policy->counts_compressions && !policy->counts_evictions) return FKV_OK;
+    run->result->slots_kept[h] += event->head->slots;
+    run->head_actions[h]++;
+    if (!run->recorded) return FKV_OK;
     return fkv_recorded_add_action(
         run->recorded,
         &(struct fkv_recorded_action){.pass = run->lanes[event->sequence].pass,
@@ -90,19 +99,9 @@ static int record_action(void *context, const struct fkv_tap_event *event, struc
                                       .kv_head = event->head->kv_head,
                                       .round = event->head->rounds,
                                       .slots = event->head->slots,
+                                      .eviction = policy->counts_evictions,
                                       .energy = *event->energy},
         err);
-}
-
-/* Row i, which has fed `fed` tokens of its pass: the session counts actions; sorts them into
- * compressions and evictions. Actions of a policy that evicts at every token move storage only
- * and are not counted. */
-static void sort_actions(struct run *run, int32_t i, int32_t fed) {
-    const struct fkv_policy_setup *setup = fkv_session_setup(run->session);
-    int32_t beyond = fed > setup->most_seen ? fed - setup->most_seen : 0;
-    run->evictions[i] = setup->policy->evicts_every_token ? beyond : run->round[i];
-    run->since_eviction[i] = !setup->policy->evicts_every_token ? run->since[i] : beyond ? 1 : fed;
-    if (!setup->policy->counts_compressions) run->round[i] = 0, run->since[i] = fed;
 }
 
 static void record_row(struct run *run, int32_t i, int64_t pass, int32_t position,
@@ -111,12 +110,12 @@ static void record_row(struct run *run, int32_t i, int64_t pass, int32_t positio
     const int64_t at = fkv_recorded_index(run->plan, pass, position);
     r->nll[at] = (float)run->nll[i];
     r->top1[at] = (float)run->top1[i];
-    r->round[at] = (float)run->round[i];
-    r->slots_used[at] = (float)run->slots[i];
-    r->since[at] = (float)run->since[i];
+    r->round[at] = (float)run->state[i].compressions;
+    r->slots_used[at] = (float)run->state[i].slots;
+    r->since[at] = (float)run->state[i].since_compression;
     if (r->evictions) {
-        r->evictions[at] = (float)run->evictions[i];
-        r->since_eviction[at] = (float)run->since_eviction[i];
+        r->evictions[at] = (float)run->state[i].evictions;
+        r->since_eviction[at] = (float)run->state[i].since_eviction;
     }
     if (r->final_states)
         memcpy(r->final_states + at * r->dim, run->states + (int64_t)i * r->dim,
@@ -203,12 +202,9 @@ static int score_rows(struct run *run, int32_t at, int32_t count, struct fkv_err
     if (!status && run->recorded && run->recorded->final_states)
         status = fkv_session_final_states(run->session, at, count, run->states, err);
     if (status) return FKV_FAILED;
-    fkv_session_row_state(run->session, at, count, run->slots, run->round, run->since);
-    for (int32_t i = 0; i < count; i++) {
-        const struct row *row = &run->rows[at + i];
-        sort_actions(run, i, row->position);
-        if (count_row(run, i, row, err)) return FKV_FAILED;
-    }
+    fkv_session_row_state(run->session, at, count, run->state);
+    for (int32_t i = 0; i < count; i++)
+        if (count_row(run, i, &run->rows[at + i], err)) return FKV_FAILED;
     return FKV_OK;
 }
 
@@ -273,12 +269,22 @@ static int feed_sessions(struct run *run, int32_t feeds, struct fkv_error *err) 
     return FKV_OK;
 }
 
+/* Whole numbers below 2^53: their sums do not depend on the order of the passes. */
+static void count_slots(struct run *run, int32_t sequence) {
+    const struct fkv_policy_setup *setup = fkv_session_setup(run->session);
+    fkv_session_slots(run->session, sequence, run->head_slots, NULL);
+    for (int32_t h = 0; h < setup->layers * setup->kv_heads; h++)
+        run->result->slots_end[h] += run->head_slots[h];
+}
+
 /* After a round: frees the lanes that are through. */
 static void advance_lanes(struct run *run, int32_t feeds) {
     for (int32_t f = 0; f < feeds; f++) {
         struct lane *lane = &run->lanes[run->feeds[f].sequence];
         lane->fed += run->feeds[f].count;
-        if (lane->fed == run->plan->passes[lane->pass].rows) lane->pass = IDLE;
+        if (lane->fed < run->plan->passes[lane->pass].rows) continue;
+        count_slots(run, run->feeds[f].sequence);
+        lane->pass = IDLE;
     }
 }
 
@@ -362,7 +368,19 @@ static int take_statistics(struct run *run, const struct fkv_session_statistics 
     run->result->seconds = run->seconds;
     run->result->seconds_compressing =
         setup->policy->counts_compressions ? acted - acted_before : 0;
-    double runs = (double)setup->layers * setup->kv_heads * (double)run->plan->count;
+    const int32_t heads = setup->layers * setup->kv_heads;
+    for (int32_t h = 0; h < heads; h++) {
+        run->result->slots_end[h] /= (double)run->plan->count;
+        run->result->slots_kept[h] /= (double)run->head_actions[h];
+    }
+    for (int32_t l = 0; l < run->lane_count; l++) {
+        fkv_session_slots(run->session, l, NULL, run->head_slots);
+        for (int32_t h = 0; h < heads; h++)
+            if (run->head_slots[h] > run->result->slots_most[h])
+                run->result->slots_most[h] = run->head_slots[h];
+    }
+    run->result->cache_bytes_allocated = fkv_session_allocated(run->session);
+    double runs = (double)heads * (double)run->plan->count;
     run->result->compressions = (double)spent->compressions / runs;
     run->result->evictions = (double)spent->evictions / runs;
     return FKV_OK;
@@ -376,6 +394,8 @@ static void close_run(struct run *run) {
     free(run->rows);
     free(run->states);
     fkv_kept_logits_free(run->kept);
+    free(run->head_actions);
+    free(run->head_slots);
     free(run);
 }
 
@@ -392,20 +412,27 @@ static int open_states(struct run *run, struct fkv_error *err) {
 }
 
 static struct run *open_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
-                            int32_t lanes, int32_t block, struct fkv_perplexity *result,
-                            struct fkv_error *err) {
-    size_t count = (size_t)lanes, rows = count * (size_t)block;
+                            struct fkv_session *session, int32_t lanes,
+                            struct fkv_perplexity *result, struct fkv_error *err) {
+    const struct fkv_policy_setup *setup = fkv_session_setup(session);
+    const int32_t block = fkv_session_block(session) / lanes;
+    const size_t count = (size_t)lanes, rows = count * (size_t)block,
+                 heads = (size_t)setup->layers * (size_t)setup->kv_heads;
     struct run *run = calloc(1, sizeof *run);
     if (!run) goto failed;
     *run = (struct run){.corpus = corpus,
                         .plan = plan,
+                        .session = session,
                         .result = result,
                         .lanes = calloc(count, sizeof *run->lanes),
                         .lane_count = lanes,
                         .block = block,
                         .feeds = calloc(count, sizeof *run->feeds),
-                        .rows = calloc(rows, sizeof *run->rows)};
-    if (!run->lanes || !run->feeds || !run->rows) goto failed;
+                        .rows = calloc(rows, sizeof *run->rows),
+                        .head_actions = calloc(heads, sizeof *run->head_actions),
+                        .head_slots = calloc(heads, sizeof *run->head_slots)};
+    if (!run->lanes || !run->feeds || !run->rows || !run->head_actions || !run->head_slots)
+        goto failed;
     int32_t *tokens = malloc(rows * sizeof *tokens);
     if (!tokens) goto failed;
     for (size_t l = 0; l < count; l++)
@@ -419,32 +446,40 @@ failed:
     return NULL;
 }
 
+static int open_result(const struct fkv_corpus *corpus, const struct fkv_policy_setup *setup,
+                       struct fkv_perplexity *result, struct fkv_error *err) {
+    const size_t heads = (size_t)setup->layers * (size_t)setup->kv_heads;
+    *result = (struct fkv_perplexity){
+        .documents = calloc((size_t)corpus->document_count, sizeof *result->documents),
+        .slots_end = calloc(heads, sizeof *result->slots_end),
+        .slots_kept = calloc(heads, sizeof *result->slots_kept),
+        .slots_most = calloc(heads, sizeof *result->slots_most)};
+    if (result->documents && result->slots_end && result->slots_kept && result->slots_most)
+        return FKV_OK;
+    return fkv_fail(err, "out of memory for %lld documents", (long long)corpus->document_count);
+}
+
 int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
                        struct fkv_session *session, const struct fkv_baseline *baseline,
                        int32_t lanes, struct fkv_recorded *recorded, bool quiet,
                        struct fkv_perplexity *result, struct fkv_error *err) {
-    *result = (struct fkv_perplexity){
-        .documents = calloc((size_t)corpus->document_count, sizeof *result->documents)};
-    const int32_t block = fkv_session_block(session) / lanes;
-    struct run *run = result->documents ? open_run(corpus, plan, lanes, block, result, err) : NULL;
+    const int failed = open_result(corpus, fkv_session_setup(session), result, err);
+    struct run *run = failed ? NULL : open_run(corpus, plan, session, lanes, result, err);
     if (!run) {
-        if (!result->documents)
-            fkv_fail(err, "out of memory for %lld documents", (long long)corpus->document_count);
         fkv_perplexity_free(result);
         return FKV_FAILED;
     }
-    run->session = session;
     run->baseline = baseline->session;
     run->baseline_run = baseline->run;
     run->recorded = recorded;
-    const struct fkv_policy *policy = fkv_session_setup(session)->policy;
     struct fkv_session_statistics before;
     double acted_before;
     fkv_session_statistics(session, &before);
     int status = read_stopwatch(run, &acted_before, err);
     if (!status) status = open_states(run, err);
-    if (recorded && (policy->counts_compressions || policy->counts_evictions))
-        fkv_session_tap(session, FKV_SITE_ACTION, record_action, run);
+    const struct fkv_policy *policy = fkv_session_setup(session)->policy;
+    if (policy->counts_compressions || policy->counts_evictions)
+        fkv_session_tap(session, FKV_SITE_ACTION, take_action, run);
     if (!status) status = run_all(run, quiet, err);
     fkv_session_tap(session, FKV_SITE_ACTION, NULL, NULL);
     if (recorded) fkv_recorded_sort(recorded);
@@ -458,5 +493,10 @@ int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *p
 
 void fkv_perplexity_free(struct fkv_perplexity *result) {
     free(result->documents);
+    free(result->slots_end);
+    free(result->slots_kept);
+    free(result->slots_most);
     result->documents = NULL;
+    result->slots_end = result->slots_kept = NULL;
+    result->slots_most = NULL;
 }

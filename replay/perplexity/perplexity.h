@@ -9,8 +9,13 @@
 
 struct fkv_perplexity {
     struct fkv_sums total;
-    struct fkv_sums *documents;               /* [corpus documents] */
-    double compressions, evictions;           /* mean per head per pass */
+    struct fkv_sums *documents;     /* [corpus documents] */
+    double compressions, evictions; /* mean per head per pass */
+    /* Slots of each head, [layers, kv_heads] each; owned. */
+    double *slots_end;   /* held at the end of a pass, mean over passes */
+    double *slots_kept;  /* in use after an action that counts, mean over them; NaN without any */
+    int32_t *slots_most; /* held at most */
+    int64_t cache_bytes_allocated;            /* for one sequence */
     struct fkv_target_errors errors;          /* of the means (fkv_perplexity_se_unit) */
     struct fkv_session_statistics statistics; /* of the policy's session in this run */
     double seconds;             /* wall time of its feeds, to their end on a device too */

@@ -101,7 +101,8 @@ static int64_t expected_actions(const struct fkv_policy_setup *setup, const stru
     int64_t count = 0;
     for (int64_t i = 0; i < plan->count; i++)
         for (int32_t h = 0; h < setup->layers * setup->kv_heads; h++) {
-            int32_t period = fkv_policy_period(setup, h),
+            const struct fkv_policy *policy = fkv_policy_of_head(setup, h);
+            int32_t period = policy->takes_ratio ? fkv_policy_period(setup, h) : 0,
                     beyond = plan->passes[i].rows - setup->window;
             if (period && beyond > 0) count += (beyond + period - 1) / period;
         }
@@ -157,8 +158,11 @@ static void note_context(const struct fkv_points *p, FILE *to) {
     for (int i = 0; i < p->count; i++) {
         const struct fkv_policy_options *policy = &p->points[i].policy;
         const struct fkv_policy *found = fkv_policy_find(policy->name, NULL);
-        const int64_t window = policy->window ? policy->window : context,
+        struct fkv_policy_setup setup;
+        if (fkv_points_setup(p, i, &setup, NULL)) continue; /* checked before */
+        const int64_t window = setup.window,
                       reach = found->takes_window && window < longest ? window : longest;
+        fkv_policy_setup_free(&setup);
         if (reach > furthest) furthest = reach;
         if (i && policy->name == p->points[0].policy.name) continue; /* a sweep: said once */
         fkv_policy_note_unused(policy, to);
@@ -173,13 +177,21 @@ static void note_context(const struct fkv_points *p, FILE *to) {
                 furthest, context);
 }
 
-/* A table of ratios says on which texts it was chosen. */
-static void warn_about_chosen_texts(const struct fkv_points *p, const char *gamma) {
+/* The file of a policy's table of ratios or policies; NULL: it has none. */
+static const char *table_of(const struct fkv_policy_options *options) {
+    const struct fkv_policy *policy = fkv_policy_find(options->name, NULL);
+    for (int i = 0; policy->takes_table && options->own[i].name; i++)
+        if (!strcmp(options->own[i].name, policy->options[FKV_TABLE].name))
+            return options->own[i].text;
+    return options->gamma && options->gamma[0] == '@' ? options->gamma + 1 : NULL;
+}
+
+/* A table says on which texts it was chosen. */
+static void warn_about_chosen_texts(const struct fkv_points *p, const char *table) {
     const struct fkv_config *config = &p->engine->model->config;
     const struct fkv_corpus *corpus = p->corpus;
     struct fkv_ratios ratios;
-    if (!gamma || gamma[0] != '@' ||
-        fkv_ratios_read(gamma, config->layers, config->kv_heads, &ratios, NULL))
+    if (!table || fkv_ratios_read_table(table, config->layers, config->kv_heads, &ratios, NULL))
         return;
     for (int64_t d = 0; d < corpus->document_count; d++)
         for (int32_t i = 0; i < ratios.text_count; i++)
@@ -187,7 +199,7 @@ static void warn_about_chosen_texts(const struct fkv_points *p, const char *gamm
                 fprintf(stderr,
                         "warning: %s was chosen on %s: its perplexity there says little about "
                         "other texts\n",
-                        gamma + 1, corpus->documents[d].name);
+                        table, corpus->documents[d].name);
     fkv_ratios_free(&ratios);
 }
 
@@ -251,7 +263,7 @@ int fkv_points_check(struct fkv_points *p, const struct fkv_needs *other, struct
     if (to) note_context(p, to);
     if (fkv_needs_check(needs, p->engine, to, err)) return FKV_FAILED;
     for (int i = 0; i < p->count && !p->dry_run; i++)
-        warn_about_chosen_texts(p, p->points[i].policy.gamma);
+        warn_about_chosen_texts(p, table_of(&p->points[i].policy));
     return FKV_OK;
 }
 

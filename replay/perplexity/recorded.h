@@ -1,4 +1,5 @@
-/* What a run keeps per scored token and per action (compression or eviction), for the run file. */
+/* What a run keeps per scored token and per action (compression or eviction on a schedule), for the
+ * run file. */
 #ifndef FKV_REPLAY_PERPLEXITY_RECORDED_H
 #define FKV_REPLAY_PERPLEXITY_RECORDED_H
 
@@ -11,6 +12,7 @@ struct fkv_recorded_action {
     int32_t layer, kv_head;
     int32_t round; /* of this head in this pass, from 1 */
     int32_t slots; /* in use afterwards */
+    bool eviction; /* else a compression */
     struct fkv_energy energy;
 };
 

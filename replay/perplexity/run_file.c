@@ -12,27 +12,42 @@
  *                          backend, compute, kernels (instruction set and library of the
  *                          products), rope_positions (for which the frequencies of the rotation
  *                          were chosen, where they depend on the length), cache_dtype, se_unit
- * (what standard errors rest on, "" for none), results (mean_nll, mean_nll_se, compressions,
- * evictions, delta_nll, kl, ...) /retained              int32 [layers, kv_heads]: L per head, where
- * the policy has one /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its
- * first token in the joined corpus) tokens             int32 [T]; token_class uint8 [T] (see
- * engine/text/token_class.h), with a tokenizer; nll                float32 [T]
- * nll[t] = -log p(token t | before), NaN where it is not scored round, slots_used,
- * since_compression   float32 [T], of the query that predicts token t: compressions before it,
- * slots it could attend to, tokens since the last compression (its own included); means over layers
- * and heads evictions, since_eviction              float32 [T], the same of evictions, where the
- * policy evicts baseline_nll, kl, top1_agree           float32 [T], with a baseline (top1_agree: 0
- * or 1) /windows/              stride only, instead of the columns of documents, because there a
- * token is scored once per window that covers it: start              int64 [W]       in the joined
- * corpus nll, round, ...    float32 [W, window length], column t is the window's token t
+ *                          (what standard errors rest on, "" for none), results (mean_nll,
+ *                          mean_nll_se, compressions, evictions, cache_bytes_peak, delta_nll, kl,
+ *                          ...), cache_bytes_allocated (storage of one sequence)
+ *   /retained              int32 [layers, kv_heads]: L per head, where the policy has one
+ *   /slots_end             float64 [layers, kv_heads]: slots held at the end of a pass (a document,
+ *                          or a window of it), mean over passes
+ *   /slots_most            int32 [layers, kv_heads]: slots held at most
+ *   /slots_kept            float64 [layers, kv_heads]: slots in use after a compression or eviction
+ *                          on a schedule, mean over those of the head, NaN without any
+ *   /head_policy           uint8 [layers, kv_heads], attr policies: of a table of policies, the
+ *                          head's as an index into the names
+ *   /documents/NNNNNN/     attrs: name, text_sha256, n_tokens, offset (of its first token in the
+ *                          joined corpus)
+ *       tokens             int32 [T]
+ *       token_class        uint8 [T], with a tokenizer: engine/text/token_class.h
+ *       nll                float32 [T], nll[t] = -log p(token t | before), NaN where it is not
+ *                          scored
+ *       round, slots_used, since_compression
+ *                          float32 [T], of the query that predicts token t: compressions before it,
+ *                          slots it could attend to, tokens since the last compression (its own
+ *                          included); means over layers and heads
+ *       evictions, since_eviction
+ *                          float32 [T], the same of evictions, where the policy evicts
+ *       baseline_nll, kl, top1_agree
+ *                          float32 [T], with a baseline (top1_agree: 0 or 1)
+ *   /windows/              stride only, instead of the columns of documents, because there a token
+ *                          is scored once per window that covers it
+ *       start              int64 [W] in the joined corpus
+ *       nll, round, ...    float32 [W, window length], column t is the window's token t
  *   /compressions/         window (index of the pass), token (its position in it), layer, head,
- * round (of that head in that pass, from 1) int32; state (0 key, 1 value) uint8; energy_before,
- * energy_kept float64: one row per compression, layer, head and state, in the order of window,
- * token, layer, head, state /evictions/            the same of a policy that evicts on a schedule;
- * not of one that evicts at every token
- *   /evictions/slots       int32, of a selecting policy: slots that the head kept
- *   /slots_kept            float64 [layers, kv_heads], of a selecting policy: their mean over the
- *                          head's actions, NaN without any
+ *                          round (of that head in that pass, from 1), slots (in use afterwards)
+ *                          int32; state (0 key, 1 value) uint8; energy_before, energy_kept float64:
+ *                          one row per compression, layer, head and state, in the order of window,
+ *                          token, layer, head, state
+ *   /evictions/            the same of a policy that evicts on a schedule; not of one that evicts
+ *                          at every token
  *
  * Attributes ms_per_token and compression_share say what the policy's feeds took.
  *
@@ -143,6 +158,8 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *
     }
     const struct fkv_operator_data *data = e->setup->operator_data;
     if (data && fkv_h5_put_string(w, "/", "operator_sha256", data->sha256, err)) return FKV_FAILED;
+    if (fkv_h5_put_int(w, "/", "cache_bytes_allocated", e->result->cache_bytes_allocated, err))
+        return FKV_FAILED;
     for (int i = 0; i < (e->baseline ? FKV_RESULTS : FKV_RESULT_BASELINE_NLL); i++) {
         bool count = i == FKV_RESULT_TOKENS_SCORED || i == FKV_RESULT_CACHE_BYTES_PEAK;
         if (count ? fkv_h5_put_int(w, "/", fkv_result_names[i], (int64_t)results[i], err)
@@ -228,15 +245,15 @@ static int put_windows(struct fkv_h5_writer *w, const struct fkv_experiment *e,
     return status ? status : put_columns(w, e->recorded, "/windows", 0, 2, dims, err);
 }
 
-/* Two rows per action, key, then value, of the actions [0, count); GROUP is "/compressions" or
- * "/evictions". */
-static int put_actions(struct fkv_h5_writer *w, const char *group,
-                       const struct fkv_recorded_action *actions, int64_t count,
-                       struct fkv_error *err) {
-    enum { INTEGER_COLUMNS = 5 };
-    static const char *const names[] = {"window", "token",         "layer",       "head",
-                                        "round",  "energy_before", "energy_kept", "state"};
-    const int64_t rows = 2 * count;
+/* Two rows per action, key, then value, of those of `actions` that are evictions (or compressions);
+ * GROUP is "/compressions" or "/evictions". */
+static int put_actions(struct fkv_h5_writer *w, const char *group, const struct fkv_recorded *r,
+                       bool evictions, struct fkv_error *err) {
+    enum { INTEGER_COLUMNS = 6 };
+    static const char *const names[] = {"window", "token",         "layer",       "head", "round",
+                                        "slots",  "energy_before", "energy_kept", "state"};
+    int64_t rows = 0, row = 0;
+    for (int64_t i = 0; i < r->action_count; i++) rows += 2 * (r->actions[i].eviction == evictions);
     size_t length = rows ? (size_t)rows : 1; /* malloc of 0 bytes may be NULL */
     int32_t *integers = malloc(INTEGER_COLUMNS * length * sizeof *integers); /* [columns, rows] */
     double *energies = malloc(2 * length * sizeof *energies);                /* [2, rows] */
@@ -244,15 +261,17 @@ static int put_actions(struct fkv_h5_writer *w, const char *group,
     int status =
         integers && energies && state
             ? FKV_OK
-            : fkv_fail(err, "out of memory for %lld actions of the policy", (long long)count);
-    for (int64_t i = 0; !status && i < rows; i++) {
-        const struct fkv_recorded_action *a = &actions[i / 2];
-        const int32_t row[INTEGER_COLUMNS] = {(int32_t)a->pass, (int32_t)a->token, a->layer,
-                                              a->kv_head, a->round};
-        for (int c = 0; c < INTEGER_COLUMNS; c++) integers[c * rows + i] = row[c];
-        state[i] = i % 2;
-        energies[i] = i % 2 ? a->energy.value_before : a->energy.key_before;
-        energies[rows + i] = i % 2 ? a->energy.value_kept : a->energy.key_kept;
+            : fkv_fail(err, "out of memory for %lld actions of the policy", (long long)rows / 2);
+    for (int64_t i = 0; !status && i < 2 * r->action_count; i++) {
+        const struct fkv_recorded_action *a = &r->actions[i / 2];
+        const int32_t values[INTEGER_COLUMNS] = {(int32_t)a->pass, (int32_t)a->token, a->layer,
+                                                 a->kv_head,       a->round,          a->slots};
+        if (a->eviction != evictions) continue;
+        for (int c = 0; c < INTEGER_COLUMNS; c++) integers[c * rows + row] = values[c];
+        state[row] = i % 2;
+        energies[row] = i % 2 ? a->energy.value_before : a->energy.key_before;
+        energies[rows + row] = i % 2 ? a->energy.value_kept : a->energy.key_kept;
+        row++;
     }
     for (int c = 0; !status && c < INTEGER_COLUMNS + 3; c++) {
         char path[64];
@@ -276,47 +295,52 @@ static int put_actions(struct fkv_h5_writer *w, const char *group,
  * schedule of them. */
 static int put_compressions_and_evictions(struct fkv_h5_writer *w, const struct fkv_experiment *e,
                                           struct fkv_error *err) {
-    const struct fkv_recorded *r = e->recorded;
-    const bool evicts = e->setup->policy->counts_evictions;
-    if (put_actions(w, "/compressions", r->actions, evicts ? 0 : r->action_count, err))
-        return FKV_FAILED;
-    return evicts ? put_actions(w, "/evictions", r->actions, r->action_count, err) : FKV_OK;
+    if (put_actions(w, "/compressions", e->recorded, false, err)) return FKV_FAILED;
+    return e->setup->policy->counts_evictions ? put_actions(w, "/evictions", e->recorded, true, err)
+                                              : FKV_OK;
 }
 
-/* Kept slots of a selecting policy as counted: /evictions/slots, of every row there, and
- * /slots_kept, the mean of a head's actions, NaN without any. */
-static int put_kept(struct fkv_h5_writer *w, const struct fkv_experiment *e,
-                    struct fkv_error *err) {
-    const struct fkv_recorded *r = e->recorded;
-    const int64_t heads[] = {e->setup->layers, e->setup->kv_heads}, rows = 2 * r->action_count;
+/* /head_policy: indices into its attribute `policies`, names with commas between them. */
+static int put_head_policies(struct fkv_h5_writer *w, const struct fkv_policy_setup *setup,
+                             struct fkv_error *err) {
+    const int64_t heads[] = {setup->layers, setup->kv_heads};
     const size_t count = (size_t)(heads[0] * heads[1]);
-    if (!e->setup->policy->select) return FKV_OK;
-    double *kept = calloc(2 * count, sizeof *kept), *actions = kept + count;
-    int32_t *slots = malloc((rows ? (size_t)rows : 1) * sizeof *slots);
-    int status = kept && slots ? FKV_OK : fkv_fail(err, "out of memory for %zu heads", count);
-    for (int64_t i = 0; i < rows && !status; i++) slots[i] = r->actions[i / 2].slots;
-    for (int64_t i = 0; i < r->action_count && !status; i++) {
-        const size_t head = (size_t)(r->actions[i].layer * heads[1] + r->actions[i].kv_head);
-        kept[head] += r->actions[i].slots;
-        actions[head]++;
+    char names[256] = "";
+    uint8_t *policy = calloc(count, sizeof *policy);
+    if (!policy) return fkv_fail(err, "out of memory for %zu heads", count);
+    for (int32_t i = 0; i < setup->part_count; i++) {
+        const size_t at = strlen(names);
+        snprintf(names + at, sizeof names - at, "%s%s", i ? "," : "", setup->parts[i].policy->name);
+        for (size_t h = 0; h < count; h++)
+            if (setup->head_policies[h] == setup->parts[i].policy) policy[h] = (uint8_t)i;
     }
-    for (size_t h = 0; h < count && !status; h++) kept[h] /= actions[h];
-    if (!status) status = fkv_h5_put(w, "/evictions/slots", FKV_H5_I32, 1, &rows, slots, err);
-    if (!status) status = fkv_h5_put(w, "/slots_kept", FKV_H5_F64, 2, heads, kept, err);
-    free(kept);
-    free(slots);
-    return status;
+    int status = fkv_h5_put(w, "/head_policy", FKV_H5_U8, 2, heads, policy, err);
+    free(policy);
+    return status ? FKV_FAILED : fkv_h5_put_string(w, "/head_policy", "policies", names, err);
+}
+
+/* What each head held and kept, as counted, and the policy it followed where heads have their own.
+ */
+static int put_heads(struct fkv_h5_writer *w, const struct fkv_experiment *e,
+                     struct fkv_error *err) {
+    const struct fkv_policy_setup *setup = e->setup;
+    const struct fkv_perplexity *found = e->result;
+    const int64_t heads[] = {setup->layers, setup->kv_heads};
+    if ((setup->retained &&
+         fkv_h5_put(w, "/retained", FKV_H5_I32, 2, heads, setup->retained, err)) ||
+        fkv_h5_put(w, "/slots_end", FKV_H5_F64, 2, heads, found->slots_end, err) ||
+        fkv_h5_put(w, "/slots_most", FKV_H5_I32, 2, heads, found->slots_most, err) ||
+        fkv_h5_put(w, "/slots_kept", FKV_H5_F64, 2, heads, found->slots_kept, err))
+        return FKV_FAILED;
+    return setup->head_policies ? put_head_policies(w, setup, err) : FKV_OK;
 }
 
 int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct fkv_error *err) {
-    const int64_t heads[] = {e->setup->layers, e->setup->kv_heads};
     struct fkv_h5_writer *w;
     if (fkv_h5_create(path, &w, err)) return FKV_FAILED;
-    if (put_attributes(w, e, err) ||
-        (e->setup->retained &&
-         fkv_h5_put(w, "/retained", FKV_H5_I32, 2, heads, e->setup->retained, err)) ||
-        put_documents(w, e, err) || (e->plan->protocol->joined && put_windows(w, e, err)) ||
-        put_compressions_and_evictions(w, e, err) || put_kept(w, e, err)) {
+    if (put_attributes(w, e, err) || put_heads(w, e, err) || put_documents(w, e, err) ||
+        (e->plan->protocol->joined && put_windows(w, e, err)) ||
+        put_compressions_and_evictions(w, e, err)) {
         fkv_h5_abandon(w);
         return FKV_FAILED;
     }

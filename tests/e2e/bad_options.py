@@ -41,6 +41,14 @@ PPL = [
         "--policy snapkv --budget 32 --protocol blocks:64",
         ["--budget", "32"],
     ),
+    ("a budget of what drops nothing", "--budget 64 --policy full", ["--budget", "every token"]),
+    (
+        "a budget beside another window",
+        "--policy freqkv --budget 64 --window 128",
+        ["--budget", "found 128 and 64"],
+    ),
+    ("a mixture without a table", "--policy mixed", ["--table", "found none"]),
+    ("a table of another policy", "--policy local --table t.json", ["--table", "does not take it"]),
     ("an even kernel", "--policy pyramidkv --kernel 4 --protocol blocks:64", ["--kernel", "odd"]),
     ("a pooling that does not exist", "--policy snapkv --pool min", ["--pool", "avg|max"]),
     (

@@ -171,7 +171,7 @@ def run_all(t):
         keep("analyze", "error", f"freqkv-analyze error cap {cut} --bounds{options}")
         attention = "--budget 0.5 --objective attention"
         keep("analyze", "gamma", f"freqkv-analyze gamma cap {cut} {attention}{options}")
-    keep("analyze", "gamma", f"freqkv-analyze gamma cap {cut} --energy 0.9")
+    keep("analyze", "gamma", f"freqkv-analyze gamma cap {cut} --energy 0.9 --mixed worst:0.5")
     keep("analyze", "impulse", "freqkv-analyze impulse --out impulse --window 64")
     keep("replay", "ppl", f"{ppl} --dry-run")
     keep("replay", "ppl", f"{ppl} --out one.h5")
@@ -179,6 +179,8 @@ def run_all(t):
     linear = ppl.replace("freqkv --", "linear --")
     keep("replay", "ppl", linear)
     keep("replay", "ppl", f"{linear} --sweep gamma=0.5")
+    table = "--policy mixed --table out/policies.json --tokens 200 --window 64"
+    keep("replay", "ppl", f"freqkv-replay ppl {text} {table}")
     keep("replay", "probe", f"{probe} --dry-run")
     keep("replay", "probe", f"{probe} --states key,value --per-head --out heads.h5")
     keep("replay", "generate", f"{generate} --prompt The")

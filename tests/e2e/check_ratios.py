@@ -275,6 +275,49 @@ def check_replay(checks, tools, model, text, out, work):
         )
 
 
+def check_mixed(checks, tools, model, text, capture, n, work):
+    """policies.json puts the heads under local that its rule says, and ppl follows it."""
+    cuts = [Cut(Capture(capture).recordings, state, n, 4) for state in ("key", "value")]
+    shares = [losses(cut)[0] for cut in cuts]
+    out = os.path.join(work, "mixed")
+    for rule, share in (("energy", 0.9), ("worst", 0.3)):
+        shown = tools.run(
+            "freqkv-analyze gamma",
+            capture,
+            "--out",
+            out,
+            "--length",
+            n,
+            f"--budget 0.5 --mixed {rule}:{share} --json --quiet",
+        )
+        checks.about(f"gamma --mixed {rule}:{share}")
+        with open(os.path.join(out, "policies.json")) as f:
+            table = json.load(f)
+        with open(os.path.join(out, "gamma.json")) as f:
+            plain = json.load(f)
+        checks.that("the ratios of gamma.json", table["gamma"] == plain["gamma"], table["gamma"])
+        parts = np.round(np.array(table["gamma"]) * K).astype(int)[..., None]
+        key, value = (np.take_along_axis(x, parts, -1)[..., 0] for x in shares)
+        if rule == "energy":
+            want = np.maximum(key, value) > 1 - share
+        else:
+            loss = (key + value) / 2
+            want = loss >= np.sort(loss.ravel())[-int(share * loss.size)]
+        found = np.array(table["policy"]) == "local"
+        checks.that("local", np.array_equal(found, want), f"{found}, expected {want}")
+        checks.that("shown", shown["mixed"]["local_heads"] == want.sum(), shown["mixed"])
+    shown = tools.run(
+        "freqkv-replay ppl --model",
+        model,
+        "--text",
+        text,
+        "--tokens 400 --policy mixed --json --quiet --table",
+        f"{out}/policies.json",
+    )
+    checks.that("window", shown["window"] == n + 4, shown["window"])
+    checks.that("both act", shown["compressions"] > 0 and shown["evictions"] > 0, shown)
+
+
 class Projections:
     """What attention_error() asks of a model, of any family whose folder has plain names."""
 
@@ -491,6 +534,7 @@ def main():
         check_attention(checks, tools, args.model, path, 200, work)
         check_scores(checks, tools, "tests/golden/gemma2", work)
         check_replay(checks, tools, args.model, args.text, out, work)
+        check_mixed(checks, tools, args.model, args.text, path, 200, work)
         check_own_file(checks, tools, args.model, args.text, path, work)
         check_bounds(checks, tools, path, 99, work)
         check_impulse(checks, tools, work)

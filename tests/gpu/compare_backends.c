@@ -32,7 +32,8 @@
 #include "engine/session/taps.h"
 #include "engine/text/tokenizer.h"
 
-enum { BLOCK = 128, SIDE_BY_SIDE = 3, SITES = 2 };
+enum { BLOCK = 128, SIDE_BY_SIDE = 3, SITES = 2, LEAST_TOKENS = 40 };
+enum { PREFILL = 14, SELECTED = 9 /* slots */ }; /* of policies that select */
 static const enum fkv_site sites[SITES] = {FKV_SITE_KEY, FKV_SITE_VALUE};
 
 struct options {
@@ -66,6 +67,7 @@ struct recording {
 
 static struct fkv_error err;
 static int failures;
+static char table[] = "/tmp/compare_backends_XXXXXX"; /* of policies, for `mixed` */
 
 static void must(int status) {
     if (status == FKV_OK) return;
@@ -99,15 +101,45 @@ static int keep_states(void *context, const struct fkv_tap_event *event, struct 
     return FKV_OK;
 }
 
+/* Every layer and KV head in turn under one of three policies, with a ratio of its own. */
+static void write_table(const struct fkv_config *c) {
+    static const char *const names[] = {"freqkv", "streaming", "local"};
+    const int file = mkstemp(table);
+    FILE *f = file < 0 ? NULL : fdopen(file, "w");
+    if (!f) must(fkv_fail(&err, "%s: cannot be written", table));
+    for (int field = 0; field < 2; field++) {
+        fprintf(f, "%s[", field ? "], \"gamma\": " : "{\"policy\": ");
+        for (int32_t h = 0; h < c->layers * c->kv_heads; h++) {
+            fputs(h % c->kv_heads ? ", " : h ? "], [" : "[", f);
+            if (field)
+                fprintf(f, "%g", 0.25 + 0.125 * (h % 5));
+            else
+                fprintf(f, "\"%s\"", names[h % 3]);
+        }
+        fputs("]", f);
+    }
+    fputs("]}\n", f);
+    fclose(f);
+}
+
+/* A policy that selects keeps `window` slots at the end of blocks of PREFILL tokens. */
 static struct fkv_session *open_session(const struct side *side, const char *policy, int32_t window,
                                         int32_t sequences, int64_t max_tokens) {
     struct fkv_session *s;
-    const struct fkv_policy_options p = {.name = policy, .window = window, .sinks = 4};
+    const struct fkv_policy *row = fkv_policy_find(policy, &err);
+    struct fkv_policy_options p = {
+        .name = policy, .budget = window, .sinks = 4, .prefill_block = PREFILL};
+    if (row->takes_table)
+        p.own[0] = (struct fkv_own_value){.name = row->options[FKV_TABLE].name, .text = table};
+    for (const struct fkv_policy_option *o = row->options; o && o->name; o++)
+        if (!strcmp(o->name, "observe"))
+            p.own[0] = (struct fkv_own_value){.name = o->name, .value = 4};
     const struct fkv_session_options o = {.block = BLOCK * sequences,
                                           .sequences = sequences,
                                           .max_tokens = max_tokens,
                                           .cache_dtype = side->cache_dtype};
     must(fkv_session_open(side->model, &p, &o, &s, &err));
+    for (int32_t i = 0; i < sequences; i++) fkv_session_set_prefill(s, i, PREFILL, max_tokens);
     return s;
 }
 
@@ -167,7 +199,7 @@ struct tolerance {
 static void report(const char *what, const char *policy, double found, double limit) {
     bool good = found <= limit; /* NaN is not */
     failures += !good;
-    printf("  %-46s %-8s %10.2e  limit %.1e  %s\n", what, policy, found, limit,
+    printf("  %-46s %-9s %10.2e  limit %.1e  %s\n", what, policy, found, limit,
            good ? "ok" : "FAILED");
 }
 
@@ -353,7 +385,8 @@ static error_t parse(int key, char *value, struct argp_state *state) {
         return 0;
     case ARGP_KEY_END:
         if (state->arg_num != 2) argp_usage(state);
-        if (o->tokens < 40) argp_error(state, "--tokens: expected 40 or more, found %d", o->tokens);
+        if (o->tokens < LEAST_TOKENS)
+            argp_error(state, "--tokens: expected %d or more, found %d", LEAST_TOKENS, o->tokens);
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -388,15 +421,27 @@ int main(int argc, char **argv) {
     printf("%s, %d tokens, window %d; %s\n", sides[1].model->name, o.tokens, window,
            t.exact ? "largest differences" : "relative root mean squares");
 
-    static const char *const policies[] = {"full", "freqkv", "streaming", "lm-infinite"};
+    write_table(c);
+    static const char *const policies[] = {"full", "freqkv", "streaming", "lm-infinite", "mixed"};
     for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
         compare_sides(sides, policies[i], i ? window : 0, tokens, o.tokens, t);
         check_blocks(&sides[1], policies[i], i ? window : 0, tokens, o.tokens, t);
         check_batch(&sides[1], policies[i], i ? window : 0, tokens, o.tokens, t);
         check_snapshot(&sides[1], policies[i], i ? window : 0, tokens, o.tokens, t);
     }
+    /* In 16 bits scores differ enough for another choice of slots. All tokens are different: keys
+     * of one token have one length in the first layer. */
+    int32_t different[LEAST_TOKENS];
+    for (int32_t i = 0; i < LEAST_TOKENS; i++)
+        different[i] = (int32_t)((tokens[0] + (int64_t)i * 7919) % c->vocab);
+    for (int i = 0; fkv_policies[i] && t.exact; i++) {
+        if (!fkv_policies[i]->select) continue;
+        compare_sides(sides, fkv_policies[i]->name, SELECTED, different, LEAST_TOKENS, t);
+        check_blocks(&sides[1], fkv_policies[i]->name, SELECTED, different, LEAST_TOKENS, t);
+    }
     check_window(&sides[1], tokens, o.tokens, t);
     free(tokens);
+    remove(table);
     for (int i = 0; i < 2; i++) {
         fkv_model_close(sides[i].model);
         sides[i].ops->close(sides[i].backend);

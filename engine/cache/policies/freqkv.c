@@ -6,6 +6,7 @@
  * are the paper's setting; R > 0 and gain 1 are options of the official code. */
 #include <math.h>
 
+#include "engine/cache/policies/freqkv.h"
 #include "engine/cache/policies/policies.h"
 #include "engine/cache/policies/schedule.h"
 
@@ -15,8 +16,7 @@ static const struct fkv_policy_option options[] = {
     [RECENT] = {"recent", FKV_OPTION_INTEGER, "R", 0, 1 << 28, 0,
                 "the latest R slots stay uncompressed too", NULL},
     [RESCALE] = {"rescale", FKV_OPTION_ON_OFF, "on|off", 0, 1, 1, "the factor sqrt(L/n)", NULL},
-    [MASS_BIAS] = {"mass-bias", FKV_OPTION_FLAG, NULL, 0, 1, 0,
-                   "attention scores get the log of how many tokens each slot stands for", NULL},
+    [MASS_BIAS] = FKV_MASS_BIAS_ROW,
     {0},
 };
 
@@ -46,6 +46,7 @@ const struct fkv_policy fkv_policy_freqkv = {
     .name = "freqkv",
     .options = options,
     .takes_window = true,
+    .mixes = true,
     .takes_ratio = true,
     .maps_slots = true,
     .low_pass = true,

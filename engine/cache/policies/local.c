@@ -18,6 +18,7 @@ static void act(const struct fkv_policy_setup *setup, const struct fkv_head *hea
 const struct fkv_policy fkv_policy_local = {
     .name = "local",
     .takes_window = true,
+    .mixes = true,
     .takes_ratio = true,
     .counts_evictions = true,
     .max_spans = 1,

@@ -12,6 +12,7 @@
     ROW(local)                                                                                     \
     ROW(streaming)                                                                                 \
     ROW(lm_infinite)                                                                               \
+    ROW(mixed)                                                                                     \
     ROW(snapkv)                                                                                    \
     ROW(pyramidkv)                                                                                 \
     ROW(h2o)                                                                                       \

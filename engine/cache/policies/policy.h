@@ -25,6 +25,8 @@
 struct fkv_policy_options {
     const char *name;  /* NULL: full attention */
     int32_t window;    /* N; 0: the trained context */
+    int32_t budget;    /* slots that a head may hold: N, or what a selecting policy keeps; 0: that
+                          policy's default */
     int32_t sinks;     /* S; -1: 4 */
     const char *gamma; /* "0.5", "0.5,0.4,..." (one per layer) or "@gamma.json"; NULL: 0.5 */
     struct fkv_own_value own[FKV_OWN_OPTIONS]; /* the policy's own options; a NULL name ends them */
@@ -62,6 +64,13 @@ struct fkv_policy_setup {
     int32_t *retained; /* L [layers, kv_heads]; NULL where the policy takes no ratio. Owned. */
     int32_t *layer_windows; /* [layers] of the model's own: tokens that a query sees, its own
                                included; 0: all before it. See sliding.c. Owned. */
+    const struct fkv_policy **head_policies; /* [layers, kv_heads] of a table; NULL: one policy for
+                                                all heads. Owned. */
+    char *table_text; /* what stands for the table in files: basename "@" first 16 digits of
+                         sha256; NULL: none. Owned. */
+    struct fkv_policy_setup *parts; /* [part_count] one per policy of the table; its pointers are
+                                       borrowed from this setup. NULL: none. Owned. */
+    int32_t part_count;
 };
 
 /* The state of one (layer, sequence, KV head). */
@@ -133,6 +142,9 @@ struct fkv_policy {
                             than setup->most_seen slots */
     bool without_sinks;  /* --sinks is not used, and S is 0 */
     bool takes_ratio;    /* --gamma: a head keeps setup->retained of its n compressible slots */
+    bool takes_table;    /* --table, its first own option (FKV_TABLE): heads have policies and
+                            ratios of their own. What is counted below, some heads may */
+    bool mixes;          /* such a table may name it: it keeps to a window */
     bool maps_slots;     /* its actions have maps, which a session prepares when it opens */
     bool low_pass;       /* those keep the L lowest DCT coefficients of n slots */
     bool allows_surgery; /* slots stay where they are appended, so that experiments may change them
@@ -188,6 +200,15 @@ struct fkv_policy {
     int32_t (*choose)(const struct fkv_policy_setup *setup, const struct fkv_head *head,
                       int64_t token, const struct fkv_chunk_scores *scores, struct fkv_span *spans);
 };
+
+/* The first own option of a policy with a table. */
+enum { FKV_TABLE };
+
+/* The policy whose schedule head `head` of [layers, kv_heads] follows. */
+static inline const struct fkv_policy *fkv_policy_of_head(const struct fkv_policy_setup *setup,
+                                                          int32_t head) {
+    return setup->head_policies ? setup->head_policies[head] : setup->policy;
+}
 
 /* Does what the policy keeps, or what a query sees of it, depend on queries? */
 static inline bool fkv_policy_sees_queries(const struct fkv_policy *policy) {

@@ -8,7 +8,8 @@
 
 #include "engine/cache/policies/policy.h"
 
-/* The option --budget, the first of every selecting policy. */
+/* The budget, the first own option of every selecting policy; on the command line it is one option
+ * of all policies (struct fkv_policy_options). */
 enum { FKV_BUDGET };
 #define FKV_BUDGET_ROW                                                                             \
     {                                                                                              \

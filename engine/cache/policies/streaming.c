@@ -65,6 +65,7 @@ static int32_t view(const struct fkv_policy_setup *setup, const struct fkv_head 
 const struct fkv_policy fkv_policy_streaming = {
     .name = "streaming",
     .takes_window = true,
+    .mixes = true,
     .evicts_every_token = true,
     .max_spans = 2,
     .prepare = prepare,

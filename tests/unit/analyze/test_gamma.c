@@ -86,6 +86,33 @@ TEST(a_budget_worked_out_by_hand) {
     fkv_spectrum_free(&s);
 }
 
+/* Head h has energy in 1 <= t < 16 (h + 1): at one ratio for all, later heads lose more. */
+TEST(heads_that_lose_most_go_to_local) {
+    enum { N = 256, HEADS = 6 };
+    struct fkv_spectrum s = spectrum_of(HEADS, N, band);
+    struct fkv_ratio_choice c = energy(0.01, N);
+    struct fkv_ratio_table t;
+    c.floor = c.cap = 0.125; /* L = 32: heads 0 and 1 keep all, head 2 keeps 31 of 47 */
+    c.mixed = FKV_MIXED_WORST, c.mixed_share = 0.5;
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err));
+    assert_int_equal(t.local_heads, 3);
+    for (int h = 0; h < HEADS; h++) assert_int_equal(t.local[h], h >= 3);
+    fkv_ratio_table_free(&t);
+    c.mixed = FKV_MIXED_ENERGY, c.mixed_share = 31.0 / 47;
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err));
+    for (int h = 0; h < HEADS; h++) assert_int_equal(t.local[h], h >= 3);
+    fkv_ratio_table_free(&t);
+    c.mixed_share = 0.7;
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err));
+    assert_int_equal(t.local_heads, 4);
+    fkv_ratio_table_free(&t);
+    c.mixed = FKV_MIXED_NONE;
+    assert_ok(fkv_ratio_table_make(&c, &s, &s, NULL, NULL, &t, &err));
+    assert_int_equal(t.local_heads, 0);
+    fkv_ratio_table_free(&t);
+    fkv_spectrum_free(&s);
+}
+
 TEST(a_budget_loses_least_of_all_combinations) {
     enum { HEADS = 3 };
     for (int trial = 0; trial < 6; trial++) {

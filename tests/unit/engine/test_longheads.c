@@ -201,16 +201,16 @@ TEST(up_to_the_window_it_is_full_attention) {
 TEST(every_token_is_held_and_k_chunks_are_seen) {
     enum { CHUNK = 7, CHUNKS = 4 };
     int32_t tokens[TOKENS];
-    double slots[TOKENS];
+    struct fkv_row_state rows[TOKENS];
     struct fkv_session_statistics found;
     struct side side = tested();
     struct fkv_session *s = open_session(side, CHUNK, CHUNKS, 1);
     draw_tokens(tokens);
     assert_ok(fkv_session_feed(s, tokens, TOKENS, &err));
-    fkv_session_row_state(s, 0, TOKENS, slots, NULL, NULL);
+    fkv_session_row_state(s, 0, TOKENS, rows);
     for (int t = 0; t < TOKENS; t++)
-        assert_close(slots[t], t < CHUNK * CHUNKS ? t + 1 : CHUNK * (CHUNKS - 1) + t % CHUNK + 1,
-                     1e-9, 0);
+        assert_close(rows[t].slots,
+                     t < CHUNK * CHUNKS ? t + 1 : CHUNK * (CHUNKS - 1) + t % CHUNK + 1, 1e-9, 0);
     fkv_session_statistics(s, &found);
     assert_int_equal(found.cache_bytes_peak,
                      2 * TOKENS * LAYERS * KV_HEADS * HEAD_DIM * (int)sizeof(float));

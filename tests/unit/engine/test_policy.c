@@ -4,6 +4,7 @@
 #include "tests/unit/support.h"
 
 #include "engine/cache/setup.h"
+#include "engine/cache/policies/selecting.h"
 #include "engine/cache/ratios.h"
 #include "kernels/base/ratio.h"
 
@@ -82,8 +83,8 @@ TEST_IN_FOLDER(a_table_is_read_from_a_path_of_any_length) {
 TEST(bad_options_are_refused_by_name) {
     struct fkv_policy_setup s;
     assert_refused(setup_of("best", 64, 4, 0, NULL, &s),
-                   "expected one of full, freqkv, linear, local, streaming, lm-infinite, snapkv, "
-                   "pyramidkv, h2o, keydiff, knorm, longheads, found \"best\"");
+                   "expected one of full, freqkv, linear, local, streaming, lm-infinite, mixed, "
+                   "snapkv, pyramidkv, h2o, keydiff, knorm, longheads, found \"best\"");
     assert_refused(setup_of("freqkv", 4, 4, 0, NULL, &s),
                    "--window: expected more than the 4 sinks, found 4");
     assert_refused(setup_of("streaming", 3, 4, 0, NULL, &s), "--window");
@@ -103,6 +104,9 @@ TEST(bad_options_are_refused_by_name) {
 
 TEST(every_policy_refuses_options_it_does_not_take) {
     int refused = 0, taken = 0;
+    char folder[256], table[300];
+    snprintf(table, sizeof table, "%s/policies.json", test_make_folder(folder));
+    test_write_text(table, "{\"policy\": \"local\", \"gamma\": 0.5}");
     for (int of = 0; fkv_policies[of]; of++)
         for (const struct fkv_policy_option *o = fkv_policies[of]->options; o && o->name; o++)
             for (int by = 0; fkv_policies[by]; by++) {
@@ -111,6 +115,9 @@ TEST(every_policy_refuses_options_it_does_not_take) {
                                                      .sinks = 4,
                                                      .own = {{.name = o->name, .value = o->low}}};
                 struct fkv_policy_setup s;
+                if (fkv_policies[by]->takes_table)
+                    options.own[strcmp(o->name, "table") != 0] =
+                        (struct fkv_own_value){.name = "table", .text = table};
                 char message[128];
                 snprintf(message, sizeof message, "--%s: policy %s does not take it", o->name,
                          options.name);
@@ -129,6 +136,32 @@ TEST(every_policy_refuses_options_it_does_not_take) {
                 }
             }
     assert_true(taken > 0 && refused > 0);
+    test_remove_folder(folder);
+}
+
+TEST(a_budget_is_the_window_or_what_a_selecting_policy_keeps) {
+    struct fkv_policy_options o = {.budget = 40, .sinks = 4};
+    struct fkv_policy_setup s;
+    for (int i = 0; fkv_policies[i]; i++) {
+        const struct fkv_policy *policy = fkv_policies[i];
+        o.name = policy->name, o.window = 0;
+        if (policy->takes_table) continue; /* the test of tables */
+        if (policy->keeps_every_token) {
+            assert_refused(fkv_policy_setup(&o, &config, 1000, &s, &err), "--budget: policy");
+            assert_int_equal(fkv_exit_status(&err), FKV_EXIT_USAGE);
+            continue;
+        }
+        assert_ok(fkv_policy_setup(&o, &config, 1000, &s, &err));
+        assert_int_equal(policy->select ? s.own[FKV_BUDGET] : s.window, 40);
+        fkv_policy_setup_free(&s);
+        o.window = 40;
+        assert_ok(fkv_policy_setup(&o, &config, 1000, &s, &err));
+        fkv_policy_setup_free(&s);
+        o.window = 41;
+        if (!policy->takes_window) continue;
+        assert_refused(fkv_policy_setup(&o, &config, 1000, &s, &err),
+                       "the same for both, found 41 and 40");
+    }
 }
 
 /* Two policies may share an option's name: then it means the same to the command line. */
@@ -223,4 +256,65 @@ TEST(malformed_tables_are_refused_by_field) {
     assert_refused(setup_of_table("{\"gamma\":0.5,", 64, 4, 0, &s), "gamma.json");
     assert_refused(setup_of_table("{\"gamma\":0.5,\"text_sha256\":[\"ab\"]}", 64, 4, 0, &s),
                    "text_sha256[0]: expected 64 hex digits");
+}
+
+static int setup_of_policies(const char *json, int32_t window, struct fkv_policy_setup *s) {
+    char folder[256], path[300];
+    snprintf(path, sizeof path, "%s/policies.json", test_make_folder(folder));
+    test_write_text(path, json);
+    const struct fkv_policy_options o = {
+        .name = "mixed", .window = window, .sinks = -1, .own = {{.name = "table", .text = path}}};
+    int status = fkv_policy_setup(&o, &config, 1000, s, &err);
+    test_remove_folder(folder);
+    return status;
+}
+
+TEST(tables_of_policies_give_every_head_its_own) {
+    struct fkv_policy_setup s;
+    const int32_t expected[6] = {32, 63, 16, 48, 48, 48};
+    assert_ok(setup_of_policies("{\"window\": 68, \"sinks\": 4, \"policy\": [[\"freqkv\", "
+                                "\"streaming\", \"local\"], \"local\"], \"gamma\": "
+                                "[[0.5, null, 0.25], 0.75]}",
+                                0, &s));
+    assert_int_equal(s.window, 68);
+    assert_int_equal(s.part_count, 3);
+    assert_memory_equal(s.retained, expected, sizeof expected);
+    assert_close(s.gamma, (0.5 + 63. / 64 + 0.25 + 3 * 0.75) / 6, 1e-12, 0);
+    assert_ptr_equal(fkv_policy_of_head(&s, 0), &fkv_policy_freqkv);
+    assert_ptr_equal(fkv_policy_of_head(&s, 1), &fkv_policy_streaming);
+    assert_ptr_equal(fkv_policy_of_head(&s, 5), &fkv_policy_local);
+    assert_int_equal(s.capacity, 68 + 34); /* streaming's */
+    assert_int_equal(strncmp(s.own_text, "table=policies.json@", 20), 0);
+    fkv_policy_setup_free(&s);
+    fkv_policy_setup_free(&s);
+    assert_ok(setup_of_policies("{\"policy\": \"streaming\"}", 64, &s));
+    for (int h = 0; h < 6; h++) assert_int_equal(fkv_policy_period(&s, h), 1);
+    fkv_policy_setup_free(&s);
+}
+
+TEST(malformed_tables_of_policies_are_refused_by_field) {
+    struct fkv_policy_setup s;
+    const struct {
+        const char *json, *message;
+    } bad[] = {
+        {"{\"gamma\": 0.5}", "policies.json: policy: expected a table [layer][kv_head]"},
+        {"{\"policy\": 3}", "policy[0][0]: expected the name of a policy, found none"},
+        {"{\"policy\": [\"local\"]}", "policy: expected 2 layers, found 1"},
+        {"{\"policy\": [[\"local\"], \"local\"]}", "policy[0]: expected 3 KV heads, found 1"},
+        {"{\"policy\": \"snapkv\"}",
+         "policy[0][0]: expected one of freqkv, local, streaming, found \"snapkv\""},
+        {"{\"policy\": \"mixed\"}", "found \"mixed\""},
+        {"{\"policy\": \"a policy whose name is long\"}", "found \"a policy whose name is long\""},
+        {"{\"policy\": \"local\"}", "gamma[0][0]: expected a ratio, which policy local takes"},
+        {"{\"policy\": \"local\", \"gamma\": 1.5}", "expected a ratio in (0, 1], found 1.5"},
+        {"{\"policy\": \"local\", \"gamma\": 0.5, \"window\": 32}", "window: expected 64"},
+        {"{\"policy\": \"local\", \"gamma\": 0.001}", "expected 1 to 59 retained slots of 60"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_refused(setup_of_policies(bad[i].json, 64, &s), bad[i].message);
+    const struct fkv_policy_options none = {.name = "mixed", .window = 64, .sinks = -1};
+    assert_refused(fkv_policy_setup(&none, &config, 1000, &s, &err),
+                   "--table: policy mixed needs one");
+    assert_refused(setup_of_table("{\"policy\": \"local\", \"gamma\": 0.5}", 64, 4, 0, &s),
+                   "policy: expected no table of policies");
 }

@@ -39,14 +39,19 @@ static bool draw_counts(const struct fkv_session *s, int32_t counts[SEQUENCES]) 
 
 static void compare_rows(struct fkv_session *together, int32_t row, struct fkv_session *alone,
                          int32_t rows) {
-    double a[3][BLOCK], b[3][BLOCK];
+    struct fkv_row_state a[BLOCK], b[BLOCK];
     assert_ok(fkv_session_logits(together, row, rows, one, &err));
     assert_ok(fkv_session_logits(alone, 0, rows, other, &err));
     assert_arrays_close(one, other, (size_t)rows * VOCAB, 0, 2e-5);
-    fkv_session_row_state(together, row, rows, a[0], a[1], a[2]);
-    fkv_session_row_state(alone, 0, rows, b[0], b[1], b[2]);
-    for (int i = 0; i < 3 * rows; i++)
-        assert_close(a[i / rows][i % rows], b[i / rows][i % rows], 1e-12, 0);
+    fkv_session_row_state(together, row, rows, a);
+    fkv_session_row_state(alone, 0, rows, b);
+    for (int i = 0; i < rows; i++) {
+        assert_close(a[i].slots, b[i].slots, 1e-12, 0);
+        assert_close(a[i].compressions, b[i].compressions, 1e-12, 0);
+        assert_close(a[i].since_compression, b[i].since_compression, 1e-12, 0);
+        assert_close(a[i].evictions, b[i].evictions, 1e-12, 0);
+        assert_close(a[i].since_eviction, b[i].since_eviction, 1e-12, 0);
+    }
 }
 
 TEST(sequences_side_by_side_equal_each_alone) {

@@ -332,17 +332,19 @@ TEST(score_is_the_log_softmax_and_kl_to_itself_is_zero) {
 TEST(row_state_tells_slots_rounds_and_age) {
     struct fixture *f = *state;
     struct fkv_session *s = open_session(f, policy("freqkv", 64, "0.5"));
-    double slots[128], round[128], since[128];
+    struct fkv_row_state row[128];
     assert_ok(fkv_session_feed(s, f->tokens, 128, &err));
-    fkv_session_row_state(s, 0, 128, slots, round, since);
-    assert_close(slots[0], 1, 1e-9, 0);
-    assert_close(slots[63], 64, 1e-9, 0);
-    assert_close(round[63], 0, 1e-9, 0);
-    assert_close(slots[64], 35, 1e-9, 0); /* 4 sinks, 30 retained, its own */
-    assert_close(round[64], 1, 1e-9, 0);
-    assert_close(since[64], 1, 1e-9, 0);
-    assert_close(since[93], 30, 1e-9, 0);
-    assert_close(round[94], 2, 1e-9, 0);
+    fkv_session_row_state(s, 0, 128, row);
+    assert_close(row[0].slots, 1, 1e-9, 0);
+    assert_close(row[63].slots, 64, 1e-9, 0);
+    assert_close(row[63].compressions, 0, 1e-9, 0);
+    assert_close(row[64].slots, 35, 1e-9, 0); /* 4 sinks, 30 retained, its own */
+    assert_close(row[64].compressions, 1, 1e-9, 0);
+    assert_close(row[64].since_compression, 1, 1e-9, 0);
+    assert_close(row[93].since_compression, 30, 1e-9, 0);
+    assert_close(row[94].compressions, 2, 1e-9, 0);
+    assert_close(row[94].evictions, 0, 0, 0);
+    assert_close(row[94].since_eviction, 95, 1e-9, 0);
     fkv_session_close(s);
 }
 

@@ -13,6 +13,7 @@ static struct fkv_pass passes[1];
 static struct fkv_plan plan;
 static struct fkv_sums sums[2];
 static struct fkv_perplexity result;
+static double slots_end[] = {7, 5.5}, slots_kept[] = {4, NAN};
 static struct fkv_experiment experiment;
 
 static int set_up(void **state) {
@@ -25,6 +26,8 @@ static int set_up(void **state) {
     policy = (struct fkv_policy){
         .name = "freqkv", .options = own, .takes_window = true, .takes_ratio = true};
     setup = (struct fkv_policy_setup){.policy = &policy,
+                                      .layers = 1,
+                                      .kv_heads = 2,
                                       .window = 256,
                                       .sinks = 4,
                                       .own = {16, 0},
@@ -46,6 +49,8 @@ static int set_up(void **state) {
                                      .errors.kl_se = 0.5,
                                      .compressions = 3,
                                      .evictions = 2};
+    result.slots_end = slots_end, result.slots_kept = slots_kept;
+    result.cache_bytes_allocated = 8192;
     result.statistics =
         (struct fkv_session_statistics){.tokens = 16, .slots_sum = 80, .cache_bytes_peak = 4096};
     result.seconds = 2;
@@ -94,7 +99,14 @@ TEST_WITH(the_object_has_the_documented_keys, set_up, NULL) {
     assert_number(o, "prefill_tokens_per_s", 8);
     assert_number(o, "compression_share", 0.25);
     assert_string_equal(json_string_value(json_object_get(o, "se_unit")), "blocks of one document");
-    assert_int_equal(json_object_size(o), 23);
+    assert_true(json_is_false(json_object_get(o, "sees_queries")));
+    assert_number(o, "cache_bytes_allocated", 8192);
+    const json_t *end = json_array_get(json_object_get(o, "slots_end"), 0),
+                 *kept = json_array_get(json_object_get(o, "slots_kept"), 0);
+    assert_close(json_number_value(json_array_get(end, 1)), 5.5, 0, 0);
+    assert_close(json_number_value(json_array_get(kept, 0)), 4, 0, 0);
+    assert_true(json_is_null(json_array_get(kept, 1)));
+    assert_int_equal(json_object_size(o), 27);
     assert_true(json_is_true(json_object_get(baseline, "valid")));
     assert_string_equal(json_string_value(json_object_get(baseline, "policy")), "full");
     assert_number(baseline, "mean_nll", 1.5);
