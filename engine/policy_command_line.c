@@ -9,8 +9,8 @@
 #include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
 
-enum { OPT_OWN = FKV_NO_LETTER };
-enum { COMMON = 5, MOST_OWN = 64, TEXT = 8192 };
+enum { OPT_QUANT = FKV_NO_LETTER, OPT_QUANT_KEYS, OPT_OWN };
+enum { COMMON = 7, MOST_OWN = 64, TEXT = 8192 };
 
 /* Own options of all policies by name, each once; row i of it has the key OPT_OWN + i. */
 static const struct fkv_policy_option *own[MOST_OWN];
@@ -96,6 +96,10 @@ static void fill_options(void) {
          group},
         {"sinks", FKV_LETTER_SINKS, "S", 0, "first tokens, never compressed (default 4)", group},
         {"gamma", FKV_LETTER_GAMMA, "G", 0, gamma, group},
+        {"cache-quant", OPT_QUANT, "q8|q4", 0,
+         "round keys and values to this grid, to measure its damage, not its speed", group},
+        {"cache-quant-keys", OPT_QUANT_KEYS, "before|after", 0,
+         "round keys before RoPE or after it (default after)", group},
     };
     memcpy(options, common, sizeof common);
     for (int i = 0; i < own_count; i++) {
@@ -163,8 +167,23 @@ static void set_own(struct fkv_policy_options *o, const struct fkv_policy_option
                     : (struct fkv_own_value){option->name, value_of(option, text, state), NULL};
 }
 
+static enum fkv_quant quant_of(const char *text, struct argp_state *state) {
+    enum fkv_quant quant = FKV_NO_QUANT;
+    if (fkv_quant_parse(text, &quant) || !quant)
+        argp_error(state, "--cache-quant: expected q8 or q4, found \"%s\"", text);
+    return quant;
+}
+
+static bool is_before(const char *text, struct argp_state *state) {
+    if (strcmp(text, "before") && strcmp(text, "after"))
+        argp_error(state, "--cache-quant-keys: expected before or after, found \"%s\"", text);
+    return !strcmp(text, "before");
+}
+
 static void check_options(struct fkv_policy_options *o, struct argp_state *state) {
     struct fkv_error err = {0};
+    if (o->quant_before && !o->quant)
+        argp_error(state, "--cache-quant-keys before: expected --cache-quant, too");
     if (!o->name && o->gamma)
         argp_error(state, "--gamma: full attention, the default, keeps no ratio; expected --policy "
                           "with one that does");
@@ -196,6 +215,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         check_ratios(arg, state);
         o->gamma = arg;
         return 0;
+    case OPT_QUANT: o->quant = quant_of(arg, state); return 0;
+    case OPT_QUANT_KEYS: o->quant_before = is_before(arg, state); return 0;
     case ARGP_KEY_END: check_options(o, state); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -247,4 +268,12 @@ void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to) {
                 policy->name);
     if (!policy->takes_ratio && o->gamma)
         fprintf(to, "note: policy %s keeps no ratio: --gamma is not used\n", policy->name);
+}
+
+void fkv_policy_note_quant(const struct fkv_policy_options *o, FILE *to) {
+    if (to && o->quant)
+        fprintf(to,
+                "keys, %s RoPE, and values are rounded to %s; cache bytes are those of such a "
+                "cache\n",
+                o->quant_before ? "before" : "after", fkv_quant_name(o->quant));
 }

@@ -30,7 +30,9 @@ static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slot
     int32_t *peak = &s->peak_slots[head - s->heads];
     int64_t *bytes = &s->peak_bytes[head->sequence];
     if (held > *peak) {
-        *bytes += (held - *peak) * 2 * (int64_t)session_slot_bytes(s);
+        *bytes += (held - *peak) * 2 *
+                  (int64_t)fkv_policy_state_bytes(&s->setup, s->model->config.head_dim,
+                                                  s->options.cache_dtype);
         *peak = held;
         if (*bytes > s->statistics.cache_bytes_peak) s->statistics.cache_bytes_peak = *bytes;
     }

@@ -288,6 +288,7 @@ static int check_needs(struct job *job, struct fkv_error *err) {
         return FKV_FAILED;
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     fkv_engine_announce(&s->engine, job->engine, to);
+    fkv_policy_note_quant(&s->policy, to);
     if (to)
         fprintf(to,
                 "%" PRId64 " document%s, %" PRId64 " tokens; %" PRId64 " pass%s %" PRId64

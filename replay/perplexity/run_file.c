@@ -8,6 +8,7 @@
  *                          (for figures), window, sinks, compressible (n), low_pass (1: it keeps
  *                          the L lowest of n coefficients), sees_queries (1: what it keeps depends
  *                          on queries), protocol, tokens_limit, score_from,
+ *                          cache_quant and cache_quant_keys (where the cache is rounded),
  *                          backend, compute, kernels (instruction set and library of the
  *                          products), rope_positions (for which the frequencies of the rotation
  *                          were chosen, where they depend on the length), cache_dtype, se_unit
@@ -110,6 +111,14 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
     memcpy(integers, i, sizeof i);
 }
 
+/* Of a cache that is rounded to a grid; "" where it is not, and such a file has no attribute. */
+static const char *quant_text(const struct fkv_experiment *e) {
+    return e->setup->quant ? fkv_quant_name(e->setup->quant) : "";
+}
+static const char *quant_keys_text(const struct fkv_experiment *e) {
+    return !e->setup->quant ? "" : e->setup->quant_before ? "before" : "after";
+}
+
 /* ---- writing ---- */
 
 static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *e,
@@ -134,6 +143,9 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *
                 : fkv_h5_put_int(w, "/", key, e->setup->own[i], err))
             return FKV_FAILED;
     }
+    if (*quant_text(e) && (fkv_h5_put_string(w, "/", "cache_quant", quant_text(e), err) ||
+                           fkv_h5_put_string(w, "/", "cache_quant_keys", quant_keys_text(e), err)))
+        return FKV_FAILED;
     const struct fkv_operator_data *data = e->setup->operator_data;
     if (data && fkv_h5_put_string(w, "/", "operator_sha256", data->sha256, err)) return FKV_FAILED;
     for (int i = 0; i < (e->baseline ? FKV_RESULTS : FKV_RESULT_BASELINE_NLL); i++) {
@@ -330,6 +342,24 @@ static int check_attributes(struct fkv_h5_reader *r, const char *path,
     return FKV_OK;
 }
 
+static int check_quant(struct fkv_h5_reader *r, const char *path, const struct fkv_experiment *e,
+                       struct fkv_error *err) {
+    const struct {
+        const char *name, *value;
+    } texts[] = {{"cache_quant", quant_text(e)}, {"cache_quant_keys", quant_keys_text(e)}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char value[16] = "";
+        bool found;
+        if (fkv_h5_get_string(r, "/", texts[i].name, value, sizeof value, &found, err))
+            return FKV_FAILED;
+        if (strcmp(found ? value : "", texts[i].value))
+            return fkv_fail(err,
+                            "%s: %s: expected \"%s\", found \"%s\": made by another experiment",
+                            path, texts[i].name, texts[i].value, found ? value : "");
+    }
+    return FKV_OK;
+}
+
 /* A mean ratio is not all: the layers and heads share it as this experiment's do. */
 static int check_retained(struct fkv_h5_reader *r, const char *path, const struct fkv_experiment *e,
                           struct fkv_error *err) {
@@ -356,6 +386,7 @@ int fkv_run_file_read(const char *path, const struct fkv_experiment *e, double r
     bool found;
     if (fkv_h5_open(path, &r, err)) return FKV_FAILED;
     int status = check_attributes(r, path, e, err);
+    if (!status) status = check_quant(r, path, e, err);
     for (int i = 0; i < FKV_RESULTS && !status; i++) {
         results[i] = NAN;
         status = fkv_h5_get_double(r, "/", fkv_result_names[i], &results[i], &found, err);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "kernels/base/parse.h"
+#include "replay/identity.h"
 #include "replay/needs.h"
 
 enum { MOST_DECIMALS = 15 };
@@ -88,6 +89,7 @@ json_t *fkv_sweep_json(const struct fkv_sweep_point *points, int count,
     json_object_set_new(o, "window", json_integer(e->setup->window));
     json_object_set_new(o, "sinks", json_integer(e->setup->sinks));
     fkv_own_to_json(e->setup->policy->options, e->setup->own, e->setup->own_texts, o);
+    fkv_quant_to_json(e->setup, o);
     json_object_set_new(o, "protocol", json_string(e->plan->name));
     json_object_set_new(o, "documents", json_integer(e->corpus->document_count));
     json_object_set_new(o, "tokens", json_integer(e->corpus->token_count));
