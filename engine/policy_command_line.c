@@ -57,17 +57,6 @@ static void print_takers(FILE *f, const char *option) {
     }
 }
 
-static void print_standard(FILE *f, const struct fkv_policy_option *o) {
-    if (o->kind == FKV_OPTION_INTEGER) fprintf(f, " (default %lld)", (long long)o->standard);
-    if (o->kind == FKV_OPTION_TEXT) fprintf(f, " (default %s)", o->standard_text);
-    int bytes;
-    if (o->kind == FKV_OPTION_CHOICE) {
-        const char *word = fkv_own_word(o, o->standard, &bytes);
-        fprintf(f, " (default %.*s)", bytes, word);
-    }
-    if (o->kind == FKV_OPTION_ON_OFF) fprintf(f, " (default %s)", o->standard ? "on" : "off");
-}
-
 /* Ends a help text; the next one starts where it returns. */
 static const char *end_text(FILE *f, const char *text) {
     putc(0, f);
@@ -82,6 +71,7 @@ static void fill_options(void) {
     collect_own();
     const char *at = help;
     print_policies(f);
+    fputs("; freqkv-replay policies says more", f);
     const char *policy = end_text(f, at);
     at = help + ftell(f);
     print_takers(f, NULL);
@@ -106,7 +96,7 @@ static void fill_options(void) {
         at = help + ftell(f);
         print_takers(f, own[i]->name);
         fprintf(f, ": %s", own[i]->help);
-        print_standard(f, own[i]);
+        fkv_own_print_standard(f, own[i]);
         options[COMMON + i] = (struct argp_option){
             own[i]->name, OPT_OWN + i, own[i]->argument, 0, end_text(f, at), group};
     }

@@ -11,6 +11,7 @@ int fkv_command_probe(int argc, char **argv);
 int fkv_command_generate(int argc, char **argv);
 int fkv_command_needle(int argc, char **argv);
 int fkv_command_cost(int argc, char **argv);
+int fkv_command_policies(int argc, char **argv);
 int fkv_command_tokens(int argc, char **argv);
 
 #endif

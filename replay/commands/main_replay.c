@@ -12,6 +12,7 @@ static const struct fkv_command commands[] = {
     {"generate", fkv_command_generate, "continue prompts under a cache policy"},
     {"needle", fkv_command_needle, "find a fact in a long text under a cache policy"},
     {"cost", fkv_command_cost, "operations and bytes of a policy, from a config alone"},
+    {"policies", fkv_command_policies, "the cache policies, and a page of help on each"},
     {"tokens", fkv_command_tokens, "the token ids of texts"},
     {0},
 };

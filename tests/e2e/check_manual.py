@@ -22,7 +22,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = {
     "capture": [""],
     "analyze": ["spectrum", "error", "gamma", "impulse", "link", "plot", "merge", "report"],
-    "replay": ["ppl", "probe", "generate", "needle", "cost", "tokens"],
+    "replay": ["ppl", "probe", "generate", "needle", "cost", "policies", "tokens"],
 }
 # Options of every command, and of argp.
 ALWAYS = {"help", "usage", "version"}
@@ -191,6 +191,8 @@ def run_all(t):
     for options in (" --dry-run", " --out needle.csv", " --task recall"):
         keep("replay", "needle", f"{needle}{options}")
     keep("replay", "cost", "freqkv-replay cost --config data/litbank-1m")
+    keep("replay", "policies", "freqkv-replay policies")
+    keep("replay", "policies", "freqkv-replay policies snapkv")
     keep("replay", "tokens", f"freqkv-replay tokens {text}")
     points = " ".join(sorted(f"runs/{p.name}" for p in (t.work / "runs").iterdir()))
     for options in (" --dry-run", ""):

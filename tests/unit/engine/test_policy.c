@@ -229,6 +229,42 @@ static void malformed_tables_are_refused_by_field(void **state) {
                    "text_sha256[0]: expected 64 hex digits");
 }
 
+static void every_policy_has_a_summary_and_a_page(void **state) {
+    (void)state;
+    enum { SUMMARY = 70, LINE = 80 };
+    for (int p = 0; fkv_policies[p]; p++) {
+        const struct fkv_policy *policy = fkv_policies[p];
+        if (!policy->summary || !*policy->summary || !policy->page || !*policy->page)
+            fail_msg("%s: expected a summary and a page, found none", policy->name);
+        if (strlen(policy->summary) > SUMMARY || strchr(policy->summary, '\n'))
+            fail_msg("%s: expected a summary of one line of %d characters, found \"%s\"",
+                     policy->name, SUMMARY, policy->summary);
+        for (const char *line = policy->page; *line; line += *line == '\n') {
+            const size_t length = strcspn(line, "\n");
+            if (length > LINE)
+                fail_msg("%s: expected lines of %d characters, found \"%.*s\"", policy->name, LINE,
+                         (int)length, line);
+            line += length;
+        }
+    }
+}
+
+static void the_label_says_what_the_cache_is_rounded_to(void **state) {
+    (void)state;
+    struct fkv_policy_options o = {.name = "full", .quant = FKV_QUANT_Q4, .quant_before = true};
+    struct fkv_policy_setup s;
+    assert_ok(fkv_policy_setup(&o, &config, 1000, &s, &err), err);
+    assert_string_equal(s.label, "full, q4 cache, keys before RoPE");
+    assert_string_equal(s.own_text, "");
+    assert_int_equal(fkv_policy_state_bytes(&s, 64, FKV_F32), 36);
+    fkv_policy_setup_free(&s);
+    o.quant = FKV_NO_QUANT;
+    assert_ok(fkv_policy_setup(&o, &config, 1000, &s, &err), err);
+    assert_string_equal(s.label, "full");
+    assert_int_equal(fkv_policy_state_bytes(&s, 64, FKV_F32), 256);
+    fkv_policy_setup_free(&s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_the_trained_context_four_sinks_and_one_half),
@@ -241,6 +277,8 @@ int main(void) {
         cmocka_unit_test(one_ratio_per_layer_rounds_to_sixty_fourths),
         cmocka_unit_test(tables_are_honoured_exactly),
         cmocka_unit_test(malformed_tables_are_refused_by_field),
+        cmocka_unit_test(every_policy_has_a_summary_and_a_page),
+        cmocka_unit_test(the_label_says_what_the_cache_is_rounded_to),
     };
     return test_run(tests, NULL, NULL);
 }
