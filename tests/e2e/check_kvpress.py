@@ -36,7 +36,7 @@ def enter(venv):
 def press_of(kind, budget, tokens, observe, kernel):
     import kvpress
 
-    ratio = 1 - budget / tokens
+    ratio = 1 - (budget + 0.25) / tokens  # the slots kept are cut to a whole number
     if kind == "knorm":
         return kvpress.KnormPress(compression_ratio=ratio)
     if kind == "keydiff":
@@ -55,7 +55,9 @@ def run_press(folder, press, ids, block):
     """[layer][head] -> kept token indices; losses of the tokens after the prompt."""
     import torch
     from transformers import DynamicCache, LlamaForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     model = LlamaForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()
