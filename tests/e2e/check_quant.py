@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""`freqkv-replay ppl --cache-quant` against a plain, slow implementation in numpy, on random models:
-alone, and under freqkv, local and snapkv.
+"""`freqkv-replay ppl --cache-quant` against a plain, slow implementation in numpy, on random
+models: alone, and under freqkv, local and snapkv.
 
     check_quant.py --bin BIN [--rounds N] [--seed N]
 
@@ -89,7 +89,14 @@ class Rounded:
     def arguments(self):
         found = ["--policy", self.kind]
         if self.kind != "full":
-            found += ["--window", str(self.window), "--sinks", "3", "--gamma", str(self.policy.gamma)]
+            found += [
+                "--window",
+                str(self.window),
+                "--sinks",
+                "3",
+                "--gamma",
+                str(self.policy.gamma),
+            ]
         return found
 
     def rotated(self, keys, positions, theta):
@@ -113,7 +120,13 @@ class Rounded:
 
     def attend_head(self, layer, head, q, k, v, theta):
         d = k.shape[1]
-        keys, values, out, actions, seen = np.zeros((0, d)), np.zeros((0, d)), np.empty_like(q), 0, 0
+        keys, values, out, actions, seen = (
+            np.zeros((0, d)),
+            np.zeros((0, d)),
+            np.empty_like(q),
+            0,
+            0,
+        )
         for t in range(len(k)):
             if self.kind != "full" and len(keys) == self.window:
                 retained = self.policy.retained(layer, head)
