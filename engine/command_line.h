@@ -53,6 +53,9 @@ void fkv_policy_options_default(struct fkv_policy_options *o);
  * policy has no use for: loops over policies give all of them the same. */
 void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to);
 
+/* A note on `to` (NULL: nowhere) of what a cache is rounded to; nothing where it is not. */
+void fkv_policy_note_quant(const struct fkv_policy_options *o, FILE *to);
+
 /* A note on `to` (NULL: nowhere) of the layers that slide over less than the policy's window and
  * that it leaves alone (sliding.c). */
 void fkv_policy_note_left_alone(const struct fkv_policy_setup *setup,

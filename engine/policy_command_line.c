@@ -9,8 +9,8 @@
 #include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
 
-enum { OPT_BUDGET = FKV_NO_LETTER, OPT_OWN };
-enum { COMMON = 6, MOST_OWN = 64, TEXT = 8192 };
+enum { OPT_BUDGET = FKV_NO_LETTER, OPT_QUANT, OPT_QUANT_KEYS, OPT_OWN };
+enum { COMMON = 8, MOST_OWN = 64, TEXT = 8192 };
 
 /* Own options of all policies by name, each once; row i of it has the key OPT_OWN + i. */
 static const struct fkv_policy_option *own[MOST_OWN];
@@ -65,17 +65,6 @@ static void print_takers(FILE *f, const char *option) {
     }
 }
 
-static void print_standard(FILE *f, const struct fkv_policy_option *o) {
-    if (o->kind == FKV_OPTION_INTEGER) fprintf(f, " (default %lld)", (long long)o->standard);
-    if (o->kind == FKV_OPTION_TEXT) fprintf(f, " (default %s)", o->standard_text);
-    int bytes;
-    if (o->kind == FKV_OPTION_CHOICE) {
-        const char *word = fkv_own_word(o, o->standard, &bytes);
-        fprintf(f, " (default %.*s)", bytes, word);
-    }
-    if (o->kind == FKV_OPTION_ON_OFF) fprintf(f, " (default %s)", o->standard ? "on" : "off");
-}
-
 /* Ends a help text; the next one starts where it returns. */
 static const char *end_text(FILE *f, const char *text) {
     putc(0, f);
@@ -89,6 +78,7 @@ static void fill_options(void) {
     if (!f) return;
     const char *at = help;
     print_policies(f);
+    fputs("; freqkv-replay policies says more", f);
     const char *policy = end_text(f, at);
     at = help + ftell(f);
     print_takers(f, NULL);
@@ -107,6 +97,10 @@ static void fill_options(void) {
          group},
         {"sinks", FKV_LETTER_SINKS, "S", 0, "first tokens, never compressed (default 4)", group},
         {"gamma", FKV_LETTER_GAMMA, "G", 0, gamma, group},
+        {"cache-quant", OPT_QUANT, "q8|q4", 0,
+         "round keys and values to this grid, to measure its damage, not its speed", group},
+        {"cache-quant-keys", OPT_QUANT_KEYS, "before|after", 0,
+         "round keys before RoPE or after it (default after)", group},
     };
     memcpy(options, common, sizeof common);
     collect_own();
@@ -114,7 +108,7 @@ static void fill_options(void) {
         at = help + ftell(f);
         print_takers(f, own[i]->name);
         fprintf(f, ": %s", own[i]->help);
-        print_standard(f, own[i]);
+        fkv_own_print_standard(f, own[i]);
         options[COMMON + i] = (struct argp_option){
             own[i]->name, OPT_OWN + i, own[i]->argument, 0, end_text(f, at), group};
     }
@@ -175,8 +169,23 @@ static void set_own(struct fkv_policy_options *o, const struct fkv_policy_option
                     : (struct fkv_own_value){option->name, value_of(option, text, state), NULL};
 }
 
+static enum fkv_quant quant_of(const char *text, struct argp_state *state) {
+    enum fkv_quant quant = FKV_NO_QUANT;
+    if (fkv_quant_parse(text, &quant) || !quant)
+        argp_error(state, "--cache-quant: expected q8 or q4, found \"%s\"", text);
+    return quant;
+}
+
+static bool is_before(const char *text, struct argp_state *state) {
+    if (strcmp(text, "before") && strcmp(text, "after"))
+        argp_error(state, "--cache-quant-keys: expected before or after, found \"%s\"", text);
+    return !strcmp(text, "before");
+}
+
 static void check_options(struct fkv_policy_options *o, struct argp_state *state) {
     struct fkv_error err = {0};
+    if (o->quant_before && !o->quant)
+        argp_error(state, "--cache-quant-keys before: expected --cache-quant, too");
     if (!o->name && o->gamma)
         argp_error(state, "--gamma: full attention, the default, keeps no ratio; expected --policy "
                           "with one that does");
@@ -213,6 +222,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         check_ratios(arg, state);
         o->gamma = arg;
         return 0;
+    case OPT_QUANT: o->quant = quant_of(arg, state); return 0;
+    case OPT_QUANT_KEYS: o->quant_before = is_before(arg, state); return 0;
     case ARGP_KEY_END: check_options(o, state); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -266,4 +277,12 @@ void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to) {
         fprintf(to, "note: policy %s has no sinks: --sinks is not used\n", policy->name);
     if (!policy->takes_ratio && o->gamma)
         fprintf(to, "note: policy %s keeps no ratio: --gamma is not used\n", policy->name);
+}
+
+void fkv_policy_note_quant(const struct fkv_policy_options *o, FILE *to) {
+    if (to && o->quant)
+        fprintf(to,
+                "keys, %s RoPE, and values are rounded to %s; cache bytes are those of such a "
+                "cache\n",
+                o->quant_before ? "before" : "after", fkv_quant_name(o->quant));
 }

@@ -7,11 +7,18 @@
  * query position and no key is touched. `compress` un-rotates, maps, and rotates to the new
  * positions; `gather` re-rotates by a shift. Angles are formed in double, so large positions stay
  * exact. The shape's gain is not on the stored keys: attention puts both factors, gain^2, on the
- * turned channels of the query, which gives the same scores and leaves a key as long as it was. */
+ * turned channels of the query, which gives the same scores and leaves a key as long as it was.
+ *
+ * Rounding. A cache with a `quant` holds states that were rounded to its grid (quant.h) before they
+ * were converted to `dtype`: append rounds what it writes, compress its results, and gather the
+ * keys that it turns. Keys are rounded after their rotation, or before it where `quant_before`
+ * (and then a gather rounds nothing). An accelerator may convert the results of compress and gather
+ * to `dtype` once more before it rounds them. Energies are measured before rounding. */
 #ifndef FKV_KERNELS_CACHE_H
 #define FKV_KERNELS_CACHE_H
 
 #include "kernels/backend.h"
+#include "kernels/quant.h"
 
 /* Cache heads. append and attend get the heads of one layer, [sequences, kv_heads]; compress and
  * gather get all, [layers, sequences, kv_heads]. */
@@ -25,6 +32,8 @@ struct fkv_cache {
                                 it to every slot's scaled score, and no other operation uses it;
                                 NULL: none */
     size_t bias_offset;
+    enum fkv_quant quant; /* FKV_NO_QUANT: states are converted to `dtype` and no more */
+    bool quant_before;    /* keys are rounded before their rotation, not after it */
 };
 
 /* Rows [row, row+rows) of KV head `kv_head` of k and v go to slots [slot, slot+rows) of a cache

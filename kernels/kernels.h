@@ -33,7 +33,7 @@
 #include "kernels/layer.h"
 #include "kernels/spectra.h"
 
-enum { FKV_BACKEND_ABI = 10 };
+enum { FKV_BACKEND_ABI = 11 };
 
 struct fkv_backend_ops {
     uint32_t abi; /* FKV_BACKEND_ABI */

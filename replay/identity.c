@@ -2,6 +2,13 @@
  * each field is the same, but for those that lines_file.c names. */
 #include "replay/identity.h"
 
+void fkv_quant_to_json(const struct fkv_policy_setup *setup, json_t *object) {
+    if (!setup->quant) return;
+    json_object_set_new(object, "cache_quant", json_string(fkv_quant_name(setup->quant)));
+    json_object_set_new(object, "cache_quant_keys",
+                        json_string(setup->quant_before ? "before" : "after"));
+}
+
 json_t *fkv_identity_policy_json(const struct fkv_policy_setup *setup) {
     const bool window = setup->policy->takes_window;
     json_t *o = json_object(), *retained = setup->retained ? json_array() : json_null();
@@ -13,6 +20,7 @@ json_t *fkv_identity_policy_json(const struct fkv_policy_setup *setup) {
     fkv_own_to_json(setup->policy->options, setup->own, setup->own_texts, o);
     json_object_set_new(o, "gamma", fkv_json_number(setup->gamma));
     json_object_set_new(o, "retained", retained);
+    fkv_quant_to_json(setup, o);
     return o;
 }
 

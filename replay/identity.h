@@ -16,6 +16,10 @@ struct fkv_identity {
     int32_t batch;          /* sequences side by side: it changes the rounding */
     int64_t rope_positions; /* for which rotations were chosen; 0: they do not depend on them */
 };
+/* Adds cache_quant ("q4") and cache_quant_keys ("before" or "after" RoPE); nothing where the cache
+ * is not rounded. */
+void fkv_quant_to_json(const struct fkv_policy_setup *setup, json_t *object);
+
 /* A new reference; NULL and a message. Hashes the model. */
 json_t *fkv_identity_json(const struct fkv_identity *identity, struct fkv_error *err);
 /* Every option of a policy, the defaults that were applied included. A new reference. */

@@ -20,11 +20,26 @@ static int set_own_options(const struct fkv_policy_options *options, struct fkv_
     return FKV_OK;
 }
 
+/* Adds ", q4 cache" to the label; ", q4 cache, keys before RoPE" where they are rounded there. */
+static int add_quant_to_label(struct fkv_policy_setup *setup) {
+    enum { MOST = 40 };
+    if (!setup->quant) return FKV_OK;
+    const size_t length = strlen(setup->label);
+    char *longer = realloc(setup->label, length + MOST);
+    if (!longer) return FKV_FAILED;
+    setup->label = longer;
+    snprintf(longer + length, MOST, ", %s cache%s", fkv_quant_name(setup->quant),
+             setup->quant_before ? ", keys before RoPE" : "");
+    return FKV_OK;
+}
+
 /* After the policy has put its defaults in place. */
 static int set_texts(struct fkv_policy_setup *setup, struct fkv_error *err) {
     const struct fkv_policy *policy = setup->policy;
     setup->own_text = fkv_own_text(policy->options, setup->own, setup->own_texts);
     setup->label = fkv_own_label(policy->name, policy->options, setup->own, setup->own_texts);
+    if (setup->label && add_quant_to_label(setup))
+        return fkv_fail(err, "policy %s: out of memory", policy->name);
     return setup->own_text && setup->label
                ? FKV_OK
                : fkv_fail(err, "policy %s: out of memory", policy->name);
@@ -201,6 +216,8 @@ int fkv_policy_setup(const struct fkv_policy_options *options, const struct fkv_
                                        .sinks = options->sinks < 0 ? 4 : options->sinks,
                                        .trained_context = config->trained_context,
                                        .prefill_block = options->prefill_block,
+                                       .quant = options->quant,
+                                       .quant_before = options->quant_before,
                                        .gamma = NAN};
     setup->policy = fkv_policy_find(options->name, err);
     if (!setup->policy) return FKV_FAILED;
@@ -232,6 +249,12 @@ void fkv_policy_setup_free(struct fkv_policy_setup *setup) {
     setup->part_count = 0;
     setup->retained = setup->layer_windows = NULL;
     setup->own_text = setup->label = NULL;
+}
+
+size_t fkv_policy_state_bytes(const struct fkv_policy_setup *setup, int32_t head_dim,
+                              enum fkv_dtype dtype) {
+    return setup->quant ? fkv_quant_bytes(setup->quant, (size_t)head_dim)
+                        : (size_t)head_dim * fkv_dtype_bytes(dtype);
 }
 
 int32_t fkv_policy_period(const struct fkv_policy_setup *setup, int32_t head) {

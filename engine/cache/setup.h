@@ -19,6 +19,11 @@ int fkv_policy_check_budget(const struct fkv_policy_options *options, struct fkv
 /* Safe on a zeroed struct and twice. */
 void fkv_policy_setup_free(struct fkv_policy_setup *setup);
 
+/* Bytes of a slot's key (or value) of so many channels as they are reported: in the format that the
+ * cache is rounded to; where there is none, as stored in `dtype`. */
+size_t fkv_policy_state_bytes(const struct fkv_policy_setup *setup, int32_t head_dim,
+                              enum fkv_dtype dtype);
+
 /* Tokens between two actions of head `head` of [layers, kv_heads], n - L; 0 where the policy keeps
  * no ratio. */
 int32_t fkv_policy_period(const struct fkv_policy_setup *setup, int32_t head);

@@ -155,7 +155,9 @@ struct fkv_cache session_cache(const struct fkv_session *s, int32_t layer) {
                               .dtype = s->options.cache_dtype,
                               .capacity = s->setup.capacity,
                               .bias = s->biases,
-                              .bias_offset = slots * sizeof(float)};
+                              .bias_offset = slots * sizeof(float),
+                              .quant = s->setup.quant,
+                              .quant_before = s->setup.quant_before};
 }
 
 /* ---- opening ---- */

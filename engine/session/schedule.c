@@ -30,7 +30,7 @@ static const struct fkv_policy *counted_as(const struct fkv_session *s,
 int32_t session_held_slots(const struct fkv_session *s, const struct fkv_head *head,
                            int32_t slots) {
     const int32_t window = s->setup.layer_windows[head->layer];
-    if (s->setup.policy->keeps_every_token && policy_of(s, head) == s->setup.policy) return slots;
+    if (s->setup.policy->choose && policy_of(s, head) == s->setup.policy) return slots;
     if (slots > s->setup.most_seen) slots = s->setup.most_seen;
     return window && slots > window ? window : slots;
 }
@@ -42,7 +42,9 @@ static void set_slots(struct fkv_session *s, struct fkv_head *head, int32_t slot
     int32_t *peak = &s->peak_slots[head - s->heads];
     int64_t *bytes = &s->peak_bytes[head->sequence];
     if (held > *peak) {
-        *bytes += (held - *peak) * 2 * (int64_t)session_slot_bytes(s);
+        *bytes += (held - *peak) * 2 *
+                  (int64_t)fkv_policy_state_bytes(&s->setup, s->model->config.head_dim,
+                                                  s->options.cache_dtype);
         *peak = held;
         if (*bytes > s->statistics.cache_bytes_peak) s->statistics.cache_bytes_peak = *bytes;
     }

@@ -144,7 +144,7 @@ struct fkv_session_statistics {
     int64_t selections;       /* times that a head's slots were selected */
     int64_t slots_kept;       /* by them, all heads; / selections = the mean budget used */
     int64_t cache_bytes_peak; /* most that keys and values in use of one sequence held, summed over
-                                 heads */
+                                 heads; of a cache with a grid, in the grid's format */
     double slots_sum;         /* over queries of the mean slots they could attend to; / tokens =
                                  cache_slots_mean */
 };

@@ -5,6 +5,24 @@
  * already moved or is not wanted. Energies are summed in double, before anything moves. */
 #include "kernels/cpu/cpu.h"
 
+/* Stores key [d] turned by the angles, and value [d], in a cache with a `quant`. turned [d] and
+ * scratch [d] are overwritten; `turn` may be in scratch. */
+static void store_rounded(const struct fkv_cache *cache, const float *key, const float *value,
+                          const float *turn, int32_t half, int32_t d, float *turned, float *scratch,
+                          char *key_to, char *value_to) {
+    const size_t count = (size_t)d;
+    if (cache->quant_before) {
+        fkv_quant_round(cache->quant, key, count, turned);
+        fkv_cpu_turn_by(turned, turn, half, d, turned);
+    } else {
+        fkv_cpu_turn_by(key, turn, half, d, turned);
+        fkv_quant_round(cache->quant, turned, count, turned);
+    }
+    fkv_from_f32(turned, cache->dtype, count, key_to);
+    fkv_quant_round(cache->quant, value, count, scratch);
+    fkv_from_f32(scratch, cache->dtype, count, value_to);
+}
+
 size_t fkv_cpu_cache_scratch(const struct fkv_limits *l) {
     return 2 * (size_t)l->attention.head_dim;
 }
@@ -30,10 +48,15 @@ int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shap
             fkv_cpu_slot(cache->value, cache, shape->head_dim, item->cache_head, item->slot);
         float *scratch = fkv_cpu_scratch(b), *turned = scratch + d;
         for (int32_t i = 0; i < item->rows; i++) {
-            fkv_cpu_turn_by(key, fkv_cpu_turn(&r, item->position + i, scratch), r.half, (int32_t)d,
-                            turned);
-            fkv_from_f32(turned, cache->dtype, d, key_to);
-            fkv_from_f32(value, cache->dtype, d, value_to);
+            const float *turn = fkv_cpu_turn(&r, item->position + i, scratch);
+            if (cache->quant) {
+                store_rounded(cache, key, value, turn, r.half, (int32_t)d, turned, scratch, key_to,
+                              value_to);
+            } else {
+                fkv_cpu_turn_by(key, turn, r.half, (int32_t)d, turned);
+                fkv_from_f32(turned, cache->dtype, d, key_to);
+                fkv_from_f32(value, cache->dtype, d, value_to);
+            }
             key += stride, value += stride, key_to += bytes, value_to += bytes;
         }
     }
@@ -41,8 +64,10 @@ int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shap
 }
 
 /* Moves the slots of one item; `turn` (or NULL) rotates 2 half channels of them further. */
-static void move(const struct fkv_gather_item *item, char *head, size_t d, enum fkv_dtype dtype,
-                 const float *turn, int32_t half, float *scratch) {
+static void move(const struct fkv_cache *cache, const struct fkv_gather_item *item, char *head,
+                 size_t d, const float *turn, int32_t half, float *scratch) {
+    const enum fkv_dtype dtype = cache->dtype;
+    const bool rounds = cache->quant && !cache->quant_before;
     size_t bytes = d * fkv_dtype_bytes(dtype);
     for (int32_t j = 0; j < item->count; j++) {
         const char *from = head + (size_t)item->from[j] * bytes;
@@ -50,6 +75,7 @@ static void move(const struct fkv_gather_item *item, char *head, size_t d, enum 
         if (turn) {
             fkv_to_f32(from, dtype, d, scratch);
             fkv_cpu_turn_by(scratch, turn, half, (int32_t)d, scratch);
+            if (rounds) fkv_quant_round(cache->quant, scratch, d, scratch);
             fkv_from_f32(scratch, dtype, d, to);
         } else if (from != to) {
             memcpy(to, from, bytes);
@@ -96,9 +122,9 @@ int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shap
             measure(item, value, d, cache->dtype, scratch, &energy[n].value_before,
                     &energy[n].value_kept);
         }
-        move(item, key, d, cache->dtype,
-             item->shift != 0 ? fkv_cpu_turn(&r, item->shift, turn) : NULL, r.half, scratch);
-        move(item, value, d, cache->dtype, NULL, 0, scratch);
+        move(cache, item, key, d, item->shift != 0 ? fkv_cpu_turn(&r, item->shift, turn) : NULL,
+             r.half, scratch);
+        move(cache, item, value, d, NULL, 0, scratch);
     }
     return FKV_OK;
 }

@@ -120,9 +120,12 @@ static void multiply_states(const struct fkv_simd *simd, const struct fkv_map *m
 }
 
 /* One head's keys or values, states [n, d], in place; `rotation` is NULL for values. */
-static void compress_states(const struct fkv_simd *simd, const struct fkv_map *map, char *states,
-                            enum fkv_dtype dtype, int32_t d, const struct fkv_rotation *rotation,
-                            double position, float *scratch, double *before, double *kept) {
+static void compress_states(const struct fkv_simd *simd, const struct fkv_map *map,
+                            const struct fkv_cache *cache, char *states, int32_t d,
+                            const struct fkv_rotation *rotation, double position, float *scratch,
+                            double *before, double *kept) {
+    const enum fkv_dtype dtype = cache->dtype;
+    const bool rounds_after = rotation && !cache->quant_before;
     size_t width = (size_t)d, bytes = width * fkv_dtype_bytes(dtype);
     float *turn = scratch, *x = scratch + width,
           *transform = x + ((size_t)map->n * width + 15) / 16 * 16,
@@ -139,9 +142,11 @@ static void compress_states(const struct fkv_simd *simd, const struct fkv_map *m
         multiply_states(simd, map, rotation ? map->key : map->value, d, x, y, kept);
     for (int32_t i = 0; i < map->retained; i++) {
         float *row = y + (size_t)i * width;
+        if (cache->quant && !rounds_after) fkv_quant_round(cache->quant, row, width, row);
         if (rotation)
             fkv_cpu_turn_by(row, fkv_cpu_turn(rotation, position + i, turn), rotation->half, d,
                             row);
+        if (cache->quant && rounds_after) fkv_quant_round(cache->quant, row, width, row);
         fkv_from_f32(row, dtype, width, states + (size_t)i * bytes);
     }
 }
@@ -159,15 +164,15 @@ int fkv_cpu_compress(struct fkv_backend *b, const struct fkv_attention_shape *sh
         const struct fkv_compress_item *item = &items[unit / 2];
         struct fkv_energy *e = energy ? &energy[unit / 2] : NULL;
         if (unit % 2 == 0)
-            compress_states(b->simd, map,
-                            fkv_cpu_slot(cache->key, cache, d, item->cache_head, item->slot),
-                            cache->dtype, d, &rotation, item->position, fkv_cpu_scratch(b),
+            compress_states(b->simd, map, cache,
+                            fkv_cpu_slot(cache->key, cache, d, item->cache_head, item->slot), d,
+                            &rotation, item->position, fkv_cpu_scratch(b),
                             e ? &e->key_before : NULL, e ? &e->key_kept : NULL);
         else
-            compress_states(b->simd, map,
-                            fkv_cpu_slot(cache->value, cache, d, item->cache_head, item->slot),
-                            cache->dtype, d, NULL, 0, fkv_cpu_scratch(b),
-                            e ? &e->value_before : NULL, e ? &e->value_kept : NULL);
+            compress_states(b->simd, map, cache,
+                            fkv_cpu_slot(cache->value, cache, d, item->cache_head, item->slot), d,
+                            NULL, 0, fkv_cpu_scratch(b), e ? &e->value_before : NULL,
+                            e ? &e->value_kept : NULL);
     }
     return FKV_OK;
 }

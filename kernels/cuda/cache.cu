@@ -72,6 +72,8 @@ int fkv_cuda_append(struct fkv_backend *b, const struct fkv_attention_shape *sha
     if (fkv_cuda_stage(b, items, count, &staged, err) ||
         fkv_cuda_frequencies(b, shape, &inv_freq, err))
         return FKV_FAILED;
+    if (cache->quant)
+        return fkv_cuda_append_rounded(b, shape, k, v, cache, staged, count, rows, inv_freq, err);
     int32_t blocks = (int32_t)(((int64_t)rows * half + THREADS - 1) / THREADS);
     return fkv_cuda_launch(b, "append",
                            fkv_cuda_pick(cache->dtype, append_kernel<float>, append_kernel<__half>,
@@ -230,12 +232,17 @@ static int gather_group(struct fkv_backend *b, const struct fkv_attention_shape 
                                    dim3((unsigned)(4 * count + THREADS - 1) / THREADS),
                                    dim3(THREADS), 0, err, (const double *)parts, count, energy)))
         return FKV_FAILED;
-    int32_t columns = (shape->head_dim / 2 + PAIRS - 1) / PAIRS;
-    return fkv_cuda_launch(b, "gather",
-                           fkv_cuda_pick(cache->dtype, move_kernel<float>, move_kernel<__half>,
-                                         move_kernel<__nv_bfloat16>),
-                           dim3((unsigned)count * 2 * (unsigned)columns), dim3(THREADS), 0, err, m,
-                           columns, inv_freq);
+    int32_t columns = (shape->head_dim / 2 + PAIRS - 1) / PAIRS, turned = 0;
+    if (fkv_cuda_launch(b, "gather",
+                        fkv_cuda_pick(cache->dtype, move_kernel<float>, move_kernel<__half>,
+                                      move_kernel<__nv_bfloat16>),
+                        dim3((unsigned)count * 2 * (unsigned)columns), dim3(THREADS), 0, err, m,
+                        columns, inv_freq))
+        return FKV_FAILED;
+    for (int32_t i = 0; i < count; i++)
+        if (items[i].shift != 0) turned = max(turned, items[i].count);
+    if (!cache->quant || cache->quant_before || !turned) return FKV_OK;
+    return fkv_cuda_round_gathered(b, shape, cache, m.items, count, turned, err);
 }
 
 static_assert(sizeof(struct fkv_energy) == 4 * sizeof(double),

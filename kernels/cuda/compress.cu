@@ -335,6 +335,9 @@ int fkv_cuda_compress(struct fkv_backend *b, const struct fkv_attention_shape *s
     int status = method == FKV_CUDA_FUSED     ? fkv_cuda_fused_run(b, map->fused, &c, err)
                  : method == FKV_CUDA_PRODUCT ? run_products(b, map, &c, err)
                                               : fkv_cuda_fft_run(b, map->fft, &c, err);
+    if (!status && cache->quant)
+        status = fkv_cuda_round_compressed(b, shape, cache, c.items, count, map->retained,
+                                           c.frequencies, err);
     if (status || !energy) return status;
     return read_energies(b, map, &c, totals, energy, err);
 }

@@ -190,6 +190,23 @@ static inline struct fkv_cuda_cache fkv_cuda_cache(const struct fkv_cache *c) {
 int fkv_cuda_frequencies(struct fkv_backend *b, const struct fkv_attention_shape *shape,
                          const double **device, struct fkv_error *err);
 
+/* ---- rounding to the grid of cache->quant (quant.cu), for append, compress and gather ---- */
+/* `items` are on the device; `rows`: the most of an item. */
+int fkv_cuda_append_rounded(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                            const struct fkv_buffer *k, const struct fkv_buffer *v,
+                            const struct fkv_cache *cache, const struct fkv_append_item *items,
+                            int32_t count, int32_t rows, const double *inv_freq,
+                            struct fkv_error *err);
+/* The `retained` slots that each item of a compression left, keys and values. */
+int fkv_cuda_round_compressed(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                              const struct fkv_cache *cache, const struct fkv_compress_item *items,
+                              int32_t count, int32_t retained, const double *inv_freq,
+                              struct fkv_error *err);
+/* The keys that each item of a gather turned; `slots`: the most of an item. */
+int fkv_cuda_round_gathered(struct fkv_backend *b, const struct fkv_attention_shape *shape,
+                            const struct fkv_cache *cache, const struct fkv_gather_item *items,
+                            int32_t count, int32_t slots, struct fkv_error *err);
+
 /* ---- the operations: struct fkv_backend_ops says what each does ---- */
 /* backend.cu */
 fkv_op_probe fkv_cuda_probe;

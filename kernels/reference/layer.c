@@ -117,19 +117,28 @@ int fkv_reference_append(struct fkv_backend *b, const struct fkv_attention_shape
                          const struct fkv_cache *cache, const struct fkv_append_item *items,
                          int32_t count, struct fkv_error *err) {
     size_t d = (size_t)shape->head_dim;
-    double *key = fkv_reference_scratch(b, d, err);
+    double *key = fkv_reference_scratch(b, 2 * d, err);
+    const enum fkv_quant before = cache->quant_before ? cache->quant : FKV_NO_QUANT,
+                         after = cache->quant_before ? FKV_NO_QUANT : cache->quant;
     if (!key) return FKV_FAILED;
+    double *value = key + d;
     for (const struct fkv_append_item *item = items; item < items + count; item++)
         for (int32_t r = 0; r < item->rows; r++) {
             size_t from =
                 ((size_t)(item->row + r) * (size_t)shape->kv_heads + (size_t)item->kv_head) * d;
             size_t to = fkv_reference_slot(shape, cache, item->cache_head, item->slot + r);
-            for (size_t i = 0; i < d; i++) key[i] = ((const float *)k->data)[from + i];
+            for (size_t i = 0; i < d; i++) {
+                key[i] = ((const float *)k->data)[from + i];
+                value[i] = ((const float *)v->data)[from + i];
+            }
+            fkv_reference_round(before, d, key);
             fkv_reference_turn(shape, item->position + r, key);
+            fkv_reference_round(after, d, key);
+            fkv_reference_round(cache->quant, d, value);
             for (size_t i = 0; i < d; i++) {
                 fkv_reference_store(cache->key->data + cache->offset, cache->dtype, to + i, key[i]);
                 fkv_reference_store(cache->value->data + cache->offset, cache->dtype, to + i,
-                                    ((const float *)v->data)[from + i]);
+                                    value[i]);
             }
         }
     return FKV_OK;

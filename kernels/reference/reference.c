@@ -39,6 +39,17 @@ void fkv_reference_store(void *data, enum fkv_dtype t, size_t i, double x) {
     fkv_from_f32(&y, t, 1, (char *)data + i * fkv_dtype_bytes(t));
 }
 
+/* The grid is defined in float32 (quant.h), which states are rounded to first. */
+void fkv_reference_round(enum fkv_quant quant, size_t count, double *x) {
+    float group[FKV_QUANT_GROUP];
+    for (size_t at = 0; quant && at < count; at += FKV_QUANT_GROUP) {
+        const size_t n = count - at < FKV_QUANT_GROUP ? count - at : FKV_QUANT_GROUP;
+        for (size_t i = 0; i < n; i++) group[i] = (float)x[at + i];
+        fkv_quant_round(quant, group, n, group);
+        for (size_t i = 0; i < n; i++) x[at + i] = group[i];
+    }
+}
+
 static int reference_open(const struct fkv_backend_options *options, struct fkv_backend **out,
                           struct fkv_error *err) {
     if (fkv_host_check_options(options, "reference", err)) return FKV_FAILED;

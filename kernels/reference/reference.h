@@ -4,6 +4,7 @@
 #define FKV_KERNELS_REFERENCE_REFERENCE_H
 
 #include "kernels/host_buffer.h"
+#include "kernels/quant.h"
 
 struct fkv_backend {
     struct fkv_host_stopwatch stopwatch;
@@ -19,6 +20,9 @@ double *fkv_reference_scratch(struct fkv_backend *b, size_t count, struct fkv_er
  */
 double fkv_reference_load(const void *data, enum fkv_dtype t, size_t i);
 void fkv_reference_store(void *data, enum fkv_dtype t, size_t i, double x);
+
+/* x [count] rounded to the grid of `quant`, in place; nothing for FKV_NO_QUANT. */
+void fkv_reference_round(enum fkv_quant quant, size_t count, double *x);
 
 /* x [head_dim] turned by `position` * inv_freq, in place; a negative position turns back. */
 void fkv_reference_turn(const struct fkv_attention_shape *shape, double position, double *x);

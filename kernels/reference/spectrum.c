@@ -128,7 +128,9 @@ static void compress_state(const struct fkv_attention_shape *shape, const struct
         for (size_t i = 0; i < (size_t)map->n; i++)
             for (size_t c = 0; c < d; c++) row[c] += m[i] * x[i * d + c];
         if (length > 0) *kept += sum_of_squares(row, d) / length;
+        if (!turned || cache->quant_before) fkv_reference_round(cache->quant, d, row);
         if (turned) fkv_reference_turn(shape, item->position + j, row);
+        if (turned && !cache->quant_before) fkv_reference_round(cache->quant, d, row);
         store_row(shape, cache, buffer, item->cache_head, item->slot + j, row);
     }
 }
@@ -165,6 +167,7 @@ static void gather_state(const struct fkv_attention_shape *shape, const struct f
         load_slots(shape, cache, buffer, item->cache_head, item->from[j], 1, false, 0, row);
         *kept += sum_of_squares(row, d);
         if (shift != 0) fkv_reference_turn(shape, shift, row);
+        if (shift != 0 && !cache->quant_before) fkv_reference_round(cache->quant, d, row);
         store_row(shape, cache, buffer, item->cache_head, item->slot + j, row);
     }
 }

@@ -13,6 +13,7 @@ int fkv_command_needle(int argc, char **argv);
 int fkv_command_bench(int argc, char **argv);
 int fkv_command_compare(int argc, char **argv);
 int fkv_command_cost(int argc, char **argv);
+int fkv_command_policies(int argc, char **argv);
 int fkv_command_tokens(int argc, char **argv);
 
 #endif

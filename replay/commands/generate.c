@@ -287,6 +287,7 @@ static int check_needs(const struct settings *s, const struct fkv_engine *engine
         return FKV_FAILED;
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     fkv_engine_announce(&s->engine, engine, to);
+    fkv_policy_note_quant(&s->policy, to);
     if (to)
         fprintf(to,
                 "%" PRId64 " prompt%s%s, %" PRId64 " tokens; at most %" PRId64

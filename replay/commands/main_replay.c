@@ -15,6 +15,7 @@ static const struct fkv_command commands[] = {
     {"compare", fkv_command_compare,
      "policies at equal memory: perplexity, KL, recall, bytes, speed"},
     {"cost", fkv_command_cost, "operations and bytes of a policy, from a config alone"},
+    {"policies", fkv_command_policies, "the cache policies, and a page of help on each"},
     {"tokens", fkv_command_tokens, "the token ids of texts"},
     {0},
 };

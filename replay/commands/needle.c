@@ -215,6 +215,7 @@ static int check_needs(const struct job *job, struct fkv_needs *needs, struct fk
     if (s->task.kind == FKV_NEEDLE) needs->sessions.cache *= 2; /* the snapshot of a prompt */
     FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
     fkv_engine_announce(&s->engine, job->engine, to);
+    fkv_policy_note_quant(&s->policy, to);
     if (to) {
         fprintf(to, "%" PRId64 " prompt%s%s, %" PRId64 " tokens to feed\n", left,
                 left == 1 ? "" : "s", grid->first ? " left" : "", needs->fed);

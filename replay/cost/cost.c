@@ -156,7 +156,8 @@ static void sum_heads(const struct fkv_model_size *size, const struct fkv_policy
     const struct fkv_config *c = &size->config;
     const int32_t heads = c->layers * c->kv_heads;
     const double group = (double)c->heads / c->kv_heads, n = setup->compressible;
-    const int64_t slot_bytes = 2 * (int64_t)c->head_dim * size->state_bytes;
+    const enum fkv_dtype dtype = size->state_bytes == 4 ? FKV_F32 : FKV_F16;
+    const int64_t slot_bytes = 2 * (int64_t)fkv_policy_state_bytes(setup, c->head_dim, dtype);
     for (int32_t h = 0; h < heads; h++) {
         const struct head_cost cost =
             run_head(setup, h / c->kv_heads, h % c->kv_heads, row->tokens, from);

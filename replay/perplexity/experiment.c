@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "kernels/base/host.h"
+#include "replay/identity.h"
 
 const char *const fkv_result_names[FKV_RESULTS] = {
     [FKV_RESULT_GAMMA] = "gamma",
@@ -160,6 +161,7 @@ json_t *fkv_experiment_json(const struct fkv_experiment *e) {
     json_object_set_new(o, "sinks", windowed ? json_integer(setup->sinks) : json_null());
     json_object_set_new(o, "gamma", fkv_json_number(results[FKV_RESULT_GAMMA]));
     fkv_own_to_json(setup->policy->options, setup->own, setup->own_texts, o);
+    fkv_quant_to_json(setup, o);
     json_object_set_new(o, "protocol", json_string(e->plan->name));
     json_object_set_new(o, "documents", json_integer(e->corpus->document_count));
     json_object_set_new(o, "tokens", json_integer(e->corpus->token_count));

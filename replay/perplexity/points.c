@@ -253,6 +253,7 @@ int fkv_points_check(struct fkv_points *p, const struct fkv_needs *other, struct
         return FKV_FAILED;
     FILE *to = fkv_needs_stream(p->options, p->dry_run);
     fkv_engine_announce(p->options, p->engine, to);
+    fkv_policy_note_quant(&p->points[0].policy, to);
     if (to)
         fprintf(to,
                 "%" PRId64 " document%s, %" PRId64 " tokens; %" PRId64 " pass%s %" PRId64

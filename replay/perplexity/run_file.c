@@ -9,6 +9,7 @@
  *                          the L lowest of n coefficients), sees_queries (1: what it keeps, or
  *                          what a query sees of it, depends on queries), protocol,
  *                          tokens_limit, score_from,
+ *                          cache_quant and cache_quant_keys (where the cache is rounded),
  *                          backend, compute, kernels (instruction set and library of the
  *                          products), rope_positions (for which the frequencies of the rotation
  *                          were chosen, where they depend on the length), cache_dtype, se_unit
@@ -132,6 +133,14 @@ static void describe(const struct fkv_experiment *e, struct text_attribute texts
     memcpy(integers, i, sizeof i);
 }
 
+/* Of a cache that is rounded to a grid; "" where it is not, and such a file has no attribute. */
+static const char *quant_text(const struct fkv_experiment *e) {
+    return e->setup->quant ? fkv_quant_name(e->setup->quant) : "";
+}
+static const char *quant_keys_text(const struct fkv_experiment *e) {
+    return !e->setup->quant ? "" : e->setup->quant_before ? "before" : "after";
+}
+
 /* ---- writing ---- */
 
 static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *e,
@@ -156,6 +165,9 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *
                 : fkv_h5_put_int(w, "/", key, e->setup->own[i], err))
             return FKV_FAILED;
     }
+    if (*quant_text(e) && (fkv_h5_put_string(w, "/", "cache_quant", quant_text(e), err) ||
+                           fkv_h5_put_string(w, "/", "cache_quant_keys", quant_keys_text(e), err)))
+        return FKV_FAILED;
     const struct fkv_operator_data *data = e->setup->operator_data;
     if (data && fkv_h5_put_string(w, "/", "operator_sha256", data->sha256, err)) return FKV_FAILED;
     if (fkv_h5_put_int(w, "/", "cache_bytes_allocated", e->result->cache_bytes_allocated, err))
@@ -349,6 +361,24 @@ int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct 
 
 /* ---- reading ---- */
 
+static int check_quant(struct fkv_h5_reader *r, const char *path, const struct fkv_experiment *e,
+                       struct fkv_error *err) {
+    const struct {
+        const char *name, *value;
+    } texts[] = {{"cache_quant", quant_text(e)}, {"cache_quant_keys", quant_keys_text(e)}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char value[16] = "";
+        bool found;
+        if (fkv_h5_get_string(r, "/", texts[i].name, value, sizeof value, &found, err))
+            return FKV_FAILED;
+        if (strcmp(found ? value : "", texts[i].value))
+            return fkv_fail(err,
+                            "%s: %s: expected \"%s\", found \"%s\": made by another experiment",
+                            path, texts[i].name, texts[i].value, found ? value : "");
+    }
+    return FKV_OK;
+}
+
 int fkv_run_file_check(struct fkv_h5_reader *r, const char *path, const struct fkv_experiment *e,
                        const char *skipped, struct fkv_error *err) {
     struct text_attribute texts[TEXTS];
@@ -375,7 +405,7 @@ int fkv_run_file_check(struct fkv_h5_reader *r, const char *path, const struct f
                             path, integers[i].name, (long long)integers[i].value,
                             found ? number : NAN);
     }
-    return FKV_OK;
+    return check_quant(r, path, e, err);
 }
 
 /* A mean ratio is not all: the layers and heads share it as this experiment's do. */

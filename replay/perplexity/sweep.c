@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "kernels/base/parse.h"
+#include "replay/identity.h"
 
 enum { MOST_DECIMALS = 15 };
 
@@ -76,6 +77,7 @@ json_t *fkv_sweep_json(const struct fkv_point *points, int count, const struct f
     json_object_set_new(o, "window", json_integer(e->setup->window));
     json_object_set_new(o, "sinks", json_integer(e->setup->sinks));
     fkv_own_to_json(e->setup->policy->options, e->setup->own, e->setup->own_texts, o);
+    fkv_quant_to_json(e->setup, o);
     json_object_set_new(o, "protocol", json_string(e->plan->name));
     json_object_set_new(o, "documents", json_integer(e->corpus->document_count));
     json_object_set_new(o, "tokens", json_integer(e->corpus->token_count));

@@ -109,6 +109,8 @@ def statuses(t):
         ["--gamma", "0.5,"],
         ["--compute", "f64"],
         ["--cache-dtype", "int8"],
+        ["--cache-quant", "q5"],
+        ["--cache-quant-keys", "before"],
         ["--token-dtype", "int32"],
         ["--protocol", "stride"],
         ["--rescale", "no"],

@@ -22,7 +22,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = {
     "capture": [""],
     "analyze": ["spectrum", "error", "gamma", "impulse", "link", "compare", "plot", "merge", "report"],
-    "replay": ["ppl", "probe", "generate", "needle", "bench", "compare", "cost", "tokens"],
+    "replay": ["ppl", "probe", "generate", "needle", "bench", "compare", "cost", "policies", "tokens"],
 }
 # Options of every command, and of argp.
 ALWAYS = {"help", "usage", "version"}
@@ -177,8 +177,8 @@ def run_all(t):
     keep("replay", "ppl", f"{ppl} --out one.h5")
     keep("replay", "ppl", f"{ppl} --sweep gamma=0.25:0.75:0.25 --out runs")
     linear = ppl.replace("freqkv --", "linear --")
-    keep("replay", "ppl", linear)
-    keep("replay", "ppl", f"{linear} --sweep gamma=0.5")
+    keep("replay", "ppl", f"{linear} --cache-quant q8")
+    keep("replay", "ppl", f"{linear} --cache-quant q8 --sweep gamma=0.5")
     table = "--policy mixed --table out/policies.json --tokens 200 --window 64"
     keep("replay", "ppl", f"freqkv-replay ppl {text} {table}")
     keep("replay", "probe", f"{probe} --dry-run")
@@ -198,6 +198,8 @@ def run_all(t):
     for options in (" --dry-run", ""):
         keep("replay", "compare", f"{compare} --tokens 200 --out rivals{options}")
     keep("replay", "cost", "freqkv-replay cost --config data/litbank-1m")
+    keep("replay", "policies", "freqkv-replay policies")
+    keep("replay", "policies", "freqkv-replay policies snapkv")
     keep("replay", "tokens", f"freqkv-replay tokens {text}")
     points = " ".join(sorted(f"runs/{p.name}" for p in (t.work / "runs").iterdir()))
     for options in (" --dry-run", ""):

@@ -44,10 +44,14 @@ def write_safetensors(path, tensors):
         f.write(len(text).to_bytes(8, "little") + text + data)
 
 
-def write_model(folder, random):
+def write_model(folder, random, layers=None, head_dim=None):
     """A LLaMA with weights so large that attention is far from even."""
-    layers, kv_heads, group = random.integers(1, 4), random.integers(1, 4), random.integers(1, 4)
-    d, dim, hidden, vocab = 2 * random.integers(2, 9), 24, 40, VOCABULARY
+    layers, kv_heads, group = (
+        layers or random.integers(1, 4),
+        random.integers(1, 4),
+        random.integers(1, 4),
+    )
+    d, dim, hidden, vocab = head_dim or 2 * random.integers(2, 9), 24, 40, VOCABULARY
     heads = kv_heads * group
     config = {
         "model_type": "llama",

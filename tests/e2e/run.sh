@@ -59,6 +59,7 @@ check check_rope_scaling --bin "$bin"
 check check_selecting --bin "$bin"
 check check_longheads --bin "$bin"
 check check_mixed --bin "$bin" --rounds 2
+check check_quant --bin "$bin"
 check check_sweep "$bin"/freqkv-replay "${model[@]}"
 check check_freqkv_module --bin "$bin"
 check check_longbench --bin "$bin"

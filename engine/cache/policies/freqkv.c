@@ -44,6 +44,25 @@ static void act(const struct fkv_policy_setup *setup, const struct fkv_head *hea
 
 const struct fkv_policy fkv_policy_freqkv = {
     .name = "freqkv",
+    .summary = "the lowest DCT coefficients of what is older, again and again",
+    .page = "When the cache of a head holds N slots (--window) and another token arrives,\n"
+            "the n = N - S - R slots between the first S (--sinks) and the latest R\n"
+            "(--recent) become L = floor(gamma n): an orthonormal DCT-II along tokens, its L\n"
+            "lowest coefficients, an orthonormal inverse of length L, times sqrt(L/n), so\n"
+            "that a constant stays that constant. Keys and values alike. What was compressed\n"
+            "is compressed again with what came since.\n"
+            "\n"
+            "Source: FreqKV, arXiv 2505.00570, section 3.\n"
+            "\n"
+            "Positions: keys are compressed before RoPE and then stand at their new slot\n"
+            "index; a query stands at the slot of its own key. No position passes N - 1.\n"
+            "\n"
+            "Paper and code: R = 0 and the factor sqrt(L/n) are the paper's setting. R > 0\n"
+            "and --rescale off are options of the official code. --mass-bias is in neither.\n"
+            "\n"
+            "Memory: N slots per head, and after a compression N - n + L.\n"
+            "\n"
+            "Defaults: N is the trained context, S 4, gamma 0.5, R 0.\n",
     .options = options,
     .takes_window = true,
     .mixes = true,

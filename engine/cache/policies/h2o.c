@@ -1,11 +1,4 @@
-/* H2O (Zhang et al., arXiv 2306.14048): slots that were paid most attention so far, the heavy
- * hitters, stay together with the latest ones. Attention is summed over all queries since token 0;
- * a slot takes its sum along when it stays.
- *
- * Paper and code evict one slot at every token; here heads are cut at the end of a prefill block,
- * and `blocks:1` is the paper's schedule. Both choose per query head; here a group's attention is
- * averaged and a KV head is stored once. Half the budget for heavy hitters and half for the latest
- * slots, the default, is theirs. */
+/* H2O; see its page below. */
 #include "engine/cache/policies/policies.h"
 #include "engine/cache/policies/selecting.h"
 
@@ -41,6 +34,29 @@ static void select_slots(const struct fkv_policy_setup *setup, const struct fkv_
 
 const struct fkv_policy fkv_policy_h2o = {
     .name = "h2o",
+    .summary = "slots that were paid most attention so far, and the latest",
+    .page = "At the end of a prefill block, per KV head: the slots that all queries since\n"
+            "token 0 paid most attention to, the heavy hitters (--heavy), and the latest\n"
+            "ones, as many as the rest of the budget. Attention is summed after the softmax;\n"
+            "a slot that stays takes its sum along.\n"
+            "\n"
+            "Source: H2O, Zhang et al., arXiv 2306.14048; FMInference/H2O.\n"
+            "\n"
+            "Positions: what stays keeps the position of its token, as in the official code\n"
+            "that drops slots (utils_real_drop; it has a variant with positions inside the\n"
+            "cache).\n"
+            "\n"
+            "Paper and code: the paper evicts one slot per token. The official code cuts the\n"
+            "prompt once, at its end, and then evicts at every token that is generated. Here\n"
+            "heads are cut at the end of every prefill block and not while decoding: one\n"
+            "block is the code's cut of a prompt, `blocks:1` is the paper's schedule. Both\n"
+            "choose per query head; here a group's attention is averaged and a KV head is\n"
+            "stored once.\n"
+            "\n"
+            "Memory: a block is held whole before it is cut.\n"
+            "\n"
+            "Defaults: half of the budget for heavy hitters, half for the latest, as in the\n"
+            "official code. The budget is half the trained context.\n",
     .options = options,
     .scores = FKV_SCORE_ATTENTION,
     .prepare = prepare,

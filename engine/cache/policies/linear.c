@@ -104,6 +104,24 @@ static int fill_map(const struct fkv_policy_setup *setup, const struct fkv_head 
 
 const struct fkv_policy fkv_policy_linear = {
     .name = "linear",
+    .summary = "FreqKV's schedule with any matrix in the place of its DCT",
+    .page = "When the cache of a head holds N slots (--window) and another token arrives,\n"
+            "the n = N - S slots after the sinks become M times themselves, L = floor(gamma\n"
+            "n) slots, keys and values alike. What was compressed is compressed again with\n"
+            "what came since. M is --operator: by name, fitted to a capture of another text,\n"
+            "or from a file, one for all or one per layer, head and state.\n"
+            "\n"
+            "Source: a control for FreqKV (arXiv 2505.00570). `dct` is FreqKV itself up to\n"
+            "rounding; what mean pooling, decimation or random rows lose less or more says\n"
+            "what low frequencies are worth.\n"
+            "\n"
+            "Positions: as under freqkv: keys go through M before RoPE and then stand at\n"
+            "their new slot index.\n"
+            "\n"
+            "Memory: N slots per head, and the matrices.\n"
+            "\n"
+            "Defaults: N is the trained context, S 4, gamma 0.5, the operator dct. The man\n"
+            "page of freqkv-replay defines every operator.\n",
     .options = options,
     .takes_window = true,
     .takes_ratio = true,

@@ -76,6 +76,13 @@ static void print_value(FILE *f, const struct fkv_policy_option *option, int64_t
         fputs(value ? "on" : "off", f);
 }
 
+void fkv_own_print_standard(FILE *f, const struct fkv_policy_option *option) {
+    if (option->kind == FKV_OPTION_FLAG) return;
+    fputs(" (default ", f);
+    print_value(f, option, option->standard, option->standard_text);
+    putc(')', f);
+}
+
 char *fkv_own_text(const struct fkv_policy_option *table, const int64_t *values,
                    const char *const *texts) {
     char *text = NULL;

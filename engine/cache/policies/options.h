@@ -4,6 +4,8 @@
 #ifndef FKV_ENGINE_CACHE_POLICIES_OPTIONS_H
 #define FKV_ENGINE_CACHE_POLICIES_OPTIONS_H
 
+#include <stdio.h>
+
 #include "kernels/base/json.h"
 
 enum { FKV_OWN_OPTIONS = 8, FKV_OPTION_KEY = 32 }; /* most of one policy; bytes of a key */
@@ -48,6 +50,8 @@ char *fkv_own_text(const struct fkv_policy_option *table, const int64_t *values,
  * no memory. */
 char *fkv_own_label(const char *policy, const struct fkv_policy_option *table,
                     const int64_t *values, const char *const *texts);
+/* " (default 32)"; nothing for a flag. */
+void fkv_own_print_standard(FILE *f, const struct fkv_policy_option *option);
 /* Adds every option to `object` under its key. */
 void fkv_own_to_json(const struct fkv_policy_option *table, const int64_t *values,
                      const char *const *texts, json_t *object);

@@ -34,6 +34,8 @@ struct fkv_policy_options {
                                                       Borrowed by every setup and session */
     int32_t prefill_block; /* most tokens of a prefill block, at whose end a selecting policy acts;
                               0: as many as the session takes */
+    enum fkv_quant quant;  /* grid that the session's cache is rounded to (kernels/quant.h) */
+    bool quant_before;     /* keys are rounded before RoPE, not after it */
 };
 
 /* The options worked out for one model: what every answer is computed from. */
@@ -52,14 +54,16 @@ struct fkv_policy_setup {
     int32_t most_seen;                      /* slots a query sees at most; INT32_MAX: all */
     int32_t trained_context;                /* of the model, tokens */
     int32_t prefill_block;                  /* as in the options */
+    enum fkv_quant quant;                   /* as in the options */
+    bool quant_before;                      /* the same */
     int64_t own[FKV_OWN_OPTIONS];           /* values of policy->options, in their order */
     const char *own_texts[FKV_OWN_OPTIONS]; /* the same of texts; borrowed */
     const struct fkv_operator_data *operator_data; /* NULL: none. Borrowed */
     bool mass_bias;    /* scores of slots get the log of how many tokens each stands for */
     char *own_text;    /* own options with their values, "recent=256 rescale=on mass-bias=off"; ""
                           without any. Owned. */
-    char *label;       /* name and own options that are not at their default, "freqkv, recent 256".
-                          Owned. */
+    char *label;       /* name, own options that are not at their default and the grid of the cache,
+                          "freqkv, recent 256, q4 cache". Owned. */
     double gamma;      /* mean over heads; NaN where the policy takes no ratio */
     int32_t *retained; /* L [layers, kv_heads]; NULL where the policy takes no ratio. Owned. */
     int32_t *layer_windows; /* [layers] of the model's own: tokens that a query sees, its own

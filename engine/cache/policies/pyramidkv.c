@@ -1,20 +1,4 @@
-/* PyramidKV (Cai et al., arXiv 2406.02069): SnapKV's selection with a budget that falls from the
- * first layer to the last, for attention spreads low and gathers high. With b = budget - w, the
- * slots that are chosen on average:
- *
- *     least = floor(b / beta)
- *     most = 2b - least
- *     where most >= T - w: most = T - w, least = 2b - most
- *     step = floor((most - least) / (layers - 1))
- *     layer l keeps most - l * step, and the last w
- *
- * T is the length of the timeline so far, the same in all layers. Fewer than 2b tokens: b in every
- * layer.
- *
- * The paper gives the budgets of the first and the last layer and a straight line between them;
- * rounding, the rule for short texts and beta = 20 are the official code's, which this follows.
- * Its steps are rounded down, so that all layers together keep a little more than layers * budget:
- * what they kept on average is reported. */
+/* PyramidKV: snapkv.c's selection with a budget per layer; see its page below. */
 #include "engine/cache/policies/policies.h"
 #include "engine/cache/policies/snapkv.h"
 
@@ -52,6 +36,35 @@ static int prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fk
 
 const struct fkv_policy fkv_policy_pyramidkv = {
     .name = "pyramidkv",
+    .summary = "SnapKV with budgets that fall from layer to layer",
+    .page = "SnapKV's selection (see snapkv) with a budget that falls from the first layer to\n"
+            "the last. With b = budget - w, what a layer chooses on average, and T tokens so\n"
+            "far:\n"
+            "\n"
+            "    least = floor(b / beta)\n"
+            "    most  = 2 b - least\n"
+            "    where most >= T - w: most = T - w, least = 2 b - most\n"
+            "    step  = floor((most - least) / (layers - 1))\n"
+            "    layer l keeps most - l * step, and the last w\n"
+            "\n"
+            "With fewer than 2 b tokens every layer chooses b.\n"
+            "\n"
+            "Source: PyramidKV, Cai et al., arXiv 2406.02069; Zefan-Cai/KVCache-Factory.\n"
+            "\n"
+            "Positions: as under snapkv.\n"
+            "\n"
+            "Paper and code: the paper gives the first and the last layer's budget and a\n"
+            "straight line between them; rounding and the rule for short texts are the\n"
+            "code's, which this follows. Steps are rounded down, so all layers together keep\n"
+            "a little more than layers * budget: what was kept is reported. As under snapkv\n"
+            "a KV head is stored once. kvpress differs: it takes b from the length of the\n"
+            "text, does not round in between, counts the window within a layer's budget, and\n"
+            "falls back to SnapKV where a budget would be below the window.\n"
+            "\n"
+            "Memory: a block is held whole before it is cut.\n"
+            "\n"
+            "Defaults: beta = 20, as in the code; the others as under snapkv. The code has a\n"
+            "kernel of 5 and an average, too.\n",
     .options = options,
     .scores = FKV_SCORE_ATTENTION,
     .prepare = prepare,

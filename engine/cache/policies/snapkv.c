@@ -1,14 +1,5 @@
-/* SnapKV (Li et al., arXiv 2404.14469): what the last w queries of a prompt attend to is what the
- * answer will attend to. At the end of a prefill block, per KV head: the attention of the block's
- * last w queries over all slots, summed over those queries; the slots of the last w tokens are left
- * out and stay anyway; the rest is pooled along slots, so that neighbours stay together, and the
- * best (budget - w) stay with them.
- *
- * Paper and code agree on this but for two things. The official code keeps one choice per query
- * head, for it repeats KV heads; here, as in kvpress, a group's scores are averaged and a KV head
- * is stored once. It averages before it pools (kvpress after: the same for averages, and for
- * maxima not). Of the paper's kernels, 5 and 7, the official code's default, 5 with an average, is
- * the default here. */
+/* SnapKV; see its page below. Averages over a group are formed by the backend's operation, before
+ * pooling; where kvpress pools first, maxima would differ. */
 #include "engine/cache/policies/policies.h"
 #include "engine/cache/policies/snapkv.h"
 
@@ -44,6 +35,29 @@ static int prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fk
 
 const struct fkv_policy fkv_policy_snapkv = {
     .name = "snapkv",
+    .summary = "what the last queries of a prompt attend to, and the latest",
+    .page = "At the end of a prefill block, per KV head: the attention that the last w\n"
+            "queries (--observe) pay to all slots, summed over those queries. The slots of\n"
+            "those w tokens stay. The scores of the others are pooled along slots (--pool,\n"
+            "--kernel; stride 1, padded with zeros), so that neighbours stay together, and\n"
+            "the best (budget - w) stay.\n"
+            "\n"
+            "Source: SnapKV, Li et al., arXiv 2404.14469; FasterDecoding/SnapKV.\n"
+            "\n"
+            "Positions: what stays keeps the position of its token, and queries stand at\n"
+            "theirs; what is dropped leaves gaps.\n"
+            "\n"
+            "Paper and code: the official code repeats KV heads before it chooses, so every\n"
+            "query head keeps slots of its own. Here, as in kvpress, the scores of a group\n"
+            "of query heads are averaged and a KV head is stored once. Averaged, then pooled\n"
+            "here; kvpress pools first: the same for averages, and kvpress has no maximum.\n"
+            "kvpress counts 64 queries by default. With its window_size and kernel_size both\n"
+            "keep the same slots.\n"
+            "\n"
+            "Memory: a block is held whole before it is cut.\n"
+            "\n"
+            "Defaults: w = 32, a kernel of 5, average: those of the official code. The\n"
+            "budget is half the trained context; the official code has 2048.\n",
     .options = options,
     .scores = FKV_SCORE_ATTENTION,
     .prepare = prepare,

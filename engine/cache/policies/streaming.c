@@ -64,6 +64,23 @@ static int32_t view(const struct fkv_policy_setup *setup, const struct fkv_head 
 
 const struct fkv_policy fkv_policy_streaming = {
     .name = "streaming",
+    .summary = "the first tokens and the latest, one evicted per token",
+    .page = "A query sees the first S tokens (--sinks) and the latest N - S (--window), its\n"
+            "own included. Every token evicts one.\n"
+            "\n"
+            "Source: StreamingLLM, Xiao et al., arXiv 2309.17453.\n"
+            "\n"
+            "Positions: inside the cache and not in the text. With N slots seen, the query\n"
+            "stands at N - 1, the sinks at 0 .. S - 1, a token d back at N - 1 - d.\n"
+            "\n"
+            "Paper and code: both keep keys before RoPE and rotate them at every step. Here\n"
+            "keys are stored rotated to their token and the query is turned to the position\n"
+            "that gives the same distances, once for the sinks and once for the window; all\n"
+            "under one softmax. Slots that no query sees any more are dropped in bulk.\n"
+            "\n"
+            "Memory: a query sees N slots; storage is up to N / 2 slots more, at least 16.\n"
+            "\n"
+            "Defaults: N is the trained context, S 4, which is also the paper's.\n",
     .takes_window = true,
     .mixes = true,
     .evicts_every_token = true,

@@ -102,10 +102,10 @@ TEST(bad_options_are_refused_by_name) {
     assert_refused(setup_of("freqkv", 64, 4, 0, "@/nowhere/gamma.json", &s), "/nowhere/gamma.json");
 }
 
-TEST(every_policy_refuses_options_it_does_not_take) {
+TEST_IN_FOLDER(every_policy_refuses_options_it_does_not_take) {
     int refused = 0, taken = 0;
-    char folder[256], table[300];
-    snprintf(table, sizeof table, "%s/policies.json", test_make_folder(folder));
+    char table[300];
+    snprintf(table, sizeof table, "%s/policies.json", folder);
     test_write_text(table, "{\"policy\": \"local\", \"gamma\": 0.5}");
     for (int of = 0; fkv_policies[of]; of++)
         for (const struct fkv_policy_option *o = fkv_policies[of]->options; o && o->name; o++)
@@ -136,7 +136,6 @@ TEST(every_policy_refuses_options_it_does_not_take) {
                 }
             }
     assert_true(taken > 0 && refused > 0);
-    test_remove_folder(folder);
 }
 
 TEST(a_budget_is_the_window_or_what_a_selecting_policy_keeps) {
@@ -317,4 +316,38 @@ TEST(malformed_tables_of_policies_are_refused_by_field) {
                    "--table: policy mixed needs one");
     assert_refused(setup_of_table("{\"policy\": \"local\", \"gamma\": 0.5}", 64, 4, 0, &s),
                    "policy: expected no table of policies");
+}
+
+TEST(every_policy_has_a_summary_and_a_page) {
+    enum { SUMMARY = 70, LINE = 80 };
+    for (int p = 0; fkv_policies[p]; p++) {
+        const struct fkv_policy *policy = fkv_policies[p];
+        if (!policy->summary || !*policy->summary || !policy->page || !*policy->page)
+            fail_msg("%s: expected a summary and a page, found none", policy->name);
+        if (strlen(policy->summary) > SUMMARY || strchr(policy->summary, '\n'))
+            fail_msg("%s: expected a summary of one line of %d characters, found \"%s\"",
+                     policy->name, SUMMARY, policy->summary);
+        for (const char *line = policy->page; *line; line += *line == '\n') {
+            const size_t length = strcspn(line, "\n");
+            if (length > LINE)
+                fail_msg("%s: expected lines of %d characters, found \"%.*s\"", policy->name, LINE,
+                         (int)length, line);
+            line += length;
+        }
+    }
+}
+
+TEST(the_label_says_what_the_cache_is_rounded_to) {
+    struct fkv_policy_options o = {.name = "full", .quant = FKV_QUANT_Q4, .quant_before = true};
+    struct fkv_policy_setup s;
+    assert_ok(fkv_policy_setup(&o, &config, 1000, &s, &err));
+    assert_string_equal(s.label, "full, q4 cache, keys before RoPE");
+    assert_string_equal(s.own_text, "");
+    assert_int_equal(fkv_policy_state_bytes(&s, 64, FKV_F32), 36);
+    fkv_policy_setup_free(&s);
+    o.quant = FKV_NO_QUANT;
+    assert_ok(fkv_policy_setup(&o, &config, 1000, &s, &err));
+    assert_string_equal(s.label, "full");
+    assert_int_equal(fkv_policy_state_bytes(&s, 64, FKV_F32), 256);
+    fkv_policy_setup_free(&s);
 }

@@ -300,9 +300,11 @@ TEST(a_bias_of_log_m_counts_a_slot_m_times) {
             many[state_of] = upload(tested, repeated[state_of], 4 * (size_t)(slots * d));
             free(once[state_of]), free(repeated[state_of]);
         }
-        struct fkv_cache light = {
-            few[0], few[1], 0, FKV_F32, distinct, upload(tested, bias, 4 * (size_t)distinct), 0};
-        struct fkv_cache full = {many[0], many[1], 0, FKV_F32, slots, NULL, 0};
+        struct fkv_cache light = {.key = few[0],
+                                  .value = few[1],
+                                  .capacity = distinct,
+                                  .bias = upload(tested, bias, 4 * (size_t)distinct)};
+        struct fkv_cache full = {.key = many[0], .value = many[1], .capacity = slots};
         struct fkv_span span = {.end = distinct,
                                 .from = FKV_NO_LIMIT_BELOW,
                                 .until = FKV_NO_LIMIT_ABOVE,
