@@ -1,5 +1,5 @@
-/* Snapshots of a session: the slots in use, the state of every head, and what queries choose by.
- * Free slots are not copied. */
+/* Snapshots of a session: the slots in use, the state of every head, what queries choose by, and
+ * what slots are selected by. Free slots are not copied. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +11,8 @@ struct fkv_snapshot {
     struct fkv_head *heads;         /* [layers, sequences, kv_heads] */
     double *bias;    /* [layers, sequences, kv_heads, capacity]; NULL where the session has none */
     float *choosing; /* [choosing.kept_floats]; NULL where queries do not choose */
+    struct fkv_buffer *paid; /* as the session's selecting.paid; NULL where it has none */
+    int32_t *summed;         /* [layers, sequences, kv_heads]; NULL likewise */
 };
 
 /* Copies every head's used slots (as `heads` says) between the session's cache and the packed
@@ -30,11 +32,34 @@ static int copy_slots(struct fkv_session *s, const struct fkv_head *heads, struc
     return FKV_OK;
 }
 
+/* The sums of attention by which slots are selected. */
+static size_t paid_bytes(const struct fkv_session *s) {
+    if (!s->selecting.paid) return 0;
+    return (size_t)session_head_count(s) * (size_t)s->setup.capacity * sizeof(float);
+}
+
+static int copy_sums(struct fkv_session *s, const struct fkv_snapshot *snapshot, bool restore,
+                     struct fkv_error *err) {
+    const size_t bytes = paid_bytes(s), count = (size_t)session_head_count(s);
+    struct fkv_buffer *to = restore ? s->selecting.paid : snapshot->paid,
+                      *from = restore ? snapshot->paid : s->selecting.paid;
+    if (!bytes) return FKV_OK;
+    memcpy(restore ? s->selecting.summed : snapshot->summed,
+           restore ? snapshot->summed : s->selecting.summed, count * sizeof *snapshot->summed);
+    return s->ops->copy(s->backend, to, 0, from, 0, bytes, err);
+}
+
+static int create_sums(struct fkv_session *s, struct fkv_snapshot *snapshot,
+                       struct fkv_error *err) {
+    const size_t bytes = paid_bytes(s);
+    if (!bytes) return FKV_OK;
+    snapshot->summed = malloc((size_t)session_head_count(s) * sizeof *snapshot->summed);
+    if (!snapshot->summed) return fkv_fail(err, "out of memory");
+    return s->ops->buffer_create(s->backend, bytes, &snapshot->paid, err);
+}
+
 int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struct fkv_error *err) {
     *out = NULL;
-    if (s->setup.policy->select)
-        return fkv_fail(err, "snapshot: policy %s: its scores are not part of a snapshot",
-                        s->setup.policy->name);
     size_t slots = 0, heads = (size_t)session_head_count(s);
     for (size_t i = 0; i < heads; i++) slots += (size_t)s->heads[i].slots;
     size_t bytes = slots * session_slot_bytes(s);
@@ -56,7 +81,8 @@ int fkv_session_snapshot(struct fkv_session *s, struct fkv_snapshot **out, struc
     if (s->ops->buffer_create(s->backend, bytes ? bytes : 1, &snapshot->key, err) ||
         s->ops->buffer_create(s->backend, bytes ? bytes : 1, &snapshot->value, err) ||
         copy_slots(s, s->heads, s->key, snapshot->key, false, err) ||
-        copy_slots(s, s->heads, s->value, snapshot->value, false, err)) {
+        copy_slots(s, s->heads, s->value, snapshot->value, false, err) ||
+        create_sums(s, snapshot, err) || copy_sums(s, snapshot, false, err)) {
         fkv_snapshot_free(snapshot);
         return fkv_error_prefix(err, "snapshot");
     }
@@ -78,7 +104,8 @@ int fkv_session_restore(struct fkv_session *s, const struct fkv_snapshot *snapsh
         memset(s->bias_stale, true, heads * sizeof *s->bias_stale);
     }
     if (copy_slots(s, s->heads, s->key, snapshot->key, true, err) ||
-        copy_slots(s, s->heads, s->value, snapshot->value, true, err))
+        copy_slots(s, s->heads, s->value, snapshot->value, true, err) ||
+        copy_sums(s, snapshot, true, err))
         return fkv_error_prefix(err, "restore");
     return FKV_OK;
 }
@@ -91,5 +118,7 @@ void fkv_snapshot_free(struct fkv_snapshot *snapshot) {
     free(snapshot->heads);
     free(snapshot->bias);
     free(snapshot->choosing);
+    s->ops->buffer_release(s->backend, snapshot->paid);
+    free(snapshot->summed);
     free(snapshot);
 }

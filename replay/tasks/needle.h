@@ -43,7 +43,7 @@ struct fkv_needle_task {
     int32_t passage;                        /* tokens of recall's */
     int64_t seed;                           /* below 2^31 */
     int32_t block; /* prompts are prefilled in blocks of it, at whose ends a selecting policy acts;
-                      0: they are not */
+                      0: in one block, as prompts are elsewhere */
 };
 
 /* One prompt: length, depth and repeat are given, the rest is found. */

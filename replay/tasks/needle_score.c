@@ -172,7 +172,13 @@ int fkv_needle_score(struct fkv_session *s, const struct fkv_needle_task *task,
                      struct fkv_needle_result *out, struct fkv_error *err) {
     *out = (struct fkv_needle_result){0};
     fkv_session_reset(s, 0);
-    if (task->block) fkv_session_set_prefill(s, 0, task->block, cell->length);
+    /* Where a passage returns, the prompt is what comes before it. */
+    const int64_t prompt = cell->length - (task->kind == FKV_RECALL ? cell->answer : 0);
+    const int32_t whole = prompt <= INT32_MAX ? (int32_t)prompt : 0;
+    if (task->block)
+        fkv_session_set_prefill(s, 0, task->block, cell->length);
+    else
+        fkv_session_set_prefill(s, 0, whole, prompt);
     return task->kind == FKV_RECALL ? score_recall(s, cell, tokens, out, err)
                                     : score_needle(s, task, cell, tokens, out, err);
 }

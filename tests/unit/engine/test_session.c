@@ -143,10 +143,16 @@ TEST(a_restored_session_goes_on_as_if_nothing_had_happened) {
     struct fixture *f = *state;
     float *first = malloc(sizeof(float) * TOKENS * VOCAB),
           *again = malloc(sizeof(float) * TOKENS * VOCAB);
-    for (int i = 0; i < WINDOWED; i++) {
+    static const char *const selecting[] = {"snapkv", "h2o", "knorm"};
+    for (int i = 0; i < WINDOWED + 3; i++) {
         int32_t at = test_between(1, 200), rest = TOKENS - at;
-        struct fkv_session *s = open_session(f, policy(windowed[i], 48, "0.5"));
+        struct fkv_policy_options p = policy(windowed[i % WINDOWED], 48, "0.5");
+        if (i >= WINDOWED)
+            p = (struct fkv_policy_options){
+                .name = selecting[i - WINDOWED], .sinks = -1, .budget = 40, .prefill_block = 50};
+        struct fkv_session *s = open_session(f, p);
         struct fkv_snapshot *snapshot;
+        fkv_session_set_prefill(s, 0, 50, TOKENS);
         feed(s, f->tokens, at, 50, first);
         assert_ok(fkv_session_snapshot(s, &snapshot, &err));
         feed(s, f->tokens + at, rest, 50, first);
