@@ -32,6 +32,7 @@ import subprocess
 from freqkv_bootstrap import Interval, bootstrap, paired_bootstrap  # noqa: F401
 from freqkv_frames import (  # noqa: F401
     comparison_frame,
+    damage_frame,
     dataset,
     error_frame,
     needle_frame,
@@ -42,6 +43,28 @@ from freqkv_frames import (  # noqa: F401
     share_frame,
     spectrum_frame,
     token_frame,
+)
+from freqkv_plots import (  # noqa: F401
+    plot_depth,
+    plot_error_map,
+    plot_errors,
+    plot_heads,
+    plot_map,
+    plot_ratios,
+    plot_spectrum,
+)
+from freqkv_plots_probes import (  # noqa: F401
+    plot_bands,
+    plot_decomposition,
+    plot_policies,
+    plot_probe_heads,
+)
+from freqkv_plots_runs import (  # noqa: F401
+    plot_comparison,
+    plot_distance,
+    plot_needle,
+    plot_perplexity,
+    plot_rounds,
 )
 from freqkv_reading import (  # noqa: F401
     Probe,

@@ -12,7 +12,7 @@ import os
 
 import h5py
 import numpy as np
-from freqkv_bootstrap import bootstrap
+from freqkv_bootstrap import block_interval, bootstrap
 from freqkv_reading import Probe, frame, load_results, read_run, read_table
 
 MEASURES = ("retained_energy", "relative_error", "snr_db", "cosine")
@@ -329,6 +329,27 @@ def change_columns(probe):
     columns |= {"bands": table["band_count"], "complement": table["complement"]}
     columns |= {"noise": table["epsilon"], "gamma": table["gamma"]}
     return columns | {name: table[name] for name in ("truncation", "squeezed", "fewer")}
+
+
+def damage_frame(probes):
+    """What each change cost, of rows of probe_frame(), a row per change: what it is, damage and kl
+    with their se, low and high (95%, bootstrap), lost_key and lost_value (means over windows).
+    """
+    rows = {name: np.asarray(probes[name]) for name in probes}
+    names = np.stack([np.unique(rows["run"], return_inverse=True)[1], rows["change"]])
+    _, first, at = np.unique(names, axis=1, return_index=True, return_inverse=True)
+    told = list(rows)[: list(rows).index("document")]
+    columns = {name: rows[name][first] for name in told}
+    parts = [np.flatnonzero(at.ravel() == i) for i in range(len(first))]
+    tokens, document = rows["tokens"], rows["document"]
+    for name in ("damage", "kl"):
+        sums = rows[name] * tokens
+        found = [block_interval(sums[part], tokens[part], document[part]) for part in parts]
+        for end in ("", "_se", "_low", "_high"):
+            columns[name + end] = np.array([getattr(x, end[1:] or "estimate") for x in found])
+    for name in ("lost_key", "lost_value"):
+        columns[name] = np.array([rows[name][part].mean() for part in parts])
+    return frame(columns, axes=["run", "change"])
 
 
 def needle_frame(path):

@@ -1,5 +1,8 @@
-"""The look of figures: the colours of freqkv-analyze, and what its figures share. For freqkv.py."""
+"""The look of figures: the colours of freqkv-analyze, and what its figures share. For freqkv.py.
+matplotlib is imported by those functions that draw.
+"""
 
+import functools
 import sys
 
 import numpy as np
@@ -14,6 +17,71 @@ COLORS = [
     "#56b4e9",
     "#7a4b00",
 ]  # as in analyze/figure/color.c
+SIGNED = ["#0b4a80", "#6aa5cd", "#f2f0ec", "#e79a5b", "#8c3f05"]  # below, at and above a middle
+NULL_LINE = {"color": "#737373", "linewidth": 0.9, "linestyle": (0, (4, 3))}
+STRONG_LINES = 8  # the most layers that are drawn strongly
+STYLE = {
+    "image.cmap": "viridis",
+    "figure.figsize": (8, 3.2),
+    "figure.dpi": 80,
+    "savefig.dpi": 80,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "figure.constrained_layout.use": True,
+}
+STATE_WORDS = {
+    "key": "keys before RoPE",
+    "value": "values",
+    "key_rotated": "keys after RoPE",
+    "query": "queries before RoPE",
+}
+
+
+def style():
+    """What matplotlib's settings become: STYLE and the colours of lines."""
+    from cycler import cycler
+
+    return STYLE | {"axes.prop_cycle": cycler(color=COLORS)}
+
+
+def use_style():
+    """The look of figures (the colours of freqkv-analyze; files that hold nothing but the picture)
+    and of tables (in one piece).
+    """
+    import matplotlib
+
+    try:
+        import pandas
+
+        pandas.options.display.width = 160
+    except ImportError:
+        pass
+    if "ipykernel" in sys.modules:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("png", pil_kwargs={"optimize": True}, metadata={"Software": None})
+    matplotlib.rcParams.update(style())
+
+
+def in_style(draw):
+    """A function that draws, in this style whatever the settings are."""
+
+    @functools.wraps(draw)
+    def styled(*arguments, **options):
+        import matplotlib
+
+        with matplotlib.rc_context(style()):
+            return draw(*arguments, **options)
+
+    return styled
 
 
 def log_bands(power, count=40):
@@ -26,40 +94,124 @@ def log_bands(power, count=40):
     return np.sqrt(edges[:-1] * (edges[1:] - 1.0)) / (2 * n), means
 
 
-def use_style():
-    """The look of figures (the colours of freqkv-analyze; files that hold nothing but the picture)
-    and of tables (in one piece).
+def panels(rows, columns, size, grid=True, **options):
+    """(figure, axes [rows, columns]), size in inches; thin grid lines behind the data."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
+    for ax in axes.flat if grid else ():
+        ax.grid(color="#e8e8e8", linewidth=0.6)
+        ax.set_axisbelow(True)
+    return fig, axes
+
+
+def finish(fig, title, note="", columns=0):
+    """A title above all panels; below them one legend for all, of so many columns (0: none), and a
+    note, wrapped to the figure's width.
     """
-    import matplotlib
-    from cycler import cycler
+    import textwrap
 
-    try:
-        import pandas
+    fig.suptitle(title, fontsize=10)
+    lines = textwrap.wrap(note, int(fig.get_figwidth() * 17))
+    inches = 0.06 + 0.14 * len(lines)
+    fig.text(0.01, 0.04 / fig.get_figheight(), "\n".join(lines), fontsize=7.5, color="#606060")
+    handles = {}
+    for ax in fig.axes if columns else ():
+        for handle, label in zip(*ax.get_legend_handles_labels()):
+            handles.setdefault(label, handle)
+    if handles:
+        bottom = inches / fig.get_figheight()
+        options = {"loc": "lower center", "bbox_to_anchor": (0.5, bottom), "borderaxespad": 0.3}
+        columns = min(columns, len(handles))
+        fig.legend(handles.values(), handles.keys(), ncols=columns, **options)
+        inches += 0.1 + 0.17 * -(-len(handles) // columns)
+    bottom = inches / fig.get_figheight()
+    fig.get_layout_engine().set(rect=(0, bottom, 1, 1 - bottom))
 
-        pandas.options.display.width = 160
-    except ImportError:
-        pass
-    if "ipykernel" in sys.modules:
-        from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-        set_matplotlib_formats("png", pil_kwargs={"optimize": True}, metadata={"Software": None})
-    matplotlib.rcParams.update(
-        {
-            "axes.prop_cycle": cycler(color=COLORS),
-            "image.cmap": "viridis",
-            "figure.figsize": (8, 3.2),
-            "figure.dpi": 80,
-            "savefig.dpi": 80,
-            "font.family": "DejaVu Sans",
-            "font.size": 9,
-            "axes.titlesize": 9,
-            "axes.labelsize": 9,
-            "legend.fontsize": 8,
-            "legend.frameon": False,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.linewidth": 0.6,
-            "lines.linewidth": 1.2,
-            "figure.constrained_layout.use": True,
+def evenly(values, count):
+    """At most so many of the values, evenly spaced, the first and the last among them."""
+    values = list(values)
+    if len(values) <= count:
+        return values
+    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
+
+
+def ticks_at(ax, values):
+    """Ticks where the data is, if that is few places."""
+    values = sorted(set(np.round(values, 6)))
+    if 0 < len(values) <= 9:
+        ax.set_xticks(values, [f"{x:.3g}" for x in values])
+        ax.minorticks_off()
+
+
+class LayerLines:
+    """The look of each layer's line: viridis from the first to the last, all but eight faint."""
+
+    def __init__(self, layers):
+        import matplotlib
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import ListedColormap, Normalize
+
+        layers = sorted(layers)
+        self.strong = set(evenly(layers, STRONG_LINES))
+        # yellow is too faint for a line on white
+        top = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, 256))
+        ends = Normalize(layers[0], max(layers[-1], layers[0] + 1))
+        self.map = ScalarMappable(ends, ListedColormap(top))
+
+    def look(self, layer):
+        strong = layer in self.strong
+        return {
+            "color": self.map.to_rgba(layer),
+            "alpha": 1 if strong else 0.2,
+            "linewidth": 1.3 if strong else 0.7,
+            "zorder": 3 if strong else 2,
         }
-    )
+
+    def bar(self, fig, axes):
+        from matplotlib.ticker import MaxNLocator
+
+        fig.colorbar(
+            self.map, ax=axes, label="layer", ticks=MaxNLocator(8, integer=True), aspect=30
+        )
+
+
+def whiskers(ax, at, rows, color, label=None, across=False, joined=False):
+    """Points with their 95% intervals: rows of a frame with estimate, low and high, `at` each a
+    number on the other axis. across: the values run along x.
+    """
+    value, low, high = (np.asarray(rows[n], float) for n in ("estimate", "low", "high"))
+    error = np.nan_to_num(np.stack([value - low, high - value]).clip(min=0))
+    look = {"color": color, "marker": "o", "markersize": 3.5, "elinewidth": 1, "label": label}
+    look["linestyle"] = "-" if joined else "none"
+    if across:
+        ax.errorbar(value, at, xerr=error, **look)
+    else:
+        ax.errorbar(at, value, yerr=error, **look)
+
+
+def heat_map(ax, table, low, high, numbers="{:.2f}", **options):
+    """Cells of a table (rows: index, across: columns), with their numbers where there is space."""
+    from matplotlib.ticker import FixedLocator
+
+    image = ax.imshow(table, vmin=low, vmax=high, aspect="auto", **options)
+    ax.spines[:].set_visible(False)
+    for axis, names in ((ax.xaxis, table.columns), (ax.yaxis, table.index)):
+        step = 1 + (len(names) - 1) // 32
+        axis.set_major_locator(FixedLocator(range(0, len(names), step)))
+        axis.set_ticklabels(list(names)[::step])
+    if numbers and len(table) <= 40 and len(table.columns) <= 12:
+        for (y, x), value in np.ndenumerate(table.to_numpy()):
+            if np.isfinite(value):
+                r, g, b, _ = image.to_rgba(value)
+                color = "white" if 0.3 * r + 0.6 * g + 0.1 * b < 0.5 else "black"
+                ax.text(
+                    x, y, numbers.format(value), ha="center", va="center", color=color, fontsize=7
+                )
+    return image
+
+
+def heat_size(rows, columns, panels=1):
+    """Inches of figures of heat maps, side by side."""
+    return min(16, 1.6 + panels * max(1.8, 0.55 * columns)), min(10, 1.5 + 0.2 * rows)
