@@ -98,7 +98,7 @@ def block_interval(sums, counts, documents, overlap=False, resamples=RESAMPLES, 
         sums, counts = (np.bincount(document[rows], x[rows]) for x in (sums, counts))
     else:
         sums, counts = sums[rows], counts[rows]
-    estimate = sums.sum() / counts.sum() if counts.sum() > 0 else np.nan
+    estimate = float(sums.sum() / counts.sum()) if counts.sum() > 0 else np.nan
     none = Interval(estimate, np.nan, np.nan, np.nan, len(sums) if kind else 0, UNITS[kind])
     if not kind or not np.isfinite(estimate):
         return none

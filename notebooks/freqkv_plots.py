@@ -34,6 +34,13 @@ def has_null(rows):
     return "null" in rows and rows["null"].notna().any()
 
 
+def over_null(rows):
+    """The rows without DC, of spectra that have a null."""
+    if not has_null(rows):
+        raise ValueError("expected spectra with their null (spectrum --null permute), found none")
+    return rows[rows["t_low"] > 0]
+
+
 @in_style
 def plot_spectrum(spectra, state="key"):
     """Power over frequency, and power over that of permuted tokens, a line per layer: means over
@@ -72,8 +79,7 @@ def plot_heads(spectra, state="key"):
     """Power over that of permuted tokens per head, a panel per layer, all on one scale; shading:
     one standard error. Of more than 36 layers, 24 evenly spaced ones. `spectra`: spectrum_frame().
     """
-    rows = of_state(spectra, state)
-    rows = rows[rows["t_low"] > 0]
+    rows = over_null(of_state(spectra, state))
     layers = sorted(set(rows["layer"]))
     note = "Shading: one standard error."
     if len(layers) > MOST_PANELS:
@@ -137,8 +143,7 @@ def plot_map(spectra, state="key"):
     """
     from matplotlib.colors import LinearSegmentedColormap
 
-    rows = of_state(spectra, state)
-    rows = rows[rows["t_low"] > 0]
+    rows = over_null(of_state(spectra, state))
     sums = rows.groupby(["layer", "t_low"])[["power", "null"]].sum()
     table = np.log2(sums["power"] / sums["null"]).unstack("t_low")
     n, layers = rows["t_high"].max(), np.arange(len(table) + 1) - 0.5

@@ -1,6 +1,6 @@
 """Figures of probes: what changes of the cache cost. For freqkv.py.
 
-Each function takes a frame of probe_frame() and returns (figure, axes). They need pandas and
+Each function takes the probe_frame() of one probe and returns (figure, axes). They need pandas and
 matplotlib. Damage is in thousandths of a nat per token, paired with the untouched run; intervals
 are 95%, of the bootstrap of the tools.
 """
@@ -8,13 +8,13 @@ are 95%, of the bootstrap of the tools.
 import numpy as np
 from freqkv_frames import damage_frame
 from freqkv_style import (
-    COLORS,
     NULL_LINE,
     SIGNED,
     finish,
     heat_map,
     heat_size,
     in_style,
+    line_of,
     panels,
     ticks_at,
     whiskers,
@@ -37,6 +37,8 @@ PARTS = {"truncation": "truncation", "squeezed": "squeezed positions", "fewer": 
 def chosen(probes, which, expected):
     """damage_frame() of the rows that a figure shows, in thousandths."""
     rows = probes[which]
+    if probes["run"].nunique() > 1:
+        raise ValueError(f"expected rows of one probe, found {list(probes['run'].unique())}")
     if not len(rows):
         raise ValueError(f"expected a probe with {expected}, found no such change")
     rows = damage_frame(rows)
@@ -97,7 +99,7 @@ def plot_bands(probes):
         for i, (states, x) in enumerate(rows.groupby("states", sort=False)):
             middle = middle_of(x, octaves)
             middle = middle * 1.02 ** (i - 1) if octaves else middle + 0.006 * (i - 1)
-            whiskers(ax, middle, interval_of(x, measure), COLORS[i], states, joined=True)
+            whiskers(ax, middle, interval_of(x, measure), line_of(i), states, joined=True)
         ax.axhline(0, **NULL_LINE)
         ax.set(title=words, xlabel=across, ylabel=MILLI_NATS)
         ax.set_xscale("log" if octaves else "linear")
@@ -122,7 +124,7 @@ def plot_decomposition(probes):
     for ax, (measure, words) in zip(axes[0], MEASURES.items()):
         for i, (gamma, x) in enumerate(rows.groupby(ratios)):
             at = x["part"].map(names.index) + 0.2 * i
-            whiskers(ax, at, interval_of(x, measure), COLORS[i], f"γ = {gamma:g}", across=True)
+            whiskers(ax, at, interval_of(x, measure), line_of(i), f"γ = {gamma:g}", across=True)
         ax.axvline(0, **NULL_LINE)
         ax.set(title=words, xlabel=MILLI_NATS)
     axes[0, 0].set_yticks(range(len(names)), names)
@@ -142,7 +144,7 @@ def plot_policies(probes):
     for ax, (measure, words) in zip(axes[0], MEASURES.items()):
         for i, (kind, x) in enumerate(rows.sort_values("gamma").groupby("kind")):
             x = x.assign(at=x["gamma"] + 0.004 * (i - 0.5))
-            whiskers(ax, x["at"], interval_of(x, measure), COLORS[i], kind, joined=True)
+            whiskers(ax, x["at"], interval_of(x, measure), line_of(i), kind, joined=True)
         ax.axhline(0, **NULL_LINE)
         ax.set(title=words, xlabel="retaining ratio γ", ylabel=MILLI_NATS)
         ticks_at(ax, rows["gamma"])
@@ -180,7 +182,9 @@ def plot_probe_heads(probes, measure="kl"):
 
 def change_words(row):
     """What a change does and to which states: "without lowest half: keys" """
-    if row.kind in ("filter", "noise"):
+    if row.option == "decompose":
+        what = part_words(row)
+    elif row.kind in ("filter", "noise"):
         without = "without DC" if row.complement and row.high == 0 else band_words(row)
         what = f"noise in {without}" if row.kind == "noise" else without
         what = f"without {what}" if row.complement and row.kind == "filter" else what

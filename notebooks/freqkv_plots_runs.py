@@ -7,13 +7,13 @@ matplotlib. Intervals are 95%, of the bootstrap of the tools.
 import numpy as np
 from freqkv_bootstrap import bootstrap
 from freqkv_style import (
-    COLORS,
     NULL_LINE,
     LayerLines,
     finish,
     heat_map,
     heat_size,
     in_style,
+    line_of,
     panels,
     ticks_at,
     whiskers,
@@ -29,10 +29,6 @@ BY_WORDS = {
 }
 
 
-def color_of(i):
-    return COLORS[i % len(COLORS)]
-
-
 @in_style
 def plot_perplexity(runs):
     """Perplexity, and delta nll and KL to full attention, over the ratio, a line per policy with
@@ -43,8 +39,9 @@ def plot_perplexity(runs):
     for ax, (measure, label) in zip(axes[0], (measures | {"kl": "KL (nats per token)"}).items()):
         for i, (name, rows) in enumerate(runs.groupby("label", sort=False)):
             rows = rows[rows[measure].notna()].sort_values("gamma")
-            rows = rows.assign(gamma=rows["gamma"] + 0.003 * i)  # beside each other
-            plot_over_ratio(ax, rows, measure, name, color_of(i))
+            aside = 0.003 * (i - runs["label"].nunique() / 2)
+            rows = rows.assign(gamma=rows["gamma"] + aside)
+            plot_over_ratio(ax, rows, measure, name, line_of(i))
         if measure != "perplexity":
             ax.axhline(0, **NULL_LINE)
         ax.set(xlabel="retaining ratio γ", ylabel=label)
@@ -58,17 +55,17 @@ def plot_perplexity(runs):
     return fig, axes
 
 
-def plot_over_ratio(ax, rows, measure, name, color):
+def plot_over_ratio(ax, rows, measure, name, look):
     """One policy's runs: a level line where it has no ratio."""
     level = rows["gamma"].isna()
     interval = rows.reindex(columns=[measure, measure + "_low", measure + "_high"])
     interval.columns = ["estimate", "low", "high"]
     for row in interval[level].itertuples():
-        ax.axhline(row.estimate, color=color, linewidth=1, label=name)
+        ax.axhline(row.estimate, linewidth=1, label=name, **look)
         if np.isfinite(row.low):
-            ax.axhspan(row.low, row.high, color=color, alpha=0.1, linewidth=0)
+            ax.axhspan(row.low, row.high, color=look["color"], alpha=0.1, linewidth=0)
     if not level.all():
-        whiskers(ax, rows["gamma"][~level], interval[~level], color, name, joined=True)
+        whiskers(ax, rows["gamma"][~level], interval[~level], look, name, joined=True)
 
 
 @in_style
@@ -76,23 +73,27 @@ def plot_distance(tokens):
     """KL and delta nll over the tokens since the last compression (or eviction) and over their
     number, a line per run: means over tokens that one preceded. `tokens`: token_frame().
     """
-    fig, axes = panels(2, 2, (7.6, 5.4), sharex="col")
-    shown = 0
-    for run, rows in tokens.groupby("run", sort=False):
-        found = distances(rows)
-        if not any(len(means) for means in found.values()):
-            continue
-        color, shown = color_of(shown), shown + 1
+    runs = [(run, distances(rows)) for run, rows in tokens.groupby("run", sort=False)]
+    # a policy that acts at every token has no course
+    runs = [(run, found) for run, found in runs if any(len(x) > 1 for x in found.values())]
+    if not runs:
+        raise ValueError("expected runs with a baseline and with compressions, found none")
+    fig, axes = panels(2, 2, (7.6, 5.2), sharex="col")
+    for i, (run, found) in enumerate(runs):
+        look = line_of(i)
+        shade = {"color": look["color"], "alpha": 0.12, "linewidth": 0}
         for ax, ((measure, _), means) in zip(axes.flat, found.items()):
-            ax.plot(means["at"], means["estimate"], color=color, label=run)
+            ax.plot(means["at"], means["estimate"], label=run, **look)
             low = means["low"]
             if measure == "kl":  # on a logarithmic axis, which has no zero
                 low = low.clip(lower=means["estimate"] / 10)
-            ax.fill_between(means["at"], low, means["high"], color=color, alpha=0.12, linewidth=0)
+            ax.fill_between(means["at"], low, means["high"], **shade)
     for row, label in zip(axes, ("KL (nats per token)", "Δ nll (nats per token)")):
-        row[0].set(ylabel=label, xscale="log")
+        row[0].set_ylabel(label)
+    axes[0, 0].set_xscale("log")
     for kl, difference in axes.T:
-        kl.set_yscale("log")
+        if any((line.get_ydata() > 0).any() for line in kl.lines):
+            kl.set_yscale("log")
         difference.axhline(0, **NULL_LINE)
     axes[1, 0].set_xlabel("tokens since the last compression or eviction")
     axes[1, 1].set_xlabel("compressions or evictions so far")
@@ -110,8 +111,9 @@ def distances(rows):
     """(measure, axis) -> means of one run's tokens, panel by panel: those after a compression."""
     rows = rows.assign(delta_nll=rows["nll"].astype(float) - rows["baseline_nll"])
     after = (rows["round"] >= 1) & (rows["since"] >= 1)
-    # bins of half octaves: the first tokens after a compression are told apart
-    bins = {"since": np.floor(2 * np.log2(rows["since"].where(after))), "round": rows["round"]}
+    # edges 1, 1.5, 2, 3, 4, 6, ...: the first tokens after a compression are told apart
+    mantissa, exponent = np.frexp(rows["since"])
+    bins = {"since": 2 * exponent + (mantissa >= 0.75), "round": rows["round"]}
     return {
         (measure, at): binned(rows, measure, bins[at].where(after), rows[at], at == "round")
         for measure in ("kl", "delta_nll")
@@ -126,7 +128,7 @@ def binned(rows, measure, bins, at, by_round):
     overlap = "window" in rows
     documents = None if overlap else rows["document"].to_numpy()
     values, found = rows[measure].to_numpy(float), []
-    bins, at = bins.to_numpy(), at.to_numpy()
+    bins, at = bins.to_numpy(), at.to_numpy(float)
     names, counts = np.unique(bins[np.isfinite(bins) & np.isfinite(values)], return_counts=True)
     least = max(LEAST_TOKENS, counts.max(initial=0) / 4 if by_round else 0)
     for name in names[counts >= least]:
@@ -189,7 +191,7 @@ def compare_groups(ax, rows):
     for i, (run, x) in enumerate(rows.groupby("label_b", sort=False)):
         aside = 0.6 * ((i + 0.5) / len(runs) - 0.5)
         at = x["group"].map(names.index) + aside
-        whiskers(ax, at, x, color_of(i), run, across=True)
+        whiskers(ax, at, x, line_of(i), run, across=True)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.axvline(0, **NULL_LINE)
@@ -202,8 +204,9 @@ def compare_positions(ax, rows):
     """Positions across the panel, a line per run."""
     for i, (run, x) in enumerate(rows.groupby("label_b", sort=False)):
         middle = x["group"].str.split("-").map(lambda ends: (int(ends[0]) + int(ends[1]) + 1) / 2)
-        ax.plot(middle, x["estimate"], color=color_of(i))
-        ax.fill_between(middle, x["low"], x["high"], color=color_of(i), alpha=0.15, linewidth=0)
+        ax.plot(middle, x["estimate"], **line_of(i))
+        shade = {"color": line_of(i)["color"], "alpha": 0.15, "linewidth": 0}
+        ax.fill_between(middle, x["low"], x["high"], **shade)
     ax.axhline(0, **NULL_LINE)
     ax.set(xlabel="token", ylabel="nats per token")
 
@@ -215,7 +218,7 @@ def plot_needle(needles, score=None):
     of a recall task, "gain".
     """
     score = score or ("exact" if "exact" in needles else "gain")
-    words = {"exact": "share of prompts", "gain": "nats per token, first less second time"}
+    words = {"exact": "share of prompts", "gain": "nats per token"}
     words |= {"logprob_per_token": "nats per token"}
     names = [n for n in ("policy", "window", "gamma") if n in needles]
     groups = list(needles.groupby(names, sort=False, dropna=False))

@@ -107,26 +107,27 @@ def panels(rows, columns, size, grid=True, **options):
 
 def finish(fig, title, note="", columns=0):
     """A title above all panels; below them one legend for all, of so many columns (0: none), and a
-    note, wrapped to the figure's width.
+    note, wrapped to the figure's width. The figure grows by what stands below the panels.
     """
     import textwrap
 
     fig.suptitle(title, fontsize=10)
     lines = textwrap.wrap(note, int(fig.get_figwidth() * 17))
-    inches = 0.06 + 0.14 * len(lines)
-    fig.text(0.01, 0.04 / fig.get_figheight(), "\n".join(lines), fontsize=7.5, color="#606060")
     handles = {}
     for ax in fig.axes if columns else ():
         for handle, label in zip(*ax.get_legend_handles_labels()):
             handles.setdefault(label, handle)
-    if handles:
-        bottom = inches / fig.get_figheight()
-        options = {"loc": "lower center", "bbox_to_anchor": (0.5, bottom), "borderaxespad": 0.3}
-        columns = min(columns, len(handles))
-        fig.legend(handles.values(), handles.keys(), ncols=columns, **options)
-        inches += 0.1 + 0.17 * -(-len(handles) // columns)
-    bottom = inches / fig.get_figheight()
-    fig.get_layout_engine().set(rect=(0, bottom, 1, 1 - bottom))
+    rows = -(-len(handles) // columns) if handles else 0
+    note_height = 0.06 + 0.14 * len(lines)
+    below = note_height + (0.1 + 0.17 * rows if rows else 0)  # inches
+    height = fig.get_figheight() + below
+    fig.set_figheight(height)
+    fig.text(0.01, 0.04 / height, "\n".join(lines), fontsize=7.5, color="#606060")
+    if rows:
+        options = {"loc": "lower center", "bbox_to_anchor": (0.5, note_height / height)}
+        options |= {"borderaxespad": 0.3, "ncols": min(columns, len(handles))}
+        fig.legend(handles.values(), handles.keys(), **options)
+    fig.get_layout_engine().set(rect=(0, below / height, 1, 1 - below / height))
 
 
 def evenly(values, count):
@@ -170,21 +171,30 @@ class LayerLines:
         }
 
     def bar(self, fig, axes):
+        """A bar of the layers' colours, where there are several."""
         from matplotlib.ticker import MaxNLocator
 
+        if len(self.strong) < 2:
+            return
         fig.colorbar(
             self.map, ax=axes, label="layer", ticks=MaxNLocator(8, integer=True), aspect=30
         )
 
 
-def whiskers(ax, at, rows, color, label=None, across=False, joined=False):
+def line_of(i):
+    """The look of line i of a figure: dashed where the colours begin again."""
+    return {"color": COLORS[i % len(COLORS)], "linestyle": "-" if i < len(COLORS) else "--"}
+
+
+def whiskers(ax, at, rows, look, label=None, across=False, joined=False):
     """Points with their 95% intervals: rows of a frame with estimate, low and high, `at` each a
-    number on the other axis. across: the values run along x.
+    number on the other axis. look: of line_of(); across: the values run along x.
     """
     value, low, high = (np.asarray(rows[n], float) for n in ("estimate", "low", "high"))
     error = np.nan_to_num(np.stack([value - low, high - value]).clip(min=0))
-    look = {"color": color, "marker": "o", "markersize": 3.5, "elinewidth": 1, "label": label}
-    look["linestyle"] = "-" if joined else "none"
+    look = look | {"marker": "o", "markersize": 3.5, "elinewidth": 1, "label": label}
+    if not joined:
+        look["linestyle"] = "none"
     if across:
         ax.errorbar(value, at, xerr=error, **look)
     else:

@@ -57,6 +57,7 @@ check check_linear --bin "$bin"
 check check_selecting --bin "$bin"
 check check_sweep "$bin"/freqkv-replay "${model[@]}"
 check check_freqkv_module --bin "$bin"
+check check_frames --bin "$bin"
 check check_needle --bin "$bin"
 check kill_capture --bin "$bin" --times 3
 check kill_generate --bin "$bin" --times 4
