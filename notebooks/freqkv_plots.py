@@ -43,7 +43,7 @@ def over_null(rows):
 
 @in_style
 def plot_spectrum(spectra, state="key"):
-    """Power over frequency, and power over that of permuted tokens, a line per layer: means over
+    """Power over frequency, and power over that of permuted tokens, a line per layer, pooled over
     heads. At most eight layers are drawn strongly. DC stands left of the axis break. `spectra`:
     spectrum_frame().
     """
@@ -66,10 +66,9 @@ def plot_spectrum(spectra, state="key"):
         axes[1, 0].axhline(1, **NULL_LINE)
         axes[1, 1].axhline(1, **NULL_LINE)
     lines.bar(fig, axes)
-    strong = (
-        " Strong: eight layers, evenly spaced." if len(lines.strong) < len(set(rows.layer)) else ""
-    )
-    note = f"Means over heads and over log-spaced bands; at 0: DC.{strong}"
+    note = "Pooled over heads, means over log-spaced bands; at 0: DC."
+    if len(lines.strong) < rows["layer"].nunique():
+        note += " Strong: eight layers, evenly spaced."
     finish(fig, f"Power spectrum of {STATE_WORDS[state]}", note)
     return fig, axes
 
@@ -93,11 +92,8 @@ def plot_heads(spectra, state="key"):
         ax.set(title=f"layer {layer}", xscale="log", yscale="log")
         ax.axhline(1, **NULL_LINE)
         for i, (head, x) in enumerate(rows[rows["layer"] == layer].groupby("head")):
-            y, se, color = (
-                x["power"] / x["null"],
-                x["power_se"] / x["null"],
-                COLORS[i % len(COLORS)],
-            )
+            y, se = x["power"] / x["null"], x["power_se"] / x["null"]
+            color = COLORS[i % len(COLORS)]
             ax.plot(x["frequency"], y, color=color, linewidth=0.9, label=f"head {head}")
             low = np.maximum(y - se, y / 10)  # a logarithmic axis has no zero
             ax.fill_between(x["frequency"], low, y + se, color=color, alpha=0.2, linewidth=0)
@@ -115,7 +111,7 @@ def plot_heads(spectra, state="key"):
 
 @in_style
 def plot_depth(shares, state="key"):
-    """Where energy lies, over depth: lines pooled over heads, points one head each, dashed the
+    """Shares of energy over depth: lines pooled over heads, points one head each, dashed the
     same of permuted tokens. `shares`: share_frame().
     """
     rows = of_state(shares, state).sort_values("layer")
@@ -172,10 +168,8 @@ def plot_errors(errors, state="key"):
     heads), with DC above, without it below, where white noise is dashed. `errors`: error_frame().
     """
     rows = of_state(errors, state)
-    lines, gamma = (
-        LayerLines(set(rows["layer"])),
-        np.linspace(rows["gamma"].min(), rows["gamma"].max()),
-    )
+    lines = LayerLines(set(rows["layer"]))
+    gamma = np.linspace(rows["gamma"].min(), rows["gamma"].max())
     fig, axes = panels(2, 2, (7.6, 5.6), sharex=True, sharey="col")
     words = {"retained_energy": "retained energy (share)", "relative_error": "‖x − x̂‖ / ‖x‖"}
     noise = {"retained_energy": gamma, "relative_error": np.sqrt(1 - gamma)}
@@ -183,13 +177,8 @@ def plot_errors(errors, state="key"):
         for ax, (measure, label) in zip(row, words.items()):
             x = rows[(rows["measure"] == measure) & (rows["with_dc"] == with_dc)]
             ends = x.groupby("gamma")["value"].agg(["min", "max"])
-            ax.fill_between(
-                ends.index,
-                ends["min"],
-                ends["max"],
-                color="#e4e4e4",
-                label="range over layers and heads",
-            )
+            shade = {"color": "#e4e4e4", "label": "range over layers and heads"}
+            ax.fill_between(ends.index, ends["min"], ends["max"], **shade)
             for layer, y in x.groupby(["layer", "gamma"])["value"].mean().groupby("layer"):
                 ax.plot(y.index.get_level_values("gamma"), y, **lines.look(layer))
             if not with_dc:

@@ -20,6 +20,7 @@ from freqkv_style import (
 )
 
 MEASURE_WORDS = {"nll": "Loss", "kl": "KL", "agree": "Agreement"}
+UNITS = {"nll": "nats per token", "kl": "nats per token", "agree": "share of tokens"}
 LEAST_TOKENS = 20  # the mean of fewer says nothing
 BY_WORDS = {
     "all": "all tokens",
@@ -151,10 +152,9 @@ def plot_rounds(rounds, run=None):
             y = x.groupby("round")["share"].agg(["mean", "min", "max"])
             look = lines.look(layer)
             ax.plot(y.index, y["mean"], **look)
+            shade = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
             if layer in lines.strong:
-                ax.fill_between(
-                    y.index, y["min"], y["max"], color=look["color"], alpha=0.15, linewidth=0
-                )
+                ax.fill_between(y.index, y["min"], y["max"], **shade)
         ax.set(title=state + "s", xlabel="round", ylabel="share of energy kept")
         ax.xaxis.get_major_locator().set_params(integer=True)
     lines.bar(fig, axes)
@@ -195,7 +195,7 @@ def compare_groups(ax, rows):
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.axvline(0, **NULL_LINE)
-    ax.set_xlabel("nats per token" if rows["measure"].iloc[0] != "agree" else "share of tokens")
+    ax.set_xlabel(UNITS[rows["measure"].iloc[0]])
     if names == ["all"]:
         ax.set_yticks([])
 
@@ -208,7 +208,7 @@ def compare_positions(ax, rows):
         shade = {"color": line_of(i)["color"], "alpha": 0.15, "linewidth": 0}
         ax.fill_between(middle, x["low"], x["high"], **shade)
     ax.axhline(0, **NULL_LINE)
-    ax.set(xlabel="token", ylabel="nats per token")
+    ax.set(xlabel="token", ylabel=UNITS[rows["measure"].iloc[0]])
 
 
 @in_style
@@ -223,17 +223,19 @@ def plot_needle(needles, score=None):
     names = [n for n in ("policy", "window", "gamma") if n in needles]
     groups = list(needles.groupby(names, sort=False, dropna=False))
     low, high = (0, 1) if score == "exact" else (needles[score].min(), needles[score].max())
-    lengths, depths = needles["length"].nunique(), needles["depth"].nunique()
+    lengths, depths = (sorted(set(needles[n])) for n in ("length", "depth"))
     columns = min(3, len(groups))
     count = -(-len(groups) // columns)
-    width, height = heat_size(count * depths, lengths, columns)
+    width, height = heat_size(count * len(depths), len(lengths), columns)
     size = (max(4, width), height + 0.5 * count)
     fig, axes = panels(count, columns, size, grid=False, sharex=True, sharey=True)
     for ax, (name, rows) in zip(axes.flat, groups):
         table = rows.pivot_table(index="depth", columns="length", values=score)
+        table = table.reindex(index=depths, columns=lengths)
         table.index = [f"{100 * depth:g}" for depth in table.index]
         image = heat_map(ax, table, low, max(high, low + 1e-6))
         known = [f"{n} {x:g}" for n, x in zip(names[1:], name[1:]) if np.isfinite(x)]
+        known = [x.replace("gamma", "γ =") for x in known]
         ax.set_title(", ".join([name[0], *known]))
     for ax in axes.flat[len(groups) :]:
         ax.set_visible(False)

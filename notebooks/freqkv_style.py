@@ -224,4 +224,5 @@ def heat_map(ax, table, low, high, numbers="{:.2f}", **options):
 
 def heat_size(rows, columns, panels=1):
     """Inches of figures of heat maps, side by side."""
-    return min(16, 1.6 + panels * max(1.8, 0.55 * columns)), min(10, 1.5 + 0.2 * rows)
+    least = 1.8 if panels == 1 else 2.4  # a panel's title has to fit
+    return min(16, 1.6 + panels * max(least, 0.55 * columns)), min(10, 1.5 + 0.2 * rows)
