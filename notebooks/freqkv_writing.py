@@ -31,6 +31,17 @@ def to_array(x):
     return x
 
 
+def cache_of(states):
+    """What a transformers model returned -> its cache, by whichever name it has: reading the old
+    one warns where there is the new one. Anything else as it is.
+    """
+    for name in ("cache", "past_key_values"):  # 5.24 and later, before
+        found = getattr(states, name, None)
+        if found is not None:
+            return found
+    return states
+
+
 def pairs_of(states):
     """(a list of (keys, values) per layer, is it a transformers Cache?)"""
     if hasattr(states, "layers"):  # Cache of transformers 4.56 and later
@@ -42,7 +53,13 @@ def pairs_of(states):
 
 def stack_layers(states):
     """key, value [batch, layers, heads, T, head_dim], and whether they come from a Cache."""
+    states = cache_of(states)
     pairs, is_cache = pairs_of(states)
+    empty = [layer for layer, (k, _) in enumerate(pairs) if k is None]
+    if empty:
+        raise ValueError(
+            f"layer {empty[0]}: expected keys and values, found none: the cache has seen no token"
+        )
     pairs = [(to_array(k), to_array(v)) for k, v in pairs]
     if not pairs:
         raise ValueError("expected one (keys, values) per layer, found none")
@@ -89,9 +106,10 @@ def write_capture(
     """Writes states as a capture that freqkv-analyze reads, and returns one sentence that says what
     was written.
 
-    states     a transformers Cache, or one (keys, values) per layer, arrays or tensors, each
-               [heads, T, head_dim] or [batch, heads, T, head_dim]. A row of the batch is a
-               recording of its own; it must not be padded.
+    states     what a transformers model returned with use_cache=True, or its cache (`cache` of new
+               versions, `past_key_values` of older ones), or one (keys, values) per layer, arrays
+               or tensors, each [heads, T, head_dim] or [batch, heads, T, head_dim]. A row of the
+               batch is a recording of its own; it must not be padded.
     rotated    True: the keys are after RoPE. A Cache's are; for anything else, give it.
     config     the model's, dict or object: undoes the rotation, of the kinds and model types that
                inverse_frequencies() takes; longrope as one pass over all tokens turns them.

@@ -52,6 +52,19 @@ class Version5:
         self.get_seq_length = lambda: seen
 
 
+class Output:
+    """What a model of transformers 5.24 and later returns. Reading the old name warns there, here
+    it fails.
+    """
+
+    def __init__(self, cache):
+        self.cache = cache
+
+    @property
+    def past_key_values(self):
+        raise FutureWarning("past_key_values is deprecated: use cache")
+
+
 def rotate(keys, frequency):
     """Complex numbers of channel i and i + head_dim/2, turned by position times frequency."""
     half = keys.shape[-1] // 2
@@ -419,6 +432,7 @@ def check_writing(work, random):
             f"{name}: without a config keys are key_rotated",
             freqkv.load_capture(path)[1][0].states == ["value", "key_rotated"],
         )
+    check_outputs(path, pairs, length)
     padded = [tuple(np.pad(x, ((0, 0), (0, 0), (0, 9), (0, 0))) for x in pair) for pair in pairs]
     freqkv.write_capture(path, Version5(padded, length))
     check(
@@ -476,6 +490,19 @@ def check_writing(work, random):
         "bf16 is read",
         np.allclose(freqkv.load_capture(path)[1][0]["key"], value[:, 0], rtol=2**-7, atol=1e-38),
     )
+
+
+def check_outputs(path, pairs, length):
+    """What a model returned is taken for its cache."""
+    freqkv.write_capture(path, Version5(pairs, length))
+    wanted = freqkv.load_capture(path)[1][0]["key_rotated"]
+    old = SimpleNamespace(past_key_values=Version4(pairs, length))
+    for name, output in (("cache", Output(Version5(pairs, length))), ("past_key_values", old)):
+        freqkv.write_capture(path, output)
+        found = freqkv.load_capture(path)[1][0]["key_rotated"]
+        check(f"a model's output with {name}", np.array_equal(found, wanted))
+    unused = Version5([(None, None)], 0)
+    refused("a cache without tokens", "no token", freqkv.write_capture, path, unused)
 
 
 class Model:
