@@ -234,5 +234,6 @@ int main(void) {
         cmocka_unit_test(gemm_takes_arrays_of_pointers),
         cmocka_unit_test(transforms_equal_their_sums),
     };
-    return test_run(tests, NULL, NULL);
+    test_seed();
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -480,5 +480,6 @@ int main(void) {
         cmocka_unit_test(writes_beyond_memory_are_noticed),
         cmocka_unit_test(misaligned_vectors_end_the_program),
     };
-    return test_run(tests, NULL, NULL);
+    test_seed();
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }
