@@ -15,7 +15,7 @@ struct fkv_corpus_document {
 };
 
 struct fkv_corpus {
-    int32_t *tokens;  /* [token_count] */
+    int32_t *tokens; /* [token_count] */
     int64_t token_count;
     struct fkv_corpus_document *documents; /* [document_count], at least one */
     int64_t document_count;

@@ -47,7 +47,8 @@
         "Runs over the retaining ratio: perplexity, difference to the baseline and KL, each with " \
         "its 95% interval.")                                                                       \
     ROW("runs_time.*", runs, fkv_plot_runs_time,                                                   \
-        "Runs over the retaining ratio: perplexity with its 95% interval, time per token, and the "\
+        "Runs over the retaining ratio: perplexity with its 95% interval, time per token, and "    \
+        "the "                                                                                     \
         "share of it that compressions take.")                                                     \
     ROW("runs_position.*", runs, fkv_plot_runs_position,                                           \
         "Loss, and its difference to the baseline, over the position in the text: what "           \

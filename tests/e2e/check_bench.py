@@ -94,7 +94,9 @@ def check_resume(c, bench, first, chance):
     c.about("going on")
     want = bench.out.read_bytes()
     again = bench.call("--out", bench.out, "--json", *bench.text)
-    c.that("nothing is left", again.returncode == 0 and bench.out.read_bytes() == want, again.stderr)
+    c.that(
+        "nothing is left", again.returncode == 0 and bench.out.read_bytes() == want, again.stderr
+    )
     second = json.loads(again.stdout)
     c.that("rows that were there", (first["rows_there"], second["rows_there"]) == (0, 8), second)
     c.that("the same numbers", first["rows"] == second["rows"], second)

@@ -21,8 +21,28 @@ from checks import check, verdict
 TOP = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = {
     "capture": [""],
-    "analyze": ["spectrum", "error", "gamma", "impulse", "link", "compare", "plot", "merge", "report"],
-    "replay": ["ppl", "probe", "generate", "needle", "bench", "compare", "cost", "policies", "tokens"],
+    "analyze": [
+        "spectrum",
+        "error",
+        "gamma",
+        "impulse",
+        "link",
+        "compare",
+        "plot",
+        "merge",
+        "report",
+    ],
+    "replay": [
+        "ppl",
+        "probe",
+        "generate",
+        "needle",
+        "bench",
+        "compare",
+        "cost",
+        "policies",
+        "tokens",
+    ],
 }
 # Options of every command, and of argp.
 ALWAYS = {"help", "usage", "version"}
@@ -193,7 +213,9 @@ def run_all(t):
     for options in (" --dry-run", " --out needle.csv", " --task recall"):
         keep("replay", "needle", f"{needle}{options}")
     for options in (" --dry-run", ""):
-        keep("replay", "bench", f"freqkv-replay bench --model data/litbank-1m --lengths 70{options}")
+        keep(
+            "replay", "bench", f"freqkv-replay bench --model data/litbank-1m --lengths 70{options}"
+        )
     compare = f"freqkv-replay compare {text} --policies local,streaming --budget 64 --recall 1"
     for options in (" --dry-run", ""):
         keep("replay", "compare", f"{compare} --tokens 200 --out rivals{options}")
