@@ -20,8 +20,7 @@ static void act(const struct fkv_policy_setup *setup, const struct fkv_policy *p
     head->tokens_since = 0;
 }
 
-/* Slots that row i sees through its spans. */
-static int32_t visible_slots(const struct fkv_span *spans, int32_t count, int32_t i) {
+int32_t fkv_visible_slots(const struct fkv_span *spans, int32_t count, int32_t i) {
     int32_t visible = 0;
     for (int32_t k = 0; k < count; k++) {
         int32_t low = spans[k].from + i, high = spans[k].until + i;
@@ -49,7 +48,7 @@ static double slots_of_head(const struct fkv_policy_setup *setup, struct fkv_hea
         head.tokens += rows;
         head.tokens_since += rows;
         const int32_t count = policy->view(setup, &head, rows, spans);
-        for (int32_t i = 0; i < rows; i++) sum += visible_slots(spans, count, i);
+        for (int32_t i = 0; i < rows; i++) sum += fkv_visible_slots(spans, count, i);
     }
     return sum;
 }

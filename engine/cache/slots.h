@@ -10,4 +10,7 @@
 int fkv_policy_count_slots(const struct fkv_policy_setup *setup, int64_t tokens, int32_t block,
                            double *sum, struct fkv_error *err);
 
+/* Slots that row i of a view sees through its spans [count] (kernels/cache.h). */
+int32_t fkv_visible_slots(const struct fkv_span *spans, int32_t count, int32_t i);
+
 #endif

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "engine/cache/slots.h"
 #include "engine/session/session_internal.h"
 #include "engine/session/taps.h"
 
@@ -183,24 +184,12 @@ int session_act_before(struct fkv_session *s, struct fkv_error *err) {
 
 /* ---- attending ---- */
 
-/* Slots that row i of an item sees through its spans. */
-static int32_t visible_slots(const struct fkv_span *spans, int32_t count, int32_t i) {
-    int32_t visible = 0;
-    for (int32_t k = 0; k < count; k++) {
-        int32_t low = spans[k].from + i, high = spans[k].until + i;
-        if (low < spans[k].first) low = spans[k].first;
-        if (high > spans[k].end) high = spans[k].end;
-        if (high > low) visible += high - low;
-    }
-    return visible;
-}
-
 /* Adds what the rows of an item see to the means over heads. */
 static void count_slots(struct fkv_session *s, const struct fkv_attend_item *item) {
     const double share = (double)item->heads / ((double)s->setup.layers * s->model->config.heads);
     for (int32_t i = 0; i < item->rows; i++)
         s->row_state[item->row + i].slots +=
-            share * visible_slots(s->items.spans + item->span, item->spans, i);
+            share * fkv_visible_slots(s->items.spans + item->span, item->spans, i);
 }
 
 /* Adds the state of a head's newest rows to the means over heads. What it does not count has never

@@ -9,16 +9,15 @@ and says itself which it sees and by which rotation. Prints one line per check a
 differs.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-import tempfile
 
 import numpy as np
 from check_protocols import PROTOCOLS
 from check_selecting import draw_tokens, write_model
+from checks import Rounds
 from numpy_model import Model, forward, rotate
 
 MODEL, TEXT = "data/litbank-1m", "data/the_tide_mill.txt"
@@ -236,31 +235,13 @@ def check_refusals(tool, folder, random):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bin", required=True)
-    parser.add_argument("--rounds", type=int, default=1, help="of every protocol")
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
-    o = parser.parse_args()
-    tool = os.path.join(o.bin, "freqkv-replay")
-    random = np.random.default_rng(o.seed)
-    print("seed", o.seed)
-    failures = 0
-
-    def report(label, problems):
-        print("FAIL" if problems else "ok  ", label, flush=True)
-        for problem in problems:
-            print("     ", problem)
-        return bool(problems)
-
+    rounds = Rounds(__doc__, 1, "of every protocol")
     for check in (check_full, check_future, check_generate, check_refusals):
-        with tempfile.TemporaryDirectory() as folder:
-            failures += report(check.__name__, check(tool, folder, random))
+        rounds.run(check)
     for protocol in ("whole", "blocks", "rolling"):
-        for _ in range(o.rounds):
-            with tempfile.TemporaryDirectory() as folder:
-                failures += report(*check_round(tool, folder, random, protocol))
-    print(f"{failures} of the checks failed" if failures else "all checks passed")
-    return 1 if failures else 0
+        for _ in rounds.rounds:
+            rounds.run(check_round, protocol)
+    return rounds.verdict()
 
 
 if __name__ == "__main__":

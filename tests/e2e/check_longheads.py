@@ -11,14 +11,13 @@ a choice closer than 1e-5), a round is drawn again. Prints one line per check an
 differs.
 """
 
-import argparse
 import os
 import sys
-import tempfile
 
 import h5py
 import numpy as np
 from check_selecting import draw_tokens, run, write_model
+from checks import Rounds
 from numpy_model import forward, rotate
 
 TIE = 1e-5  # relative difference of scores below which the order is float32's to choose
@@ -177,38 +176,12 @@ def check_refusals(tool, folder, random):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bin", required=True)
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
-    o = parser.parse_args()
-    tool = os.path.join(o.bin, "freqkv-replay")
-    random = np.random.default_rng(o.seed)
-    print("seed", o.seed)
-    failures = 0
-
-    def report(label, problems):
-        print("FAIL" if problems else "ok  ", label, flush=True)
-        for problem in problems:
-            print("     ", problem)
-        return bool(problems)
-
+    rounds = Rounds(__doc__, 4)
     for check in (check_window, check_future, check_refusals):
-        with tempfile.TemporaryDirectory() as folder:
-            failures += report(check.__name__, check(tool, folder, random))
-    done = drawn = 0
-    while done < o.rounds and drawn < 20 * o.rounds:
-        drawn += 1
-        with tempfile.TemporaryDirectory() as folder:
-            label, problems = check_round(tool, folder, random)
-        if problems is None:
-            continue
-        failures += report(label, problems)
-        done += 1
-    if done < o.rounds:
-        failures += report("rounds", [f"{drawn} draws gave {done} without a tie"])
-    print(f"{failures} of the checks failed" if failures else "all checks passed")
-    return 1 if failures else 0
+        rounds.run(check)
+    for _ in rounds.rounds:
+        rounds.run(check_round)
+    return rounds.verdict()
 
 
 if __name__ == "__main__":

@@ -9,15 +9,14 @@ head one policy and one ratio gives that policy's losses, bit by bit. Prints one
 exits 1 if any differs.
 """
 
-import argparse
 import json
 import os
 import sys
-import tempfile
 
 import h5py
 import numpy as np
 from check_selecting import draw_tokens, run, write_model
+from checks import Rounds
 from numpy_model import Policy, attend_head, forward
 
 POLICIES = ("freqkv", "local", "streaming")
@@ -214,24 +213,12 @@ def check_memory(tool, folder, random):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bin", required=True)
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
-    o = parser.parse_args()
-    tool = os.path.join(o.bin, "freqkv-replay")
-    random = np.random.default_rng(o.seed)
-    print("seed", o.seed)
-    failures = 0
-    for check in [check_alike, check_memory] + o.rounds * [check_round]:
-        with tempfile.TemporaryDirectory() as folder:
-            problems = check(tool, folder, random)
-        print("FAIL" if problems else "ok  ", check.__name__, flush=True)
-        for problem in problems:
-            print("     ", problem)
-        failures += bool(problems)
-    print(f"{failures} of the checks failed" if failures else "all checks passed")
-    return failures > 0
+    rounds = Rounds(__doc__, 4)
+    for check in (check_alike, check_memory):
+        rounds.run(check)
+    for _ in rounds.rounds:
+        rounds.run(check_round)
+    return rounds.verdict()
 
 
 if __name__ == "__main__":

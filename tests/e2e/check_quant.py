@@ -11,13 +11,12 @@ follow: there the difference must be small against the damage that the grid does
 per check and exits 1 if any differs.
 """
 
-import argparse
 import os
 import sys
-import tempfile
 
 import numpy as np
 from check_selecting import Selecting, draw_tokens, run, write_model
+from checks import Rounds
 from numpy_model import Policy, dct_matrix, forward, rotate
 
 GROUP = 32
@@ -227,33 +226,13 @@ def compare(model, ids, policy, want, mean_nll, out):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bin", required=True)
-    parser.add_argument("--rounds", type=int, default=1, help="of every policy")
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
-    o = parser.parse_args()
-    tool = os.path.join(o.bin, "freqkv-replay")
-    random = np.random.default_rng(o.seed)
-    print("seed", o.seed)
-    failures = 0
-    for kind, layers in [(k, 1) for k in KINDS] + [(k, 2) for k in KINDS if k != "snapkv"]:
-        for _ in range(o.rounds):
-            problems, drawn = None, 0
-            while problems is None and drawn < 300:
-                drawn += 1
-                with tempfile.TemporaryDirectory() as folder:
-                    label, problems = check_round(tool, folder, random, kind, layers)
-            if problems is None:
-                label, problems = kind, [f"{drawn} draws came near to a boundary"]
-            failures += bool(problems)
-            print("FAIL" if problems else "ok  ", label, flush=True)
-            for problem in problems:
-                print("     ", problem)
-    print(f"{failures} of the checks failed" if failures else "all checks passed")
-    return 1 if failures else 0
+    rounds = Rounds(__doc__, 1, "of every policy")
+    kinds = ("full", "freqkv", "local", "snapkv")
+    for kind, layers in [(k, 1) for k in kinds] + [(k, 2) for k in kinds if k != "snapkv"]:
+        for _ in rounds.rounds:
+            rounds.run(check_round, kind, layers)
+    return rounds.verdict()
 
-
-KINDS = ("full", "freqkv", "local", "snapkv")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,14 +11,13 @@ float64 may rightly choose differently (two scores at the edge of the choice clo
 round is drawn again. Prints one line per check and exits 1 if any differs.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-import tempfile
 
 import numpy as np
+from checks import Rounds
 from numpy_model import Model, forward, rotate
 
 VOCABULARY = 512
@@ -347,42 +346,14 @@ def check_future(tool, folder, random, kind):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bin", required=True)
-    parser.add_argument("--rounds", type=int, default=4, help="of every policy")
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
-    o = parser.parse_args()
-    tool = os.path.join(o.bin, "freqkv-replay")
-    random = np.random.default_rng(o.seed)
-    print("seed", o.seed)
-    failures = 0
-
-    def report(label, problems):
-        print("FAIL" if problems else "ok  ", label, flush=True)
-        for problem in problems:
-            print("     ", problem)
-        return bool(problems)
-
-    for kind in KINDS:
+    rounds = Rounds(__doc__, 4, "of every policy")
+    for kind in ("snapkv", "pyramidkv", "h2o", "keydiff", "knorm"):
         for check in (check_full_budget, check_future):
-            with tempfile.TemporaryDirectory() as folder:
-                failures += report(f"{kind} {check.__name__}", check(tool, folder, random, kind))
-        done = drawn = 0
-        while done < o.rounds and drawn < 20 * o.rounds:
-            drawn += 1
-            with tempfile.TemporaryDirectory() as folder:
-                label, problems = check_round(tool, folder, random, kind)
-            if problems is None:
-                continue
-            failures += report(label, problems)
-            done += 1
-        if done < o.rounds:
-            failures += report(kind, [f"{drawn} draws gave {done} rounds without a tie"])
-    print(f"{failures} of the checks failed" if failures else "all checks passed")
-    return 1 if failures else 0
+            rounds.run(check, kind)
+        for _ in rounds.rounds:
+            rounds.run(check_round, kind)
+    return rounds.verdict()
 
-
-KINDS = ("snapkv", "pyramidkv", "h2o", "keydiff", "knorm")
 
 if __name__ == "__main__":
     sys.exit(main())

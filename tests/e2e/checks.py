@@ -1,9 +1,11 @@
 """What checks share: counting them, running a tool, comparing numbers."""
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 
@@ -78,6 +80,48 @@ class Checks:
         self.that(label, bool(off[at] <= relative), note)
         if off[at] <= relative:
             self.furthest = max(self.furthest, off[at])
+
+
+class Rounds:
+    """A check of freqkv-replay on models that are drawn at random: --bin, --rounds, --seed. A check
+    is a function of (tool, folder, random, ...) that returns the problems it found, or a label and
+    them; None: the draw cannot tell, and is made again.
+    """
+
+    def __init__(self, description, rounds, of=None):
+        parser = argparse.ArgumentParser(description=description.split("\n")[0])
+        parser.add_argument("--bin", required=True)
+        parser.add_argument("--rounds", type=int, default=rounds, help=of)
+        parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
+        options = parser.parse_args()
+        self.tool = os.path.join(options.bin, "freqkv-replay")
+        self.rounds = range(options.rounds)
+        self.random = np.random.default_rng(options.seed)
+        self.failures = 0
+        print("seed", options.seed)
+
+    def draw(self, check, *arguments):
+        with tempfile.TemporaryDirectory() as folder:
+            found = check(self.tool, folder, self.random, *arguments)
+        return found if isinstance(found, tuple) else (check.__name__, found)
+
+    def run(self, check, *arguments, draws=300):
+        """Runs the check until a draw can tell, and prints what it found."""
+        for _ in range(draws):
+            label, problems = self.draw(check, *arguments)
+            if problems is not None:
+                break
+        else:
+            problems = [f"none of {draws} draws could tell"]
+        label = " ".join([label, *map(str, arguments)]) if label == check.__name__ else label
+        print("FAIL" if problems else "ok  ", label, flush=True)
+        for problem in problems:
+            print("     ", problem)
+        self.failures += bool(problems)
+
+    def verdict(self):
+        print(f"{self.failures} of the checks failed" if self.failures else "all checks passed")
+        return int(self.failures > 0)
 
 
 class Tools:
