@@ -78,6 +78,10 @@ static inline void test_fill_rows(float *x, size_t first, size_t rows, size_t st
  */
 #define TEST_OF(name, body, value) TEST_ADD(name, body, NULL, NULL, (void *)(value))
 
+/* Under sanitizers and on the stand-in what takes long is done less often; the release run has all
+ * of it. */
+static inline bool small_sizes(void) { return getenv("FKV_TEST_SMALL") != NULL; }
+
 /* Adds a row to the program's tests before main runs. */
 #define TEST_ADD(name, body, setup, teardown, value)                                               \
     __attribute__((constructor)) static void add_##name(void) {                                    \

@@ -69,20 +69,21 @@ TEST(from_twenty_documents_on_the_error_is_over_document_means) {
 /* The bootstrap's standard error of a plain mean tends to sqrt(sum (x - mean)^2) / S. With 1,000
  * resamples its own relative spread is 1/sqrt(2000) = 2.2%. */
 TEST(bootstrap_error_of_one_document_is_the_analytic_one) {
-    enum { COLUMNS = 300 };
+    enum { MOST = 300 };
+    const int columns = small_sizes() ? 30 : MOST;
     int segments = test_between(10, 60);
-    double *values = malloc((size_t)segments * COLUMNS * sizeof *values), mean[COLUMNS],
-           se[COLUMNS], ratio = 0;
+    double *values = malloc((size_t)(segments * columns) * sizeof *values), mean[MOST], se[MOST],
+           ratio = 0;
     struct fkv_segment_plan plan;
-    for (int i = 0; i < segments * COLUMNS; i++) values[i] = 100 + test_normal();
+    for (int i = 0; i < segments * columns; i++) values[i] = 100 + test_normal();
     make_plan(&segments, 1, &plan);
-    estimate(&plan, COLUMNS, values, mean, se);
-    for (int c = 0; c < COLUMNS; c++) {
+    estimate(&plan, columns, values, mean, se);
+    for (int c = 0; c < columns; c++) {
         double squares = 0;
-        for (int s = 0; s < segments; s++) squares += pow(values[s * COLUMNS + c] - mean[c], 2);
+        for (int s = 0; s < segments; s++) squares += pow(values[s * columns + c] - mean[c], 2);
         double analytic = sqrt(squares) / segments;
         assert_close(se[c], analytic, 0, 0.15);
-        ratio += se[c] / analytic / COLUMNS;
+        ratio += se[c] / analytic / columns;
     }
     assert_close(ratio, 1, 0.03, 0);
     free(values);
@@ -92,31 +93,32 @@ TEST(bootstrap_error_of_one_document_is_the_analytic_one) {
 /* The variance that the two-stage bootstrap tends to: 1/D^2 sum_d ((m_d - mean)^2 + s_d^2 / S_d);
  * its own relative spread is 2.2% of the deviation. */
 TEST(error_of_a_few_documents_is_that_of_documents_and_segments) {
-    enum { COLUMNS = 200, DOCUMENTS = 6 };
+    enum { MOST = 200, DOCUMENTS = 6 };
+    const int columns = small_sizes() ? 20 : MOST;
     int segments[DOCUMENTS], total = 0;
-    double mean[COLUMNS], se[COLUMNS], ratio = 0;
+    double mean[MOST], se[MOST], ratio = 0;
     struct fkv_segment_plan plan;
     for (int d = 0; d < DOCUMENTS; d++) total += segments[d] = test_between(2, 12);
-    double *values = malloc((size_t)total * COLUMNS * sizeof *values);
+    double *values = malloc((size_t)(total * columns) * sizeof *values);
     for (int d = 0, s = 0; d < DOCUMENTS; d++)
         for (int k = 0; k < segments[d]; k++, s++)
-            for (int c = 0; c < COLUMNS; c++)
-                values[s * COLUMNS + c] = 5 + 0.5 * (d % 3) + test_normal();
+            for (int c = 0; c < columns; c++)
+                values[s * columns + c] = 5 + 0.5 * (d % 3) + test_normal();
     make_plan(segments, DOCUMENTS, &plan);
-    estimate(&plan, COLUMNS, values, mean, se);
-    for (int c = 0; c < COLUMNS; c++) {
+    estimate(&plan, columns, values, mean, se);
+    for (int c = 0; c < columns; c++) {
         double variance = 0;
         for (int d = 0, s = 0; d < DOCUMENTS; s += segments[d++]) {
             double own = 0, squares = 0;
             for (int k = 0; k < segments[d]; k++)
-                own += values[(s + k) * COLUMNS + c] / segments[d];
+                own += values[(s + k) * columns + c] / segments[d];
             for (int k = 0; k < segments[d]; k++)
-                squares += pow(values[(s + k) * COLUMNS + c] - own, 2);
+                squares += pow(values[(s + k) * columns + c] - own, 2);
             variance += pow(own - mean[c], 2) + squares / segments[d] / segments[d];
         }
         double analytic = sqrt(variance) / DOCUMENTS;
         assert_close(se[c], analytic, 0, 0.15);
-        ratio += se[c] / analytic / COLUMNS;
+        ratio += se[c] / analytic / columns;
     }
     assert_close(ratio, 1, 0.03, 0);
     free(values);

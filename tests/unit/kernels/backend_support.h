@@ -68,8 +68,6 @@ static inline int close_both(void **state) {
     return 0;
 }
 
-static inline bool small_sizes(void) { return getenv("FKV_TEST_SMALL") != NULL; }
-
 /* The most units of something, up to `most`, that a round can afford at so many multiplications
  * each; at least one. */
 static inline int affordable(double each, int most) {
