@@ -226,8 +226,11 @@ int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, b
 
 /* Times one segment of each measured state. */
 static int estimate_time(struct fkv_analysis *a, bool null, struct fkv_error *err) {
-    struct fkv_measurement m = {
-        .capture = a->capture, .plan = &a->plan, .workers = &a->workers, .null = null};
+    struct fkv_measurement m = {.capture = a->capture,
+                                .plan = &a->plan,
+                                .workers = &a->workers,
+                                .null = null,
+                                .power_only = a->power_only};
     for (int state = 0; state < FKV_STATES; state++) {
         double seconds;
         if (!(a->measured_states >> state & 1)) continue;
@@ -292,6 +295,7 @@ int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o
                                 .plan = &a->plan,
                                 .workers = &a->workers,
                                 .null = null,
+                                .power_only = a->power_only,
                                 .progress = &progress};
     int states = 0, status = FKV_OK;
     for (int state = 0; state < FKV_STATES; state++) states += a->measured_states >> state & 1;

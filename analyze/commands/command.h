@@ -73,6 +73,7 @@ struct fkv_analysis {
     struct fkv_analysis_needs needs;
     char *command; /* owned */
     struct fkv_provenance provenance;
+    bool power_only;          /* as in fkv_measurement */
     uint32_t measured_states; /* bit i: state i is measured; at first all that the capture has */
     struct fkv_spectrum spectra[FKV_STATES];
     int32_t states;

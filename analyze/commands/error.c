@@ -145,6 +145,7 @@ int fkv_command_error(int argc, char **argv) {
     char *command = fkv_join_arguments(argc, argv); /* before argp puts the options first */
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     int status = fkv_analysis_open(&a, &o.cut, false, command, &err);
+    a.power_only = true;
     if (!status) status = fkv_gammas_check(o.gamma, o.gammas, a.plan.n, &err);
     if (!status && o.bounds) status = check_bounds(&a, &err);
     if (!status)

@@ -235,6 +235,7 @@ int fkv_command_gamma(int argc, char **argv) {
     char *command = fkv_join_arguments(argc, argv); /* before argp puts the options first */
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     int status = fkv_analysis_open(&a, &o.cut, false, command, &err);
+    a.power_only = true;
     if (!status) status = check(&a, &o, &err);
     if (!status) {
         bool attention = o.choice.objective == FKV_OBJECTIVE_ATTENTION;

@@ -64,6 +64,7 @@ int fkv_error_curves_make(const struct fkv_spectrum *s, const double *gamma, int
     memcpy(out->layer_index, s->layer_index, (size_t)s->layers * sizeof(int32_t));
     memcpy(out->head_index, s->head_index, (size_t)s->heads * sizeof(int32_t));
     memcpy(out->gamma, gamma, (size_t)count * sizeof(double));
+#pragma omp parallel for
     for (int32_t row = 0; row < s->layers * s->heads; row++) {
         const double *power = s->power + (size_t)row * (size_t)s->n;
         double total = fkv_cut_power(power, s->n, 0, false).lost;

@@ -72,7 +72,7 @@ int fkv_spectrum_plan(struct fkv_capture *c, int32_t length, int32_t skip_sinks,
 
 /* Square of the power of two at or below |x|, at least that of the smallest normal number: below it
  * the spacing stays. */
-static double squared_scale(float x, float smallest) {
+static inline __attribute__((always_inline)) double squared_scale(float x, float smallest) {
     uint32_t bits;
     float scale;
     memcpy(&bits, &x, 4);
@@ -82,19 +82,15 @@ static double squared_scale(float x, float smallest) {
     return larger * larger;
 }
 
-double fkv_rounding_energy(const void *x, int64_t n, enum fkv_dtype dtype) {
-    /* per dtype: significand bits after the leading one, and the smallest normal number */
-    static const struct {
-        int bits;
-        float smallest;
-    } formats[] = {
-        [FKV_F32] = {23, 0x1p-126f}, [FKV_F16] = {10, 0x1p-14f}, [FKV_BF16] = {7, 0x1p-126f}};
+/* Sum of the squared scales of x [n] */
+static inline __attribute__((always_inline)) double add_scales(const void *x, int64_t n,
+                                                               enum fkv_dtype dtype,
+                                                               float smallest) {
     enum {
-        SUMS = 8,
+        SUMS = 8, /* side by side, so that additions do not wait for each other */
         BLOCK = 128 * SUMS
-    }; /* sums side by side, so that additions do not wait for
-          each other */
-    float smallest = formats[dtype].smallest, wide[BLOCK];
+    };
+    float wide[BLOCK];
     double part[SUMS] = {0}, sum = 0;
     for (int64_t first = 0; first < n; first += BLOCK) {
         int64_t count = n - first < BLOCK ? n - first : BLOCK, i = 0;
@@ -105,6 +101,32 @@ double fkv_rounding_energy(const void *x, int64_t n, enum fkv_dtype dtype) {
         for (; i < count; i++) sum += squared_scale(wide[i], smallest);
     }
     for (int k = 0; k < SUMS; k++) sum += part[k];
+    return sum;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static double add_scales_avx2(const void *x, int64_t n,
+                                                              enum fkv_dtype dtype,
+                                                              float smallest) {
+    return add_scales(x, n, dtype, smallest);
+}
+#endif
+
+double fkv_rounding_energy(const void *x, int64_t n, enum fkv_dtype dtype) {
+    /* per dtype: significand bits after the leading one, and the smallest normal number */
+    static const struct {
+        int bits;
+        float smallest;
+    } formats[] = {
+        [FKV_F32] = {23, 0x1p-126f}, [FKV_F16] = {10, 0x1p-14f}, [FKV_BF16] = {7, 0x1p-126f}};
+    const float smallest = formats[dtype].smallest;
+    double sum;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2"))
+        sum = add_scales_avx2(x, n, dtype, smallest);
+    else
+#endif
+        sum = add_scales(x, n, dtype, smallest);
     return ldexp(sum / (double)n, -2 * formats[dtype].bits) / 12;
 }
 

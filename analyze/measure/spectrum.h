@@ -20,7 +20,8 @@ struct fkv_measurement {
     struct fkv_capture *capture;
     const struct fkv_segment_plan *plan;
     const struct fkv_workers *workers;
-    bool null;                     /* also measure permuted segments */
+    bool null;       /* also measure permuted segments */
+    bool power_only; /* of stored states nothing but power and rounding_floor; the rest stays 0 */
     struct fkv_progress *progress; /* in segments times layers, over all states; may be NULL */
     int64_t done;                  /* of it */
 };

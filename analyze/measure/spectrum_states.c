@@ -171,7 +171,7 @@ static int stream_open(struct stream *w, struct fkv_measurement *m, struct fkv_s
     w->size = choose_sizes(info, s->heads, m->null, device, m->workers->count, m->plan);
     w->size.bands = s->bands;
     int status = device ? FKV_OK : fkv_dct_create(s->n, &w->dct, err);
-    if (!status) status = fkv_error_model_make(m->plan, &w->model, err);
+    if (!status && !m->power_only) status = fkv_error_model_make(m->plan, &w->model, err);
     if (!status && !allocate(w))
         status = fkv_fail(err, "out of memory for segments of %d tokens, %d heads of %d channels",
                           s->n, w->size.heads, info->head_dim);
@@ -210,6 +210,13 @@ static const char *rows_of(const struct stream *w, const struct piece *p, int32_
     return (const char *)p->x + (size_t)row * (size_t)w->size.head_dim * fkv_dtype_bytes(p->dtype);
 }
 
+/* Where `head` puts its normalised power [n] of a segment, NULL where it is not wanted. */
+static double *normalised_at(const struct stream *w, const struct piece *p, int64_t segment,
+                             int32_t draw, int32_t head) {
+    if (draw || w->m->power_only) return NULL;
+    return p->normalised + (segment * group_heads(w) + head) * w->size.n;
+}
+
 /* Where unit (segment, draw, head) puts its power [n]. */
 static double *power_at(const struct stream *w, const struct piece *p, int64_t segment,
                         int32_t draw, int32_t head) {
@@ -231,7 +238,7 @@ static void transform_head(const struct stream *w, const struct piece *p, int32_
         const struct fkv_dct_rows rows = {rows_of(w, p, head, i * z->n), p->dtype,
                                           (size_t)z->head_dim, order_of(w, p, i, draw)};
         double *power = power_at(w, p, i, draw, head),
-               *normalised = draw ? NULL : p->normalised + (i * group_heads(w) + head) * z->n;
+               *normalised = normalised_at(w, p, i, draw, head);
         memset(power, 0, (size_t)z->n * sizeof *power);
         if (normalised) memset(normalised, 0, (size_t)z->n * sizeof *normalised);
         fkv_dct_add_power(w->dct, &rows, z->head_dim, power, normalised, scratch);
@@ -262,8 +269,7 @@ static int transform_on_device(const struct stream *w, const struct piece *p, in
         status = ops->buffer_adopt(b, packed, (size_t)z->n * stride * sizeof(float), &buffer, err);
         if (!status)
             status = ops->power(b, buffer, 0, stride, z->n, heads, z->head_dim,
-                                power_at(w, p, i, draw, 0),
-                                draw ? NULL : p->normalised + i * heads * z->n, err);
+                                power_at(w, p, i, draw, 0), normalised_at(w, p, i, draw, 0), err);
         ops->buffer_release(b, buffer);
     }
     for (int32_t h = 0; h < heads && !draw; h++)
@@ -290,6 +296,7 @@ static int32_t units_of(const struct stream *w) {
 static int averages_begin(const struct stream *w, struct averages *a, struct fkv_error *err) {
     int64_t heads = group_heads(w), n = w->size.n;
     int32_t documents = w->s->documents;
+    if (w->m->power_only) return fkv_average_begin(&a->power, heads * n, documents, NULL, err);
     int status =
         fkv_average_begin(&a->power, heads * (n + w->size.bands), documents, &w->model, err);
     if (!status && w->m->null)
@@ -311,6 +318,10 @@ static void add_segment(const struct stream *w, const struct piece *p, int64_t s
     int64_t heads = group_heads(w), n = z->n, number = r->first + p->first + segment;
     double *power = power_at(w, p, segment, 0, 0);
     const double *normalised = p->normalised + segment * heads * n;
+    if (w->m->power_only) {
+        fkv_average_add(&a->power, r->document, r->share, number, power);
+        return;
+    }
     /* Bands are columns of their own, so that they get standard errors of their own. */
     fkv_band_means(power, heads, z->n, z->bands, w->s->band_edge, power + heads * n);
     fkv_average_add(&a->power, r->document, r->share, number, power);
@@ -346,6 +357,10 @@ static void averages_conclude(const struct stream *w, struct averages *a, int32_
            row = (size_t)layer * (size_t)s->heads + (size_t)w->head,
            bytes = heads * n * sizeof(double);
     memcpy(s->power + row * n, a->power.mean, bytes);
+    if (w->m->power_only) {
+        averages_end(a);
+        return;
+    }
     if (w->m->null) memcpy(s->null + row * n, a->null.mean, bytes);
     for (size_t t = 0; t < n; t++) s->normalised[(size_t)layer * n + t] += a->normalised.mean[t];
     fkv_average_error(&a->power, a->se);

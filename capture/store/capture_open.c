@@ -346,20 +346,26 @@ int fkv_capture_open_partial(const char *path, struct fkv_capture **out, struct 
     return open_capture(path, false, out, err);
 }
 
-void fkv_reader_close_current(struct fkv_capture *c) {
+void fkv_reader_close_recording(struct fkv_capture *c) {
     for (int s = 0; s < FKV_STATES; s++) {
         if (c->states[s].dataset >= 0) H5Dclose(c->states[s].dataset);
         c->states[s].dataset = H5I_INVALID_HID;
     }
     if (c->group >= 0) H5Gclose(c->group);
-    if (c->file >= 0) H5Fclose(c->file);
-    c->file = c->group = H5I_INVALID_HID;
+    c->group = H5I_INVALID_HID;
     c->current = -1;
+}
+
+void fkv_reader_close_file(struct fkv_capture *c) {
+    fkv_reader_close_recording(c);
+    if (c->file >= 0) H5Fclose(c->file);
+    c->file = H5I_INVALID_HID;
+    c->open_file = NULL;
 }
 
 void fkv_capture_close(struct fkv_capture *c) {
     if (!c) return;
-    fkv_reader_close_current(c);
+    fkv_reader_close_file(c);
     for (int32_t i = 0; i < c->count; i++) {
         free(c->entries[i].file);
         free(c->entries[i].group);

@@ -1,10 +1,11 @@
-/* Reading an opened capture, one recording's file open at a time. States come chunk by chunk
+/* Reading an opened capture, one recording open at a time, and one file. States come chunk by chunk
  * (chunks.h) where the file is as ours are, else through HDF5, which is also asked again for what
  * chunks cannot give, so that errors are its own. 16-bit numbers are widened by our own kernels:
  * HDF5's conversion is a hundred times slower. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "capture/store/capture_reader.h"
 #include "capture/store/reader.h"
@@ -16,14 +17,15 @@ static int select_recording(struct fkv_capture *c, int32_t index, struct fkv_err
         return fkv_fail(err, "%s: expected a recording below %d, found %d", c->path, c->count,
                         index);
     if (c->current == index) return FKV_OK;
-    fkv_reader_close_current(c);
+    fkv_reader_close_recording(c);
     const struct entry *e = &c->entries[index];
-    if ((c->file = fkv_hdf_open(e->file, err)) < 0) return FKV_FAILED;
-    if ((c->group = H5Gopen2(c->file, e->group, H5P_DEFAULT)) < 0) {
-        fkv_hdf_fail(err, "%s: %s: cannot open the group", e->file, e->group);
-        fkv_reader_close_current(c);
-        return FKV_FAILED;
+    if (!c->open_file || strcmp(c->open_file, e->file)) {
+        fkv_reader_close_file(c);
+        if ((c->file = fkv_hdf_open(e->file, err)) < 0) return FKV_FAILED;
+        c->open_file = e->file;
     }
+    if ((c->group = H5Gopen2(c->file, e->group, H5P_DEFAULT)) < 0)
+        return fkv_hdf_fail(err, "%s: %s: cannot open the group", e->file, e->group);
     c->current = index;
     return FKV_OK;
 }

@@ -14,7 +14,8 @@
 enum { LANES = 16, ROWS = 256, MODULUS = 65535 };
 
 /* sum, weighted: of rows * LANES words before `after` more; weights count from the end, from 1 */
-static void add_rows(const uint16_t *words, size_t rows, uint64_t *sum, uint64_t *weighted) {
+static inline __attribute__((always_inline)) void add_rows(const uint16_t *words, size_t rows,
+                                                           uint64_t *sum, uint64_t *weighted) {
     uint32_t column[LANES] = {0}, columns[LANES] = {0};
     for (size_t r = 0; r < rows; r++)
         for (size_t l = 0; l < LANES; l++) {
@@ -29,6 +30,24 @@ static void add_rows(const uint16_t *words, size_t rows, uint64_t *sum, uint64_t
     *weighted %= MODULUS;
 }
 
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void add_rows_avx2(const uint16_t *words, size_t rows,
+                                                          uint64_t *sum, uint64_t *weighted) {
+    add_rows(words, rows, sum, weighted);
+}
+#endif
+
+/* The same sums at any width of registers. */
+static void add_rows_best(const uint16_t *words, size_t rows, uint64_t *sum, uint64_t *weighted) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2")) {
+        add_rows_avx2(words, rows, sum, weighted);
+        return;
+    }
+#endif
+    add_rows(words, rows, sum, weighted);
+}
+
 static uint32_t fold(uint64_t sum, bool any) {
     uint64_t rest = sum % MODULUS * 256 % MODULUS;
     return (uint32_t)(rest || !any ? rest : MODULUS);
@@ -41,7 +60,7 @@ uint32_t fkv_fletcher32(const void *words, size_t n) {
     while (n) {
         size_t rows = n / LANES < ROWS ? n / LANES : ROWS, count = rows ? rows * LANES : n;
         memcpy(block, at, count * sizeof *block);
-        if (rows) add_rows(block, rows, &sum, &weighted);
+        if (rows) add_rows_best(block, rows, &sum, &weighted);
         for (size_t i = 0; !rows && i < count; i++) {
             sum += block[i];
             weighted += sum;

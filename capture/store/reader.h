@@ -20,7 +20,8 @@ struct fkv_capture {
     int32_t count;
     int32_t capacity; /* of entries */
 
-    int32_t current; /* whose file is open; -1: none */
+    int32_t current;       /* recording that is open; -1: none */
+    const char *open_file; /* the path of `file`, of an entry; NULL: none */
     hid_t file, group;
     struct fkv_state_input states[FKV_STATES];
     uint16_t *scratch; /* [scratch_count] 16-bit numbers on their way to float32 */
@@ -35,7 +36,9 @@ struct fkv_capture {
 int fkv_reader_dtype(hid_t dataset, const char *name, enum fkv_dtype *dtype, struct fkv_error *err);
 int fkv_reader_check_dim(const char *name, const char *axis, int64_t expected, hsize_t found,
                          struct fkv_error *err);
-void fkv_reader_close_current(struct fkv_capture *c);
+/* Closes the recording that is open; its file stays open for others that it may hold. */
+void fkv_reader_close_recording(struct fkv_capture *c);
+void fkv_reader_close_file(struct fkv_capture *c); /* and the recording */
 
 /* capture_check.c: whether a recording of ours, opened to `info`, holds what its attributes list:
  * states, dtype, columns of n_tokens. The message says what is listed and what is found. */

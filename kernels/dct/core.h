@@ -18,10 +18,13 @@ struct fkv_dct_stage {
     const float
         *root; /* odd p: [h][h][2], h = (p-1)/2: cos and sin of 2 pi r k / p, k and r = 1 .. h */
     /* In place of `root` where p is split (dct.c): */
-    const float *halves; /* [FKV_DCT_HALVES][k][k], k = h/2 */
+    const float *halves; /* [FKV_DCT_HALVES][fkv_dct_products(k)], k = h/2 */
     uint8_t
         power[FKV_DCT_PRIME / 2]; /* [h]: g^e mod p, g a primitive root; power[0] 0: not split */
 };
+
+/* Factors of one product of k x k: [k][k], or where k is even [3][k/2][k/2] */
+static inline int32_t fkv_dct_products(int32_t k) { return k % 2 ? k * k : 3 * (k / 2) * (k / 2); }
 
 struct fkv_dct {
     int32_t n, stages;

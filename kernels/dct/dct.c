@@ -32,7 +32,12 @@
  *   S_lo = (A - B) v_lo + B (v_lo + v_hi),  S_hi = B (v_lo + v_hi) - (A + B) v_hi,
  *   A, B = s_m, s_(m+k),
  *
- * five products of k x k in the place of eight. n = 2044, the slots of a window of 2048, is 4 7 73.
+ * five products of k x k in the place of eight. Where k is even, each is three of half the size: of
+ * the matrix H_(e+f) with quarters H_0, H_1 and H_2 from e + f = 0, k/2 and k on,
+ *
+ *   Y_lo = H_1 (x_lo + x_hi) + (H_0 - H_1) x_lo,  Y_hi = H_1 (x_lo + x_hi) + (H_2 - H_1) x_hi.
+ *
+ * n = 2044, the slots of a window of 2048, is 4 7 73.
  *
  * The power of a spectrum is summed from the same rows and never written out. Keys have channels
  * whose mean is tens of times their deviation; the rounding of that mean would spread over the
@@ -79,7 +84,7 @@ static size_t lay_out(struct fkv_dct *d) {
         int32_t p = factor[i], h = (p - 1) / 2, m = d->n / s / p;
         d->stage[i] = (struct fkv_dct_stage){.p = p, .m = m, .s = s};
         floats += 2 * (size_t)m * (size_t)(p - 1);
-        floats += is_split(p) ? FKV_DCT_HALVES * (size_t)(h / 2) * (size_t)(h / 2)
+        floats += is_split(p) ? FKV_DCT_HALVES * (size_t)fkv_dct_products(h / 2)
                               : 2 * (size_t)h * (size_t)h;
     }
     return floats;
@@ -102,21 +107,37 @@ static int32_t primitive_root(int32_t p) {
     }
 }
 
+/* The matrix m_(e+f), e and f < k, in the order of split_products (loops.h). */
+static float *fill_products(const double *m, int32_t k, float *table) {
+    const int32_t j = k / 2;
+    if (k % 2) {
+        for (int32_t i = 0; i < k * k; i++) *table++ = (float)m[i / k + i % k];
+        return table;
+    }
+    for (int32_t i = 0; i < 3 * j * j; i++) {
+        const double *at = m + i % (j * j) / j + i % j; /* its quarters: at 0, j and 2j */
+        const double part[3] = {at[0] - at[j], at[j], at[2 * j] - at[j]};
+        *table++ = (float)part[i / (j * j)];
+    }
+    return table;
+}
+
 static float *fill_halves(struct fkv_dct_stage *stage, float *table) {
     const int32_t p = stage->p, h = (p - 1) / 2, k = h / 2, g = primitive_root(p);
     const double step = 2 * acos(-1) / p;
     int32_t powers[2 * FKV_DCT_PRIME];
-    for (int32_t m = 0; m < h + k; m++) powers[m] = m ? powers[m - 1] * g % p : 1;
+    double m[FKV_DCT_HALVES][FKV_DCT_PRIME];
+    for (int32_t e = 0; e < h + k; e++) powers[e] = e ? powers[e - 1] * g % p : 1;
     for (int32_t e = 0; e < h; e++) stage->power[e] = (uint8_t)powers[e];
+    for (int32_t e = 0; e < h - 1; e++) {
+        const double c = cos(step * powers[e]), d = cos(step * powers[e + k]),
+                     a = sin(step * powers[e]), b = sin(step * powers[e + k]);
+        m[0][e] = (c + d) / 2, m[1][e] = (c - d) / 2;
+        m[2][e] = a - b, m[3][e] = b, m[4][e] = a + b;
+    }
     stage->halves = table;
-    for (int32_t e = 0; e < k; e++)
-        for (int32_t f = 0; f < k; f++, table++) {
-            const double c = cos(step * powers[e + f]), d = cos(step * powers[e + f + k]),
-                         a = sin(step * powers[e + f]), b = sin(step * powers[e + f + k]);
-            const double entry[FKV_DCT_HALVES] = {(c + d) / 2, (c - d) / 2, a - b, b, a + b};
-            for (int32_t i = 0; i < FKV_DCT_HALVES; i++) table[i * k * k] = (float)entry[i];
-        }
-    return table + (FKV_DCT_HALVES - 1) * k * k;
+    for (int32_t i = 0; i < FKV_DCT_HALVES; i++) table = fill_products(m[i], k, table);
+    return table;
 }
 
 static float *fill_stage(struct fkv_dct_stage *g, float *table) {

@@ -118,6 +118,26 @@ INLINE void products(const float *m, int32_t k, const struct pair *x, struct pai
     for (; j < k; j++) some_products(m + j, k, 1, x, sum + j);
 }
 
+/* sum[f] = sum_e m_(e+f) x_e, e and f < k, by three products of half the size where k is even: see
+ * dct.c */
+INLINE void split_products(const float *m, int32_t k, const struct pair *x, struct pair *sum) {
+    enum { MOST = FKV_DCT_PRIME / 8 };
+    const int32_t j = k / 2;
+    struct pair both[MOST], part[MOST];
+    if (k % 2) {
+        products(m, k, x, sum);
+        return;
+    }
+    for (int32_t e = 0; e < j; e++) both[e] = pair_add(x[e], x[e + j]);
+    products(m, j, x, sum);
+    products(m + j * j, j, both, part);
+    products(m + 2 * j * j, j, x + j, sum + j);
+    for (int32_t f = 0; f < j; f++) {
+        sum[f] = pair_add(sum[f], part[f]);
+        sum[f + j] = pair_add(sum[f + j], part[f]);
+    }
+}
+
 /* An odd butterfly that is split: see dct.c. */
 INLINE void butterfly_split(const struct fkv_dct_stage *g, const struct pair *x, size_t in,
                             struct pair *y, size_t out, const float *turn, bool turned) {
@@ -136,7 +156,8 @@ INLINE void butterfly_split(const struct fkv_dct_stage *g, const struct pair *x,
         all = pair_add(all, of[0][e]);
     }
     y[0] = all;
-    for (int i = 0; i < FKV_DCT_HALVES; i++) products(g->halves + i * k * k, k, of[i], sum[i]);
+    for (int i = 0; i < FKV_DCT_HALVES; i++)
+        split_products(g->halves + i * fkv_dct_products(k), k, of[i], sum[i]);
     for (int32_t f = 0; f < k; f++) {
         const struct pair level = pair_add(first, sum[0][f]),
                           c[2] = {pair_add(level, sum[1][f]), pair_sub(level, sum[1][f])},
