@@ -27,8 +27,7 @@ import sys
 import tempfile
 import time
 
-import h5py
-import numpy as np
+from checks import content_of
 
 BY_CHANCE = 1  # failures per command without --all
 MEMORY_BYTES = 4 << 30  # of the stand-in's GPU
@@ -87,34 +86,11 @@ def lines_of(done):
 # ---- results ----
 
 
-TIMES = {"created", "ms_per_token", "compression_share"}
-
-
 def same_h5(a, b):
     """Same attributes (but for the command, which names files, and times), same groups, same
     numbers, NaN included.
     """
-
-    def attributes(of):
-        return {
-            name: np.asarray(value).tolist()
-            for name, value in of.attrs.items()
-            if name not in TIMES | {"command"}
-        }
-
-    def same(x, y):
-        if repr(attributes(x)) != repr(attributes(y)):
-            return False
-        if isinstance(x, h5py.Dataset):
-            return (
-                x.dtype == y.dtype
-                and x.shape == y.shape
-                and np.asarray(x[()]).tobytes() == np.asarray(y[()]).tobytes()
-            )
-        return list(x) == list(y) and all(same(x[name], y[name]) for name in x)
-
-    with h5py.File(a) as f, h5py.File(b) as g:
-        return same(f, g)
+    return content_of(a) == content_of(b)
 
 
 def same_bytes(a, b):

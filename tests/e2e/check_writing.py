@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 
-from checks import words
+from checks import content_of, words
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / "data"
 MODEL = ["--model", DATA / "litbank-1m", "--threads", "1", "--quiet"]
@@ -47,7 +47,7 @@ def must(command):
 def files(folder):
     """Their bytes by name, without capture.h5, which holds the time."""
     return {
-        p.relative_to(folder): p.read_bytes()
+        p.relative_to(folder): content_of(p)
         for p in folder.rglob("*")
         if p.is_file() and p.name != "capture.h5"
     }
