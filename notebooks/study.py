@@ -12,7 +12,8 @@ better.
 
 First a plan is printed, with an estimate for every step from the speed on this machine. A step is
 one command of the tools, printed in the report beside its numbers; a finished one is not run again,
-an interrupted one starts over. A step that fails is left out and said. In OUT: report.md, numbers
+an interrupted one starts over. A step that fails is left out and said. --report, at any time,
+writes the report of what is finished. In OUT: report.md, numbers
 (report.json), figures/, and a folder per model with all files. Needs numpy and h5py; pictures need
 matplotlib.
 
@@ -49,6 +50,7 @@ def options():
     p.add_argument("--compute", choices=("f32", "bf16"), default="f32")
     p.add_argument("--quick", action="store_true", help="4 documents and one window, to try it")
     p.add_argument("--plan", action="store_true", help="only print the plan")
+    p.add_argument("--report", action="store_true", help="of the steps that are finished")
     p.add_argument("--check", action="store_true")
     p.add_argument("--write", action="store_true", help="with --check: into README.md")
     return p.parse_args()
@@ -75,14 +77,11 @@ def questions(args):
     return [1, 2, 3] if args.model else list(QUESTIONS)
 
 
-def run(study):
-    """Runs every step; returns the names of those that failed."""
+def run(study, only_report):
+    """Runs every step; returns the names of those that failed, or are not finished."""
     study.prepare()
-    failed = []
-    for step in study.planned(study.setting):
-        if not study.steps.run(step):
-            failed.append(step.name)
-    return failed
+    take = study.steps.finished if only_report else study.steps.run
+    return [step.name for step in study.planned(study.setting) if not take(step)]
 
 
 def write(study, page, failed):
@@ -99,7 +98,7 @@ def write(study, page, failed):
     model = os.path.relpath(study.model)
     page.commands([f"MODEL=$(realpath {model})", f"cd {os.path.relpath(study.steps.folder)}"])
     if failed:
-        page.paragraph(f"Failed, and left out below: {', '.join(failed)}.")
+        page.paragraph(f"Not finished, and left out below: {', '.join(failed)}.")
     for question in study.questions:
         page.heading(QUESTIONS[question].TITLE)
         QUESTIONS[question].report(study.steps, s, page)
@@ -156,7 +155,7 @@ def main():
     for study in studies:
         if args.compute == "bf16":
             bf16_is_close(study, page)
-        failed = run(study)
+        failed = run(study, args.report)
         failures += failed
         page.numbers = {}
         write(study, page, failed)

@@ -47,13 +47,15 @@ def thousandths(found):
     return [tuple(1000 * v for v in x) for x in found]
 
 
-def depth(path, found):
-    """found: {label: {measure: [documents, layers]}}"""
+def depth(path, found, heads):
+    """found: {label: {measure: [documents, layers]}}; heads: {label: {measure: [layers, heads]}}"""
     figure, axes = panels(2)
-    for label, by in found.items():
+    for color, (label, by) in zip(freqkv.COLORS, found.items()):
         for axis, measure in zip(axes, ("dc_share", "low_half")):
             layers = range(by[measure].shape[1])
-            bars(axis, layers, [mean_interval(x) for x in by[measure].T], label)
+            bars(axis, layers, [mean_interval(x) for x in by[measure].T], label, color=color)
+            points = heads[label][measure]
+            axis.plot(layers, points, ".", color=color, alpha=0.35, markersize=3)
     null = np.mean([by["null_low_half"].mean(0) for by in found.values()], 0)
     axes[1].plot(null, ":", color="0.4")
     axes[0].set(xlabel="layer", ylabel="share of DC in all energy", ylim=(0, 1))

@@ -265,9 +265,9 @@ def confirmed(chosen, rows, steps, s, page):
             row = [short(name), measure, milli(found["freqkv"]), milli(found["local"])]
             table.append([*row, " / ".join(words)])
     title = (
-        "Chosen on one half, here on the other: loss less that of FreqKV and of local, thousandths of"
-        " a nat; both at gamma 0.5, or for tries of equal peak only at their best ratio on the first"
-        " half"
+        "Chosen on one half, here on the other: loss less that of FreqKV and of local,"
+        " thousandths of a nat; both at gamma 0.5, or for tries of equal peak only at their best"
+        " ratio on the first half"
     )
     head = ["try", "measure", "less freqkv", "less local", "verdict"]
     by_name = {t.policy.name: t.policy for t in tries(s)}

@@ -2,6 +2,7 @@
 
 import os
 
+import freqkv
 import numpy as np
 
 from . import figures
@@ -97,7 +98,7 @@ def report(steps, s, page):
         return
     page.paragraph(" ".join(sentence(state, by) for state, by in found.items()))
     rows = [
-        [WORDS[state], *(plain(mean_interval(by[m].mean(1))) for m in MEASURES[:-1])]
+        [WORDS[state], *(plain(mean_interval(by[m].mean(1)), 2) for m in MEASURES[:-1])]
         for state, by in found.items()
     ]
     title = f"Shares of energy, segments of {s.n} tokens; all but DC's own are without DC"
@@ -111,8 +112,10 @@ def report(steps, s, page):
     page.figure(
         f"{s.name}-spectra",
         f"{s.name}: share of DC and of the lower half without DC, by layer, with 95% intervals over"
-        f" {s.documents} documents; dotted: permuted tokens",
-        lambda path: figures.depth(path, {WORDS[a]: by for a, by in found.items()}),
+        f" {s.documents} documents; faint: heads; dotted: permuted tokens",
+        lambda path: figures.depth(
+            path, {WORDS[a]: by for a, by in found.items()}, heads_of(steps, found)
+        ),
     )
     page.paragraph(
         "The tools' own pictures, per head and by frequency, are in"
@@ -120,6 +123,19 @@ def report(steps, s, page):
     )
     numbers = {a: {m: by_layer(values) for m, values in by.items()} for a, by in found.items()}
     page.keep(spectra=numbers)
+
+
+def heads_of(steps, found):
+    """{words: {measure: [layers, heads]}} of the pooled spectra."""
+    path = steps.at("spectra", "pooled", "results.h5")
+    heads = {}
+    with freqkv.h5py.File(path) as f:
+        for state in found:
+            power = f["spectrum"][state]["power"][:].astype(float)
+            rest = power[..., 1:].sum(-1)
+            low = power[..., 1 : power.shape[-1] // 2].sum(-1) / rest
+            heads[WORDS[state]] = {"dc_share": power[..., 0] / power.sum(-1), "low_half": low}
+    return heads
 
 
 def depth_table(found):
