@@ -79,7 +79,7 @@ def all_of(n, kept):
     found = {}
     for share, part in ((0.5, "half"), (0.25, "quarter"), (0.125, "eighth")):
         for recent in (0, kept // 4, kept // 2):
-            for squeeze in (truncation, pooling):
+            for squeeze in (truncation, pooling) if recent == kept // 4 else (truncation,):
                 name = f"once-{part}-{squeeze.__name__}-recent{recent}"
                 found[name] = {"operator": once(n, kept, share, recent, squeeze)}
     found["mean-apart"] = {"operator": mean_apart(n, kept)}

@@ -91,13 +91,13 @@ def ppl(s, policy, baseline=False, folder="runs", tokens=None, window=None):
 
 def asked(s, task, policy, half, depths="0.25,0.75", length=None):
     """A step of needle: `task` over the texts of one half."""
-    length = length or 2 * s.window
+    length, repeats = length or 2 * s.window, s.repeats(half)
     out = f"{task}/{half}/{policy.name}.csv"
     arguments = ["needle", "--task", task, "--model", "$MODEL", "--text", f"texts/{half}"]
-    arguments += ["--lengths", length, "--depths", depths, "--repeats", s.repeats]
+    arguments += ["--lengths", length, "--depths", depths, "--repeats", repeats]
     arguments += ["--passage", PASSAGE] if task == "recall" else []
     arguments += ["--policy", policy.policy, *policy.options, "--out", out]
-    count = len(depths.split(",")) * s.repeats
+    count = len(depths.split(",")) * repeats
     return Step(out[:-4], "replay", tuple(arguments), (out,), count * length, policy.policy)
 
 
@@ -249,7 +249,7 @@ def at_half(steps, s, rows, page):
     for r in sorted(
         (r for r in rows.values() if r["gamma"] in ("0.5", None)), key=lambda r: r["damage"][0]
     ):
-        difference = "" if r["policy"] == "freqkv" else milli(r["less_freqkv"])
+        difference = "" if r["label"] == "freqkv" else milli(r["less_freqkv"])
         kl = "-" if r["kl"] is None else f"{1000 * r['kl'][0]:.1f}"
         cells = [r["label"], r["memory"], f"{r['slots']:.0f}", milli(r["damage"]), difference, kl]
         table.append(cells)
@@ -295,10 +295,10 @@ def asked_table(steps, s, page):
         row.append(rounded(exact["exact"], 2) if exact else "-")
         table.append(row)
     title = (
-        f"What is asked {2 * s.window} tokens into a text, at depths 0.25 and 0.75, {s.repeats}"
-        " prompts each: loss of a passage that returns (recall) and of a pass key (needle), nats"
-        " per token; less: below zero is better than FreqKV. Selecting policies are not asked:"
-        " these tools end no prefill block in a needle's prompt"
+        f"What is asked {2 * s.window} tokens into a text, at depths 0.25 and 0.75,"
+        f" {s.repeats('test')} prompts each: loss of a passage that returns (recall) and of a pass"
+        " key (needle), nats per token; less: below zero is better than FreqKV. Selecting policies"
+        " are not asked: these tools end no prefill block in a needle's prompt"
     )
     head = ["policy", "recall", "less freqkv", "needle", "less freqkv", "exact"]
     lines = [

@@ -45,10 +45,9 @@ class Setting:
         """Tokens of a probe's window."""
         return self.window + self.score + 1
 
-    @property
-    def repeats(self):
-        """Prompts per depth and half, of recall."""
-        return max(2, self.documents)
+    def repeats(self, half):
+        """Prompts per depth, of recall and needle; the half for choosing has fewer."""
+        return max(2, self.documents if half == "test" else self.documents // 2)
 
     def kept(self, gamma, window=None):
         """Slots after a compression, sinks included."""
