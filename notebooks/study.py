@@ -98,11 +98,22 @@ def write(study, page, failed):
     model = os.path.relpath(study.model)
     page.commands([f"MODEL=$(realpath {model})", f"cd {os.path.relpath(study.steps.folder)}"])
     if failed:
-        page.paragraph(f"Not finished, and left out below: {', '.join(failed)}.")
+        page.paragraph(f"Not finished, and left out below: {left_out(study, failed)}.")
     for question in study.questions:
         page.heading(QUESTIONS[question].TITLE)
         QUESTIONS[question].report(study.steps, s, page)
     spent(study, steps, page)
+
+
+def left_out(study, names):
+    """Failed steps by name, the others counted."""
+    failed = [n for n in names if os.path.exists(study.steps.at("steps", n + ".failed"))]
+    counts = {}
+    for name in sorted(set(names) - set(failed)):
+        group = name.split("/")[0]
+        counts[group] = counts.get(group, 0) + 1
+    parts = [f"{count} of {group}" for group, count in counts.items()]
+    return "; ".join(parts + [f"failed: {', '.join(failed)}"] * bool(failed))
 
 
 def spent(study, steps, page):
@@ -164,7 +175,7 @@ def main():
             f.write("\n".join(page.lines).strip() + "\n")
         save_json(os.path.join(args.out, "report.json"), numbers)
     print(f"\n{os.path.join(args.out, 'report.md')}")
-    sys.exit(1 if failures else 0)
+    sys.exit(1 if failures and not args.report else 0)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ are 20 or more, else over documents and, within each that is drawn, over its blo
 import freqkv
 import numpy as np
 
-RESAMPLES = 2000
+RESAMPLES = 5000
 BLOCK = 256
 ENOUGH = 20  # units from which on an interval rests on documents alone
 

@@ -82,7 +82,7 @@ def report(steps, s, page):
 def parts_of(change):
     """The parts that are on. Truncation alone is made twice: as a filter of n slots and as L."""
     on = [part for part in ("truncation", "squeezed", "fewer") if change[part]]
-    name = " + ".join(on) or "nothing"
+    name = ALL if len(on) == 3 else " + ".join(on) or "nothing"
     return name + (", L slots" if on == ["truncation"] and change["kind"] == "freqkv" else "")
 
 
@@ -123,7 +123,7 @@ def decomposition(found, lines, s, page):
         )
 
 
-ALL = "truncation + squeezed + fewer"
+ALL = "all three"
 
 
 # ---- bands and noise ----
