@@ -81,14 +81,19 @@ def rivals(path, rows):
     left.axvline(0, color="0.7", linewidth=0.6)
     by_size(left, "x", high.max())
     left.set(xlabel="above full attention, nats / 1000")
-    for label in ("freqkv", "local", "linear-meanpool", "snapkv", "keydiff"):
+    for i, label in enumerate(("freqkv", "local", "linear-meanpool", "snapkv", "keydiff")):
         found = sorted(
             (float(r["gamma"]), r["damage"])
             for r in rows.values()
             if r["label"] == label and r["gamma"]
         )
         if found:
-            bars(right, [g for g, _ in found], thousandths(d for _, d in found), label)
+            bars(
+                right,
+                [g + 0.008 * (i - 2) for g, _ in found],
+                thousandths(d for _, d in found),
+                label,
+            )
     right.set(xlabel="gamma", ylabel="above full attention, nats / 1000")
     by_size(right, "y", max(1000 * r["damage"][2] for r in rows.values()))
     right.set_xticks([0.25, 0.5, 0.75])

@@ -55,5 +55,7 @@ def write(folder, books, documents, per_token, tokens, short):
         for kind, characters in (("", long), ("short", int(MARGIN * per_token * short))):
             where = os.path.join(folder, "texts", kind, half)
             os.makedirs(where, exist_ok=True)
-            with open(os.path.join(where, name + ".txt"), "w", encoding="utf-8") as f:
-                f.write(text[:characters])
+            path = os.path.join(where, name + ".txt")
+            if not os.path.exists(path) or read(path) != text[:characters]:
+                with open(path, "w", encoding="utf-8") as f:
+                    f.write(text[:characters])
