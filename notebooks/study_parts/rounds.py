@@ -51,6 +51,7 @@ def by_round(steps, s, page):
     """Damage of FreqKV and local by round: both have the same schedule and the same slots."""
     freqkv, local = (load(steps, ppl(s, p, baseline=True)) for p in policies(s)[1:])
     if freqkv is None or local is None:
+        page.paragraph("(The runs are not finished.)")
         return
     rows, kept = [], {}
     for k in range(1, int(max(r.max() for r in freqkv["round"])) + 1):

@@ -219,6 +219,9 @@ def report(steps, s, page):
         for n, r in rows.items()
         if any(r["choose"][m]["freqkv"] for m in ("perplexity", "recall"))
     }
+    if not rows:
+        page.paragraph("(No try is finished.)")
+        return
     chosen = chosen_of(rows)
     winners = {n: wins(rows[n]["test"]) for n in chosen if wins(rows[n]["test"])}
     conclude(chosen, winners, rows, s, page)
@@ -244,6 +247,9 @@ def conclude(chosen, winners, rows, s, page):
             "No try is better than both FreqKV and local on one measure without losing on the"
             " other: that is the finding."
         )
+    whole = sum(None not in r["test"][m].values() for r in rows.values() for m in r["test"])
+    if whole < 2 * len(tries(s)):
+        text = f"So far ({whole} of {2 * len(tries(s))} results of tries are there): {text}"
     missing = list(IMPOSSIBLE)
     if "needle-operators" not in s.features:
         missing.append("recall under matrices of one's own (needle takes no operator file)")
