@@ -67,7 +67,7 @@ class Page:
         os.makedirs(self.pictures, exist_ok=True)
         try:
             drawn = draw(path)
-        except ImportError as error:
+        except (ImportError, OSError) as error:
             self.paragraph(f"(Figure left out: {error}.)")
             return
         if drawn is not False:

@@ -56,18 +56,18 @@ def effect(change, measure="delta_nll"):
     return change[measure], change[measure + "_low"], change[measure + "_high"]
 
 
-def report(steps, s, page):
-    found = {name: steps.result(step) for name, step in probes(s).items()}
-    lines = {name: [steps.line(step)] for name, step in probes(s).items()}
+def report(done, s, page):
+    found = {name: done.result(step) for name, step in probes(s).items()}
+    lines = {name: [done.line(step)] for name, step in probes(s).items()}
     if found["parts"]:
         decomposition(found["parts"], lines["parts"], s, page)
     if found["bands"] and found["noise"]:
         bands(found["bands"], found["noise"], lines["bands"] + lines["noise"], page)
     if found["heads"]:
         layers(found["heads"], lines["heads"], page)
-    result = steps.result(link(s))
+    result = done.result(link(s))
     if result:
-        predictors(result, s, [steps.line(link(s))], page)
+        predictors(result, s, [done.line(link(s))], page)
     page.figure(
         f"{s.name}-parts",
         f"{s.name}: one compression in parts; KL per unit of energy taken from a band; KL of the"

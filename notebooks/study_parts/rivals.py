@@ -1,5 +1,6 @@
 """Question 2: FreqKV against every policy at equal memory, over gamma; why gamma hardly counts."""
 
+import csv
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,18 +141,16 @@ def steps(s):
 # ---- reading ----
 
 
-def load(steps, step):
+def load(done, step):
     """The run of a ppl step, or None."""
-    return Run(steps.at(step.outputs[0])) if steps.finished(step) else None
+    return Run(done.at(step.outputs[0])) if done.finished(step) else None
 
 
-def losses(steps, step):
+def losses(done, step):
     """{(length, depth, repeat): loss in nats per token} of recall or needle, or None."""
-    import csv
-
-    if not steps.finished(step):
+    if not done.finished(step):
         return None
-    with open(steps.at(step.outputs[0]), newline="") as f:
+    with open(done.at(step.outputs[0]), newline="") as f:
         rows = list(csv.DictReader(f))
     key = "second_nll" if "second_nll" in rows[0] else "logprob_per_token"
     sign = 1 if key == "second_nll" else -1
@@ -169,19 +168,19 @@ def task_less(a, b):
 # ---- the report ----
 
 
-def report(steps, s, page):
-    full = load(steps, ppl(s, FULL))
+def report(done, s, page):
+    full = load(done, ppl(s, FULL))
     if full is None:
         page.paragraph("(The run with full attention is not finished.)")
         return
-    everything = all_rows(steps, s, full)
+    everything = all_rows(done, s, full)
     conclusion(everything, s, page)
-    at_half(steps, s, everything, page)
+    at_half(done, s, everything, page)
     over_gamma(everything, page)
-    asked_table(steps, s, page)
+    asked_table(done, s, page)
     if s.wide:
-        wide_table(steps, s, page)
-    gamma_table(steps, s, page)
+        wide_table(done, s, page)
+    gamma_table(done, s, page)
     page.figure(
         f"{s.name}-rivals",
         f"{s.name}: damage of every policy at gamma 0.5 and equal peak, and of those over gamma",
@@ -190,19 +189,19 @@ def report(steps, s, page):
     page.keep(rivals=everything)
 
 
-def all_rows(steps, s, full):
+def all_rows(done, s, full):
     """{policy's name: its numbers}."""
     found = {}
-    reference = {g: load(steps, ppl(s, ratio("freqkv", g, s), True)) for g in GAMMAS}
+    reference = {g: load(done, ppl(s, ratio("freqkv", g, s), True)) for g in GAMMAS}
     for gamma in (*GAMMAS, None):
         for policy in at_ratio(s, gamma) if gamma else without_ratio(s):
             with_ratio = policy.policy in ("freqkv", "local")
             both = gamma in ("0.5", None) or with_ratio
             step = ppl(s, policy, baseline=both)
-            run, freqkv = load(steps, step), reference[gamma or "0.5"]
+            run, freqkv = load(done, step), reference[gamma or "0.5"]
             if run is None:
                 continue
-            result = steps.result(step)
+            result = done.result(step)
             found[policy.name] = {
                 "policy": policy.policy,
                 "label": policy.name.rsplit("-", 1)[0] if gamma else policy.name,
@@ -244,7 +243,7 @@ def conclusion(rows, s, page):
     )
 
 
-def at_half(steps, s, rows, page):
+def at_half(done, s, rows, page):
     table, lines = [], []
     for r in sorted(
         (r for r in rows.values() if r["gamma"] in ("0.5", None)), key=lambda r: r["damage"][0]
@@ -254,7 +253,7 @@ def at_half(steps, s, rows, page):
         cells = [r["label"], r["memory"], f"{r['slots']:.0f}", milli(r["damage"]), difference, kl]
         table.append(cells)
     for policy in (ratio("freqkv", "0.5", s), selecting("snapkv", "0.5", s)):
-        lines.append(steps.line(ppl(s, policy, baseline=True)))
+        lines.append(done.line(ppl(s, policy, baseline=True)))
     lines.append("# the others alike: --policy with the options in steps/runs/NAME.json")
     title = (
         "Gamma 0.5, thousandths of a nat per token; peak: slots held at most; slots: mean that a"
@@ -275,23 +274,23 @@ def over_gamma(rows, page):
     page.table("Over gamma: above full attention, thousandths of a nat per token", head, table)
 
 
-def asked_table(steps, s, page):
+def asked_table(done, s, page):
     """Recall and needle: what is still held of a text that was left behind."""
     table, numbers = [], {}
     own = {
-        t: losses(steps, asked(s, t, ratio("freqkv", "0.5", s), "test"))
+        t: losses(done, asked(s, t, ratio("freqkv", "0.5", s), "test"))
         for t in ("recall", "needle")
     }
     for policy in tasks_of(s):
         row = [policy.name]
         for task in ("recall", "needle"):
             step = asked(s, task, policy, "test")
-            found = losses(steps, step)
+            found = losses(done, step)
             mean = np.mean(list(found.values())) if found else None
             difference = task_less(found, own[task])
             row += [rounded(mean), plain(difference) if policy.name != "freqkv-0.5" else ""]
             numbers[f"{task}/{policy.name}"] = {"loss": mean, "less_freqkv": difference}
-        exact = steps.result(asked(s, "needle", policy, "test"))
+        exact = done.result(asked(s, "needle", policy, "test"))
         row.append(rounded(exact["exact"], 2) if exact else "-")
         table.append(row)
     title = (
@@ -302,16 +301,16 @@ def asked_table(steps, s, page):
     )
     head = ["policy", "recall", "less freqkv", "needle", "less freqkv", "exact"]
     lines = [
-        steps.line(asked(s, t, ratio("freqkv", "0.5", s), "test")) for t in ("recall", "needle")
+        done.line(asked(s, t, ratio("freqkv", "0.5", s), "test")) for t in ("recall", "needle")
     ]
     page.table(title, head, table, lines)
     page.keep(asked=numbers)
 
 
-def wide_table(steps, s, page):
+def wide_table(done, s, page):
     def run_of(policy):
         both = policy.name in ("freqkv-0.5", "local-0.5")
-        return load(steps, ppl(s, policy, both, "wide", 4 * s.wide, s.wide))
+        return load(done, ppl(s, policy, both, "wide", 4 * s.wide, s.wide))
 
     full, table, numbers = run_of(FULL), [], {}
     for policy in wide_policies(s) if full else ():
@@ -326,20 +325,20 @@ def wide_table(steps, s, page):
     title = f"Window {s.wide}, {4 * s.wide} tokens: thousandths of a nat per token"
     head = ["policy", "above full", "less freqkv", "than freqkv"]
     example = ratio("freqkv", "0.5", s, window=s.wide)
-    lines = [steps.line(ppl(s, example, True, "wide", 4 * s.wide, s.wide))]
+    lines = [done.line(ppl(s, example, True, "wide", 4 * s.wide, s.wide))]
     page.table(title, head, table, lines)
     page.keep(wide=numbers)
 
 
-def gamma_table(steps, s, page):
+def gamma_table(done, s, page):
     """Why damage hardly depends on gamma: what one compression costs, how many there are."""
     table, numbers = [], {}
     for gamma in GAMMAS:
         step = ppl(s, ratio("freqkv", gamma, s), True)
-        run = load(steps, step)
+        run = load(done, step)
         if run is None:
             continue
-        result, parts = steps.result(step), []
+        result, parts = done.result(step), []
         for later in (False, True):
             pairs = zip(run["nll"], run["baseline_nll"], run["round"])
             parts.append(interval([(a - b)[(r > 1) == later] for a, b, r in pairs]))
@@ -354,7 +353,7 @@ def gamma_table(steps, s, page):
         "FreqKV: rounds of compression, mean slots that are compressed (old) and not (fresh), and"
         " damage after the first round, after later ones, and over all targets, in thousandths"
     )
-    page.table(title, head, table, [steps.line(ppl(s, ratio("freqkv", "0.5", s), True))])
+    page.table(title, head, table, [done.line(ppl(s, ratio("freqkv", "0.5", s), True))])
     page.keep(gamma=numbers)
     if len(numbers) == len(GAMMAS):
         low, high = numbers["0.25"], numbers["0.75"]

@@ -36,9 +36,9 @@ def steps(s):
     return [impulse(s), *runs, *(recall(s, p) for p in policies(s))]
 
 
-def report(steps, s, page):
-    by_round(steps, s, page)
-    distance(steps, s, page)
+def report(done, s, page):
+    by_round(done, s, page)
+    distance(done, s, page)
     page.figure(
         f"{s.name}-rounds",
         f"{s.name}: damage by rounds of compression, and recall over the distance with the memory"
@@ -47,9 +47,9 @@ def report(steps, s, page):
     )
 
 
-def by_round(steps, s, page):
+def by_round(done, s, page):
     """Damage of FreqKV and local by round: both have the same schedule and the same slots."""
-    freqkv, local = (load(steps, ppl(s, p, baseline=True)) for p in policies(s)[1:])
+    freqkv, local = (load(done, ppl(s, p, baseline=True)) for p in policies(s)[1:])
     if freqkv is None or local is None:
         page.paragraph("(The runs are not finished.)")
         return
@@ -72,7 +72,7 @@ def by_round(steps, s, page):
         " and that of KL, thousandths; below zero, what is compressed is worth more than nothing"
     )
     head = ["round", "freqkv", "local", "freqkv less local", "KL less local's"]
-    lines = [steps.line(ppl(s, p, baseline=True)) for p in policies(s)[1:]]
+    lines = [done.line(ppl(s, p, baseline=True)) for p in policies(s)[1:]]
     page.table(title, head, rows, lines)
     page.keep(rounds=kept)
     words = [verdict(x["less_local"], "better", "worse") for x in kept.values()]
@@ -83,9 +83,9 @@ def by_round(steps, s, page):
     )
 
 
-def distance(steps, s, page):
-    found = {p.name: losses(steps, recall(s, p)) for p in policies(s)}
-    horizon = steps.result(impulse(s))
+def distance(done, s, page):
+    found = {p.name: losses(done, recall(s, p)) for p in policies(s)}
+    horizon = done.result(impulse(s))
     if not all(found.values()) or not horizon:
         return
     ratios = {f"{r['gamma']:g}": r for r in horizon["ratios"]}
@@ -107,7 +107,7 @@ def distance(steps, s, page):
         " above full attention, nats per token"
     )
     head = ["tokens", "rounds", "freqkv", "local", "freqkv less local"]
-    lines = [steps.line(recall(s, p)) for p in policies(s)] + [steps.line(impulse(s))]
+    lines = [done.line(recall(s, p)) for p in policies(s)] + [done.line(impulse(s))]
     page.table(title, head, rows, lines)
     helped = [t for t, x in kept.items() if verdict(x["less_local"]) == "better"]
     where = f"at {', '.join(map(str, helped))} tokens" if helped else "at no distance"

@@ -5,6 +5,7 @@ by recall, and judged on the other half against FreqKV and local. Tables and ope
 from the half for choosing alone.
 """
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,41 +141,39 @@ def is_asked(s, policy):
 # ---- reading ----
 
 
-def best_of(steps, s, names):
+def best_of(done, s, names):
     """FreqKV and local, each at the ratio that is best on the passages `names`: the rivals at equal
     peak of what has other slots than they at 0.5.
     """
     found = []
     for i in range(2):
         policies = [references(s, g)[i] for g in GAMMAS]
-        runs = {p: load(steps, run_of(s, p)) for p in policies}
+        runs = {p: load(done, run_of(s, p)) for p in policies}
         first = next((r for r in runs.values() if r), None)
         means = {p: less(r, first, names=names)[0] for p, r in runs.items() if r}
         found.append(min(means, key=means.get) if means else policies[1])
     return found
 
 
-def measured(steps, s, policy, halves, against):
+def measured(done, s, policy, halves, against):
     """{half: {measure: {reference: (mean, low, high)}}} of losses less those of `against`."""
-    run, found = load(steps, run_of(s, policy)), {}
+    run, found = load(done, run_of(s, policy)), {}
     bases = [(p.policy, p) for p in against]
     for half, names in halves.items():
         nll, recall = {}, {}
-        own = losses(steps, asked(s, "recall", policy, half))
+        own = losses(done, asked(s, "recall", policy, half))
         for name, base in bases:
-            other = load(steps, run_of(s, base))
+            other = load(done, run_of(s, base))
             nll[name] = less(run, other, names=names) if run and other else None
-            recall[name] = task_less(own, losses(steps, asked(s, "recall", base, half)))
+            recall[name] = task_less(own, losses(done, asked(s, "recall", base, half)))
         found[half] = {"perplexity": nll, "recall": recall}
     return found
 
 
-def halves_of(steps, s):
+def halves_of(done, s):
     """{half: names of its documents}."""
-    import os
-
     return {
-        half: {n for n in os.listdir(steps.at("texts", half)) if n.endswith(".txt")}
+        half: {n for n in os.listdir(done.at("texts", half)) if n.endswith(".txt")}
         for half in ("choose", "test")
     }
 
@@ -205,13 +204,13 @@ def chosen_of(rows):
 # ---- the report ----
 
 
-def report(steps, s, page):
-    halves = halves_of(steps, s)
-    best = best_of(steps, s, halves["choose"])
+def report(done, s, page):
+    halves = halves_of(done, s)
+    best = best_of(done, s, halves["choose"])
     rows = {}
     for t in tries(s):
         against = references(s) if t.mean else best
-        found = measured(steps, s, t.policy, halves, against)
+        found = measured(done, s, t.policy, halves, against)
         names = [p.name for p in against]
         rows[t.policy.name] = {"idea": t.idea, "mean": t.mean, "against": names, **found}
     rows = {
@@ -225,7 +224,7 @@ def report(steps, s, page):
     chosen = chosen_of(rows)
     winners = {n: wins(rows[n]["test"]) for n in chosen if wins(rows[n]["test"])}
     conclude(chosen, winners, rows, s, page)
-    confirmed(chosen, rows, steps, s, page)
+    confirmed(chosen, rows, done, s, page)
     everything(rows, chosen, page)
     page.figure(
         f"{s.name}-search",
@@ -262,7 +261,7 @@ def conclude(chosen, winners, rows, s, page):
     page.paragraph(f"Not possible with these tools: {'; '.join(missing)}.")
 
 
-def confirmed(chosen, rows, steps, s, page):
+def confirmed(chosen, rows, done, s, page):
     table = []
     for name in chosen:
         for measure in ("perplexity", "recall"):
@@ -277,8 +276,8 @@ def confirmed(chosen, rows, steps, s, page):
     )
     head = ["try", "measure", "less freqkv", "less local", "verdict"]
     by_name = {t.policy.name: t.policy for t in tries(s)}
-    lines = [steps.line(run_of(s, by_name[n])) for n in chosen]
-    lines += [steps.line(asked(s, "recall", by_name[n], "test")) for n in chosen[:1]]
+    lines = [done.line(run_of(s, by_name[n])) for n in chosen]
+    lines += [done.line(asked(s, "recall", by_name[n], "test")) for n in chosen[:1]]
     page.table(title, head, table, lines)
 
 

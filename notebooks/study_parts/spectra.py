@@ -50,11 +50,11 @@ def steps(s):
     return found
 
 
-def shares(steps, s, documents):
+def shares(done, s, documents):
     """{state: {measure: [documents, layers]}} from the documents' own spectra."""
     found = {state: {m: [] for m in MEASURES} for state in STATES}
     for step in documents:
-        result = steps.result(step)
+        result = done.result(step)
         for state in result["states"] if result else ():
             for m in MEASURES if state["state"] in found else ():
                 found[state["state"]][m].append([layer[m] for layer in state["layers"]])
@@ -89,10 +89,10 @@ def sentence(state, by):
     return text + "."
 
 
-def report(steps, s, page):
-    all_steps = globals()["steps"](s)
+def report(done, s, page):
+    all_steps = steps(s)
     documents = [x for x in all_steps if x.name.startswith("spectra/0")]
-    found = {a: by for a, by in shares(steps, s, documents).items() if len(by["low_half"])}
+    found = {a: by for a, by in shares(done, s, documents).items() if len(by["low_half"])}
     if not found:
         page.paragraph("(No spectrum is finished.)")
         return
@@ -102,32 +102,32 @@ def report(steps, s, page):
         for state, by in found.items()
     ]
     title = f"Shares of energy, segments of {s.n} tokens; all but DC's own are without DC"
-    lines = [steps.line(x) for x in all_steps if x.name == "capture/all"]
-    lines.append(steps.line(documents[0]) + "   # and so on for every recording")
+    lines = [done.line(x) for x in all_steps if x.name == "capture/all"]
+    lines.append(done.line(documents[0]) + "   # and so on for every recording")
     head = ["state", "DC / all", "lowest eighth", "quarter", "half"]
     page.table(title, head, rows, lines)
     layers = depth_table(found)
     page.table("Share of the lower half without DC, by layer (permuted: 0.50)", *layers)
-    errors(steps, all_steps, page)
+    errors(done, all_steps, page)
     page.figure(
         f"{s.name}-spectra",
         f"{s.name}: share of DC and of the lower half without DC, by layer, with 95% intervals over"
         f" {s.documents} documents; faint: heads; dotted: permuted tokens",
         lambda path: figures.depth(
-            path, {WORDS[a]: by for a, by in found.items()}, heads_of(steps, found)
+            path, {WORDS[a]: by for a, by in found.items()}, heads_of(done, found)
         ),
     )
     page.paragraph(
         "The tools' own pictures, per head and by frequency, are in"
-        f" {os.path.join(os.path.basename(steps.folder), 'spectra', 'pooled')}."
+        f" {os.path.join(os.path.basename(done.folder), 'spectra', 'pooled')}."
     )
     numbers = {a: {m: by_layer(values) for m, values in by.items()} for a, by in found.items()}
     page.keep(spectra=numbers)
 
 
-def heads_of(steps, found):
+def heads_of(done, found):
     """{words: {measure: [layers, heads]}} of the pooled spectra."""
-    path = steps.at("spectra", "pooled", "results.h5")
+    path = done.at("spectra", "pooled", "results.h5")
     heads = {}
     with freqkv.h5py.File(path) as f:
         for state in found:
@@ -149,9 +149,9 @@ def depth_table(found):
     return head, rows
 
 
-def errors(steps, all_steps, page):
+def errors(done, all_steps, page):
     step = next(x for x in all_steps if x.name == "spectra/error")
-    found = steps.result(step)
+    found = done.result(step)
     if not found:
         return
     picked = [i for i, g in enumerate(found["gamma"]) if round(g, 2) in (0.1, 0.3, 0.5, 0.7, 0.9)]
@@ -163,4 +163,4 @@ def errors(steps, all_steps, page):
     null = [rounded(np.sqrt(1 - found["gamma"][i])) for i in picked]
     rows.append(["white noise", *null])
     head = ["state", *(f"gamma {found['gamma'][i]:.1f}" for i in picked)]
-    page.table("Relative error without DC, mean over layers", head, rows, [steps.line(step)])
+    page.table("Relative error without DC, mean over layers", head, rows, [done.line(step)])
