@@ -12,8 +12,8 @@ better.
 
 First a plan is printed, with an estimate for every step from the speed on this machine. A step is
 one command of the tools, printed in the report beside its numbers; a finished one is not run again,
-an interrupted one starts over. A step that fails is left out and said. --report, at any time,
-writes the report of what is finished. In OUT: report.md, numbers
+an interrupted one starts over (probes and needles go on). A step that fails is left out and said.
+--report, at any time, writes the report of what is finished. In OUT: report.md, its numbers
 (report.json), figures/, and a folder per model with all files. Needs numpy and h5py; pictures need
 matplotlib.
 

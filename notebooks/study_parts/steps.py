@@ -2,8 +2,9 @@
 JSON in steps/NAME.json, with the command and the seconds it took.
 
 A step is finished when that file holds the same command; otherwise it starts over, and what an
-earlier attempt left is removed first. A step that fails leaves steps/NAME.failed, and the study
-goes on without it.
+earlier attempt left is removed first. Only probes and needles, which the tools continue, go on
+where they were interrupted, if steps/NAME.started holds the same command. A step that fails leaves
+steps/NAME.failed, and the study goes on without it.
 """
 
 import json
@@ -16,6 +17,8 @@ import time
 from dataclasses import dataclass
 
 import freqkv
+
+CONTINUED = ("probe", "needle")
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,7 @@ class Steps:
         """True where the step is finished, now or before."""
         if self.finished(step):
             return True
-        for name in step.outputs:
-            remove(self.at(name))
-        for ending in (".json", ".failed"):
-            remove(self.saved(step, ending))
-        for name in (self.saved(step), *map(self.at, step.outputs)):
-            os.makedirs(os.path.dirname(name), exist_ok=True)
+        self.make_way(step)
         print(f"{step.name}: {self.line(step)}", file=sys.stderr, flush=True)
         words = [w.replace("$MODEL", self.model) for w in shlex.split(self.line(step))[1:]]
         quick = step.tool == "analyze" and words[0] in ("compare", "impulse")
@@ -89,6 +87,7 @@ class Steps:
         seconds = time.time() - start
         if done.returncode:
             print(f"  failed: {done.stderr.strip()}", file=sys.stderr, flush=True)
+            os.replace(self.saved(step, ".started"), self.saved(step, ".failed"))
             with open(self.saved(step, ".failed"), "w") as f:
                 f.write(done.stderr)
             return False
@@ -96,7 +95,24 @@ class Steps:
         with open(self.saved(step, ".new"), "w") as f:
             json.dump(found, f)
         os.replace(self.saved(step, ".new"), self.saved(step))
+        remove(self.saved(step, ".started"))
         return True
+
+    def make_way(self, step):
+        """Removes what is left of an earlier attempt, where the tool does not go on with it."""
+        started = self.saved(step, ".started")
+        goes_on = False
+        if os.path.exists(started) and step.arguments[0] in CONTINUED:
+            with open(started) as f:
+                goes_on = f.read() == self.line(step)
+        for name in () if goes_on else step.outputs:
+            remove(self.at(name))
+        for ending in (".json", ".failed"):
+            remove(self.saved(step, ending))
+        for name in (started, *map(self.at, step.outputs)):
+            os.makedirs(os.path.dirname(name), exist_ok=True)
+        with open(started, "w") as f:
+            f.write(self.line(step))
 
     def result(self, step):
         """The step's JSON; None where it failed."""
