@@ -4,7 +4,7 @@
 are 20 or more, else over documents and, within each that is drawn, over its blocks of 256 tokens.
 """
 
-import freqkv
+import h5py
 import numpy as np
 
 RESAMPLES = 5000
@@ -57,7 +57,7 @@ class Run:
     """A run file by document: names, and columns as lists of arrays of the scored tokens."""
 
     def __init__(self, path):
-        with freqkv.h5py.File(path) as f:
+        with h5py.File(path) as f:
             groups = [f["documents"][d] for d in sorted(f["documents"])]
             self.names = [g.attrs["name"] for g in groups]
             columns = [{n: g[n][:] for n in g} for g in groups]

@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import freqkv
+import h5py
 
 from . import operators, parts, rivals, rounds, search, spectra, texts
 from .intervals import Run, less
@@ -29,7 +30,7 @@ class Study:
         self.books = texts.books_of(args.texts or default_texts(self.name))
         self.first = self.runner(os.path.join(args.out, self.name, "first"))
         self.per_token, self.shape = self.measure_texts(), self.measure_shape()
-        self.features = features() | self.matrices_are_asked()
+        self.features = features() | self.trials()
         self.speeds = self.measure_speeds()
         s = self.setting = self.setting_of(self.documents())
         folder = f"{s.documents}x{s.tokens}-window{s.window}"
@@ -63,7 +64,7 @@ class Study:
         layers = ("--model", "$MODEL", "--text", "sample.txt", "--dry-run")
         plan = self.must(Step("needs", "capture", layers + ("--out", "never")))
         self.must(Step("shape", "capture", arguments, ("shape",)))
-        with freqkv.h5py.File(self.first.at("shape", "capture.h5")) as f:
+        with h5py.File(self.first.at("shape", "capture.h5")) as f:
             attributes = {k: int(f.attrs[k]) for k in ("n_layers", "n_kv_heads", "head_dim")}
         return attributes | {"context": plan["trained_context"]}
 
@@ -82,16 +83,23 @@ class Study:
                 found[policy.policy] = rate or s.tokens / seconds
         return found
 
-    def matrices_are_asked(self):
-        """{"needle-operators"} where needle takes a matrix of one's own."""
-        if 5 not in self.questions:
-            return set()
+    def trials(self):
+        """What needle takes: {"needle-operators"}, a matrix of one's own; {"needle-selecting"},
+        policies that select at the end of a prefill block.
+        """
         operators.save(self.first.at("mean.h5"), {"operator": operators.mean_apart(60, 30)})
-        arguments = ("needle", "--task", "recall", "--model", "$MODEL", "--text", "sample.txt")
-        arguments += ("--lengths", 128, "--passage", 16, "--policy", "linear", "--window", 64)
-        arguments += ("--operator", "mean.h5", "--out", "mean.csv")
-        step = Step("needle-operators", "replay", arguments, ("mean.csv",))
-        return {"needle-operators"} if self.first.run(step) else set()
+        common = ["--model", "$MODEL", "--text", "sample.txt", "--lengths", 128]
+        linear = ["--task", "recall", "--passage", 16, "--policy", "linear", "--window", 64]
+        trials = {
+            "needle-operators": [*linear, "--operator", "mean.h5"],
+            "needle-selecting": ["--depths", 0.5, "--policy", "snapkv", "--budget", 64],
+        }
+        found = set()
+        for name, options in trials.items():
+            arguments = ("needle", *common, *options, "--out", f"{name}.csv")
+            if self.first.run(Step(name, "replay", arguments, (f"{name}.csv",))):
+                found.add(name)
+        return found
 
     def precision(self):
         """What bfloat16 changes in FreqKV's damage on the sample: (float32, bfloat16), nats."""

@@ -2,7 +2,7 @@
 
 import os
 
-import freqkv
+import h5py
 import numpy as np
 
 from . import figures
@@ -129,7 +129,7 @@ def heads_of(done, found):
     """{words: {measure: [layers, heads]}} of the pooled spectra."""
     path = done.at("spectra", "pooled", "results.h5")
     heads = {}
-    with freqkv.h5py.File(path) as f:
+    with h5py.File(path) as f:
         for state in found:
             power = f["spectrum"][state]["power"][:].astype(float)
             rest = power[..., 1:].sum(-1)
