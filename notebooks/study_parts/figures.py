@@ -1,0 +1,181 @@
+"""Pictures of the report: PNG, one per question, in the style of freqkv.use_style().
+
+matplotlib is imported when the first one is drawn; without it the report leaves pictures out.
+"""
+
+import freqkv
+import numpy as np
+
+from .intervals import mean_interval
+
+INCHES = (8, 3.2)
+
+
+def panels(count):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    freqkv.use_style()
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, count, figsize=INCHES)
+    return figure, np.atleast_1d(axes)
+
+
+def save(figure, path):
+    from matplotlib import pyplot
+
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def bars(axis, x, found, label=None, **style):
+    """Means with their intervals. found: [(mean, low, high)]"""
+    mean, low, high = np.array(found, float).T
+    style = {"fmt": "o-", "markersize": 3, "capsize": 0, **style}
+    axis.errorbar(x, mean, (mean - low, high - mean), label=label, **style)
+
+
+def by_size(axis, name, most):
+    """An axis of thousandths: linear to 10, and from there logarithmic where values are large."""
+    if most > 100:
+        getattr(axis, f"set_{name}scale")("symlog", linthresh=10)
+        getattr(axis, name + "axis").set_major_formatter("{x:g}")
+
+
+def thousandths(found):
+    return [tuple(1000 * v for v in x) for x in found]
+
+
+def depth(path, found, heads):
+    """found: {label: {measure: [documents, layers]}}; heads: {label: {measure: [layers, heads]}}"""
+    figure, axes = panels(2)
+    for color, (label, by) in zip(freqkv.COLORS, found.items()):
+        for axis, measure in zip(axes, ("dc_share", "low_half")):
+            layers = range(by[measure].shape[1])
+            bars(axis, layers, [mean_interval(x) for x in by[measure].T], label, color=color)
+            points = heads[label][measure]
+            axis.plot(layers, points, ".", color=color, alpha=0.35, markersize=3)
+    null = np.mean([by["null_low_half"].mean(0) for by in found.values()], 0)
+    axes[1].plot(null, ":", color="0.4")
+    axes[0].set(xlabel="layer", ylabel="share of DC in all energy", ylim=(0, 1))
+    axes[1].set(xlabel="layer", ylabel="lower half without DC")
+    axes[0].legend()
+    save(figure, path)
+
+
+def rivals(path, rows):
+    """rows: as in rivals.all_rows()"""
+    if not rows:
+        return False
+    figure, (left, right) = panels(2)
+    half = [r for r in rows.values() if r["gamma"] in ("0.5", None)]
+    half.sort(key=lambda r: -r["damage"][0])
+    mean, low, high = np.array(thousandths(r["damage"] for r in half)).T
+    colors = [freqkv.COLORS[0] if r["policy"] == "freqkv" else "0.45" for r in half]
+    for y, color in enumerate(colors):
+        x = mean[y]
+        error = [[x - low[y]], [high[y] - x]]
+        left.errorbar(x, y, xerr=error, fmt="o", markersize=3, color=color)
+    left.set_yticks(range(len(half)), [r["label"] for r in half])
+    left.axvline(0, color="0.7", linewidth=0.6)
+    by_size(left, "x", high.max())
+    left.set(xlabel="above full attention, nats / 1000")
+    for i, label in enumerate(("freqkv", "local", "linear-meanpool", "snapkv", "keydiff")):
+        found = sorted(
+            (float(r["gamma"]), r["damage"])
+            for r in rows.values()
+            if r["label"] == label and r["gamma"]
+        )
+        if found:
+            bars(
+                right,
+                [g + 0.008 * (i - 2) for g, _ in found],
+                thousandths(d for _, d in found),
+                label,
+            )
+    right.set(xlabel="gamma", ylabel="above full attention, nats / 1000")
+    by_size(right, "y", max(1000 * r["damage"][2] for r in rows.values()))
+    right.set_xticks([0.25, 0.5, 0.75])
+    right.legend()
+    save(figure, path)
+
+
+def parts(path, numbers):
+    """numbers: those that parts.report() kept"""
+    if "parts" not in numbers:
+        return False
+    figure, (left, middle, right) = panels(3)
+    found = [(n, by["0.5"]) for n, by in numbers["parts"].items() if "0.5" in by and n != "nothing"]
+    for y, (_, effect) in enumerate(found):
+        mean, low, high = thousandths([effect])[0]
+        left.errorbar(
+            mean,
+            y,
+            xerr=[[mean - low], [high - mean]],
+            fmt="o",
+            markersize=3,
+            color=freqkv.COLORS[0],
+        )
+    left.set_yticks(range(len(found)), [n.replace(" + ", "+\n", 1) for n, _ in found], fontsize=6)
+    left.axvline(0, color="0.7", linewidth=0.6)
+    left.set(xlabel="damage, gamma 0.5, nats / 1000")
+    for state in ("key", "value"):
+        bands = numbers.get(f"bands_{state}")
+        if bands:
+            found = [x["out"] for band, x in bands.items() if band != "DC" and x["out"]]
+            bars(middle, np.arange(1, len(found) + 1), thousandths(found), state + "s")
+        if f"layers_{state}" in numbers:
+            found = thousandths(numbers[f"layers_{state}"])
+            bars(right, range(len(found)), found, state + "s")
+    middle.set(xlabel="eighth of the coefficients", ylabel="KL per unit of energy, / 1000")
+    right.set(xlabel="layer", ylabel="KL without its upper half, / 1000")
+    for axis in (middle, right):
+        if axis.lines:
+            axis.legend()
+    save(figure, path)
+
+
+def rounds(path, numbers):
+    """numbers: those that rounds.report() kept"""
+    if "rounds" not in numbers:
+        return False
+    figure, (left, right) = panels(2)
+    for name in ("freqkv", "local"):
+        found = numbers["rounds"]
+        bars(left, list(found), thousandths(x[name] for x in found.values()), name)
+        found = numbers.get("distance")
+        if found:
+            bars(right, list(found), [x[name] for x in found.values()], name)
+    left.set(xlabel="rounds of compression so far", ylabel="damage, nats / 1000")
+    left.set_xticks(list(numbers["rounds"]))
+    right.set(xlabel="tokens back", ylabel="recall above full attention, nats")
+    if "horizon" in numbers:
+        right.axvline(numbers["horizon"]["0.5"], color="0.4", linestyle=":")
+    left.legend()
+    save(figure, path)
+
+
+def search(path, rows, chosen):
+    """rows: {try: as in search.measured()}"""
+    figure, (axis,) = panels(1)
+    drawn = False
+    for name, r in rows.items():
+        x, y = (r["test"][m]["freqkv"] for m in ("perplexity", "recall"))
+        if not x or not y:
+            continue
+        drawn, filled = True, name in chosen
+        (xm, xl, xh), (ym, yl, yh) = thousandths([x, y])
+        color = freqkv.COLORS[1 if filled else 0]
+        error = {"xerr": [[xm - xl], [xh - xm]], "yerr": [[ym - yl], [yh - ym]]}
+        style = {"fmt": "o", "markersize": 4, "elinewidth": 0.6 if filled else 0.2}
+        axis.errorbar(
+            xm, ym, **error, **style, color=color, markerfacecolor=color if filled else "white"
+        )
+        if filled:
+            axis.annotate(name, (xm, ym), (3, 3), textcoords="offset points", fontsize=6)
+    axis.axhline(0, color="0.7", linewidth=0.6)
+    axis.axvline(0, color="0.7", linewidth=0.6)
+    axis.set(xlabel="loss less freqkv's, nats / 1000", ylabel="recall: loss less freqkv's, / 1000")
+    save(figure, path)
+    return drawn

@@ -1,0 +1,108 @@
+"""Matrices for the policy linear that no name of it makes: what FreqKV might be replaced by.
+
+Each is M [L, n]: n slots, the oldest first, become L at every compression, C = n - L of them new.
+"""
+
+import os
+
+import h5py
+import numpy as np
+
+
+def truncation(count, kept):
+    """[kept, count]: FreqKV's own matrix; constants stay."""
+
+    def basis(n):
+        k, t = np.arange(n)[:, None], np.arange(n)[None]
+        rows = np.sqrt(2 / n) * np.cos(np.pi * k * (t + 0.5) / n)
+        rows[0] /= np.sqrt(2)
+        return rows
+
+    return np.sqrt(kept / count) * basis(kept).T @ basis(count)[:kept]
+
+
+def pooling(count, kept):
+    """[kept, count]: means over stretches of equal length; slots on an edge are shared."""
+    edges = np.linspace(0, count, kept + 1)
+    t = np.arange(count)
+    shared = np.minimum(t + 1, edges[1:, None]) - np.maximum(t, edges[:-1, None])
+    weights = np.clip(shared, 0, None)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def once(n, kept, share, recent, squeeze):
+    """Every token is compressed once: the latest `recent` slots stay, the C before them become
+    share C, and as many of the oldest go. After some rounds all but the recent have been through
+    one compression.
+    """
+    entering = n - kept
+    made = max(1, round(share * entering))
+    old = kept - recent - made  # slots of before that stay
+    if old < 0:
+        raise ValueError("there is no slot left for what was compressed before")
+    m = np.zeros((kept, n))
+    first = n - recent - entering
+    m[np.arange(old), np.arange(first - old, first)] = 1
+    m[old : old + made, first : first + entering] = squeeze(entering, made)
+    m[np.arange(kept - recent, kept), np.arange(n - recent, n)] = 1
+    return m
+
+
+def mean_apart(n, kept):
+    """The latest kept - 1 slots stay, and one slot has the mean of those before them."""
+    m = np.zeros((kept, n))
+    m[0, : n - kept + 1] = 1 / (n - kept + 1)
+    m[np.arange(1, kept), np.arange(n - kept + 1, n)] = 1
+    return m
+
+
+def levels(n, kept, recent):
+    """Slots grow with age: the latest `recent` stay, older stretches get wider as their age."""
+    widths = np.geomspace(1, 1 + 4 * (n - recent) / max(1, kept - recent), kept - recent)[::-1]
+    edges = np.concatenate([[0], np.cumsum(widths / widths.sum() * (n - recent))])
+    t = np.arange(n - recent)
+    shared = np.minimum(t + 1, edges[1:, None]) - np.maximum(t, edges[:-1, None])
+    weights = np.clip(shared, 0, None)
+    m = np.zeros((kept, n))
+    m[: kept - recent, : n - recent] = weights / weights.sum(1, keepdims=True)
+    m[np.arange(kept - recent, kept), np.arange(n - recent, n)] = 1
+    return m
+
+
+def both(key, value):
+    """Keys by one matrix, values by another."""
+    return {"key": key, "value": value}
+
+
+def all_of(n, kept):
+    """{name: {dataset: matrix}} of every operator that is tried."""
+    found = {}
+    for share, part in ((0.5, "half"), (0.25, "quarter"), (0.125, "eighth")):
+        for recent in (0, kept // 4, kept // 2):
+            for squeeze in (truncation, pooling) if recent == kept // 4 else (truncation,):
+                name = f"once-{part}-{squeeze.__name__}-recent{recent}"
+                found[name] = {"operator": once(n, kept, share, recent, squeeze)}
+    found["mean-apart"] = {"operator": mean_apart(n, kept)}
+    for recent in (kept // 4, kept // 2):
+        found[f"levels-recent{recent}"] = {"operator": levels(n, kept, recent)}
+    low, latest = truncation(n, kept), np.eye(kept, n, n - kept)
+    found["keys-low-values-latest"] = both(low, latest)
+    found["keys-latest-values-low"] = both(latest, low)
+    return found
+
+
+def write(folder, n, kept):
+    """Writes OUT/NAME.h5 for every operator that is not there."""
+    os.makedirs(folder, exist_ok=True)
+    for name, matrices in all_of(n, kept).items():
+        path = os.path.join(folder, name + ".h5")
+        if not os.path.exists(path):
+            save(path, matrices)
+
+
+def save(path, matrices):
+    """A file that --operator takes: {dataset: matrix}."""
+    with h5py.File(path + ".new", "w") as f:
+        for dataset, matrix in matrices.items():
+            f[dataset] = matrix
+    os.replace(path + ".new", path)
