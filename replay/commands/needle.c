@@ -11,6 +11,7 @@
 #include "kernels/base/parse.h"
 #include "replay/commands/commands.h"
 #include "replay/needs.h"
+#include "replay/operators/operator_file.h"
 #include "replay/tasks/needle_grid.h"
 #include "replay/tasks/needle_report.h"
 
@@ -336,6 +337,7 @@ int fkv_command_needle(int argc, char **argv) {
                                 .repeats = 1};
     struct fkv_error err = {0};
     struct fkv_engine engine = {0};
+    struct fkv_operator_data operator_data = {0};
     fkv_engine_options_default(&s.engine);
     fkv_policy_options_default(&s.policy);
     s.command = fkv_join_arguments(argc, argv);
@@ -344,10 +346,12 @@ int fkv_command_needle(int argc, char **argv) {
                      : fkv_fail(&err, "out of memory");
     if (!status) {
         argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
-        status = fkv_engine_open(&s.engine, &engine, &err);
+        status = fkv_operator_data_read(&s.policy, &operator_data, &err);
     }
+    if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
     if (!status) status = run(&s, &engine, &err);
     fkv_engine_close(&engine);
+    fkv_operator_data_free(&operator_data);
     free(s.lengths);
     free(s.depths);
     free(s.command);
