@@ -100,7 +100,7 @@ static void fill_options(void) {
         {"cache-quant", OPT_QUANT, "q8|q4", 0,
          "round keys and values to this grid, to measure its damage, not its speed", group},
         {"cache-quant-keys", OPT_QUANT_KEYS, "before|after", 0,
-         "round keys before RoPE or after it (default after)", group},
+         "round keys before or after RoPE (default after)", group},
     };
     memcpy(options, common, sizeof common);
     collect_own();

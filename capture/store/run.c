@@ -428,6 +428,8 @@ int fkv_runs_compare(const struct fkv_run *a, const struct fkv_run *b, struct fk
     if (strcmp(a->policy, b->policy)) return refuse_pair(a, b, "policy", a->policy, b->policy, err);
     if (strcmp(a->policy_options, b->policy_options))
         return refuse_pair(a, b, "its options", a->policy_options, b->policy_options, err);
+    if (strcmp(a->policy_label, b->policy_label)) /* it names the grid of a rounded cache, too */
+        return refuse_pair(a, b, "policy", a->policy_label, b->policy_label, err);
     for (enum fact f = 0; f < TEXTS; f++)
         if (strcmp(fact_text(a, f, first), fact_text(b, f, second)))
             return refuse_pair(a, b, "", first, second, err);

@@ -61,6 +61,7 @@ static void set_tokens(struct settings *s, const char *text, struct argp_state *
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
     struct settings *s = state->input;
+    const struct fkv_policy *policy;
     struct fkv_error err;
     switch (key) {
     case ARGP_KEY_INIT: state->child_inputs[0] = &s->policy; return 0;
@@ -78,6 +79,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         if (!s->config) argp_error(state, "--config is missing");
         if (s->sweep.count && s->policy.gamma)
             argp_error(state, "give --gamma or --sweep, not both");
+        policy = fkv_policy_find(s->policy.name, NULL);
+        if (s->sweep.count && policy && !policy->takes_ratio)
+            argp_error(state, "--sweep gamma: the policy %s has no ratio", policy->name);
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }

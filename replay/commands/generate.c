@@ -71,6 +71,8 @@ static void check_options(const struct settings *s, struct argp_state *state) {
     if (!s->prompt == !s->prompts) argp_error(state, "give --prompt or --prompts");
     if (s->prompts && !s->out) argp_error(state, "--prompts needs --out");
     if (s->resume && !s->out) argp_error(state, "--resume needs --out");
+    if (s->prompt && !s->reader.chat && (s->reader.chat_options || s->reader.date))
+        argp_error(state, "--chat-set and --date are the chat template's: expected --chat, too");
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state) {

@@ -86,6 +86,15 @@ static void parse_numbers(struct argp_state *state, const char *text, const char
                        whole ? "whole " : "", low, high, (*values)[i]);
 }
 
+/* A cell that stands twice in the grid would be two rows of one prompt. */
+static void check_once(const double *values, int count, const char *what,
+                       struct argp_state *state) {
+    for (int i = 1; i < count; i++)
+        for (int k = 0; k < i; k++)
+            if (values[i] == values[k])
+                argp_error(state, "%s: expected each once, found %g twice", what, values[i]);
+}
+
 static void check_options(const struct settings *s, struct argp_state *state) {
     const struct fkv_needle_task *t = &s->task;
     if (!s->engine.text_count && !s->engine.token_ids_count)
@@ -95,6 +104,8 @@ static void check_options(const struct settings *s, struct argp_state *state) {
     if (s->repeats * s->length_count * s->depth_count > MOST_CELLS)
         argp_error(state, "expected at most %d prompts, found %" PRId64, MOST_CELLS,
                    s->repeats * s->length_count * s->depth_count);
+    check_once(s->lengths, s->length_count, "--lengths", state);
+    check_once(s->depths, s->depth_count, "--depths", state);
     if (t->kind == FKV_NEEDLE && strstr(t->answer, FKV_NEEDLE_KEY) &&
         !strstr(t->needle, FKV_NEEDLE_KEY))
         argp_error(state, "--needle: expected %s in it, which --answer asks for", FKV_NEEDLE_KEY);

@@ -54,6 +54,20 @@ int fkv_memory_mean(const struct fkv_policy_options *policy, const struct fkv_co
     return status;
 }
 
+/* What the slots are a multiple of. */
+static int32_t slot_unit(const struct fkv_policy_options *policy) {
+    const struct fkv_policy *found = fkv_policy_find(policy->name, NULL);
+    int64_t values[FKV_OWN_OPTIONS];
+    const char *texts[FKV_OWN_OPTIONS];
+    struct fkv_error refused;
+    int i = 0;
+    if (!found->window_unit ||
+        fkv_own_set(found->name, found->options, policy->own, values, texts, &refused))
+        return 1;
+    while (strcmp(found->options[i].name, found->window_unit)) i++;
+    return (int32_t)values[i];
+}
+
 /* The mean with so many slots; 0 where the policy does not work with so few. */
 static double mean_with(struct fkv_policy_options policy, const struct fkv_config *config,
                         const struct fkv_plan *plan, int32_t slots) {
@@ -66,8 +80,13 @@ static double mean_with(struct fkv_policy_options policy, const struct fkv_confi
 int fkv_memory_for_mean(const struct fkv_policy_options *policy, const struct fkv_config *config,
                         const struct fkv_plan *plan, double mean, int32_t *slots,
                         struct fkv_error *err) {
-    int32_t below = 0, enough = plan->longest;
-    const double most = mean_with(*policy, config, plan, enough);
+    const int32_t unit = slot_unit(policy);
+    int32_t below = 0, enough = (plan->longest - 1) / unit + 1; /* in units */
+    struct fkv_policy_options widest = *policy;
+    double most;
+    fkv_memory_set(&widest, enough * unit);
+    if (fkv_memory_mean(&widest, config, plan, &most, err))
+        return fkv_error_prefix(err, "%d slots, as many as the texts have", enough * unit);
     if (most < mean)
         return fkv_fail_option(err,
                                "--budget: policy %s: expected a mean that the texts reach, at most "
@@ -75,10 +94,10 @@ int fkv_memory_for_mean(const struct fkv_policy_options *policy, const struct fk
                                policy->name, most, mean);
     while (enough - below > 1) {
         const int32_t middle = below + (enough - below) / 2;
-        *(mean_with(*policy, config, plan, middle) < mean ? &below : &enough) = middle;
+        *(mean_with(*policy, config, plan, middle * unit) < mean ? &below : &enough) = middle;
     }
-    const double under = below ? mean_with(*policy, config, plan, below) : 0,
-                 over = mean_with(*policy, config, plan, enough);
-    *slots = under > 0 && mean - under <= over - mean ? below : enough;
+    const double under = below ? mean_with(*policy, config, plan, below * unit) : 0,
+                 over = mean_with(*policy, config, plan, enough * unit);
+    *slots = unit * (under > 0 && mean - under <= over - mean ? below : enough);
     return FKV_OK;
 }

@@ -37,7 +37,9 @@ static int add_stop(struct fkv_prompt_reader *r, const char *arg, struct fkv_err
 static int set_date(struct fkv_prompt_reader *r, const char *arg, struct fkv_error *err) {
     struct tm date = {0};
     const char *end = strptime(arg, "%Y-%m-%d", &date);
-    if (!end || *end || strlen(arg) != 10)
+    const int day = date.tm_mday;
+    timegm(&date); /* a day beyond its month's last moves to the next month */
+    if (!end || *end || strlen(arg) != 10 || date.tm_mday != day)
         return fkv_fail(err, "--date: expected YYYY-MM-DD, found %.200s", arg);
     r->date = arg;
     return FKV_OK;

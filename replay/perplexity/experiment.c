@@ -271,6 +271,10 @@ void fkv_experiment_print(const struct fkv_experiment *e) {
                "is full "
                "attention\n",
                e->setup->window);
+    if (e->setup->policy->select && !e->result->statistics.selections)
+        printf(
+            "no prefill block that others follow ended above the budget: the policy did nothing, "
+            "and this is full attention\n");
     printf("cache: peak %s, mean slots %.1f; %.0f tokens/s, compression %s %% of the time\n", bytes,
            results[FKV_RESULT_CACHE_SLOTS], tokens_per_second(e),
            fkv_format_result(share, "%.1f", 100 * compression_share(e)));

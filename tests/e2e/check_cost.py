@@ -244,6 +244,7 @@ def check_refusals(tools, config):
         ("no tokens", ("--tokens", "0"), "expected integers from 1"),
         ("half a token", ("--tokens", "1.5"), "expected integers from 1"),
         ("both", ("--policy", "freqkv", "--gamma", "0.5", "--sweep", "gamma=0.5"), "not both"),
+        ("no ratio", ("--policy", "streaming", "--sweep", "gamma=0.5"), "has no ratio"),
         ("a window of sinks", ("--policy", "freqkv", "--window", "4"), "window"),
     ]:
         done = tools.call("cost", "--config", config, *options)

@@ -170,6 +170,9 @@ def main():
         ("--truncate=left:9", "expected middle:TOKENS"),
         ("--stop=", "found an empty one"),
         ("--date=2026-13-01", "expected YYYY-MM-DD"),
+        ("--date=2026-02-30", "expected YYYY-MM-DD"),
+        ("--date=2026-02-28", "expected --chat, too"),
+        ("--chat-set=a=b", "expected --chat, too"),
         ("--chat-set=x", "expected NAME=VALUE"),
     ):
         done = run(*generate, "--prompt", "a", option)

@@ -135,6 +135,7 @@ def letters(tools, pages):
             name = f"freqkv-{tool} {command}".strip()
             text = tools.run(name + " --help")
             check(f"{name} --help names its man page", f"man freqkv-{tool}" in text, text)
+            check(f"{name} --help has no empty default", "(default )" not in text, text)
             example, options = text.find("Example"), text.find("--json")
             check(f"{name} --help leads with an example", 0 < example < options, text)
             for option, letter in options_of(text).items():

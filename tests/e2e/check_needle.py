@@ -236,6 +236,10 @@ def kill(c, args, work):
     (work / "killed.csv.run").unlink()
     done = run(out)
     c.that("no .run", done.returncode == 1 and "what made" in done.stderr, done.stderr)
+    c.about("grids")
+    for option, values in (("--lengths", "200,300,200"), ("--depths", "0,0")):
+        done = run(work / "twice.csv", option, values)
+        c.that(f"{option} twice", done.returncode == 2 and "each once" in done.stderr, done.stderr)
 
 
 def main():

@@ -314,14 +314,20 @@ def check_round(tool, folder, random, kind):
 
 
 def check_full_budget(tool, folder, random, kind):
-    """A budget of the length and more is full attention."""
-    write_model(os.path.join(folder, "model"), random)
+    """A budget of the length and more is full attention, and the report says so."""
+    model = os.path.join(folder, "model")
+    write_model(model, random)
     documents = [draw_tokens(random, n) for n in (100, 60)]
     tail = ["--protocol", "blocks:30"]
     a, failed = run(tool, folder, documents, ["--policy", kind, "--budget", "100", *tail])
     b, also = run(tool, folder, documents, ["--policy", "full", *tail])
     if failed or also:
         return [failed or also]
+    command = [tool, "ppl", "--model", model, "--token-ids", os.path.join(folder, "ids0.npy")]
+    command += ["--policy", kind, "--budget", "100", *tail]
+    text = subprocess.run(command, capture_output=True, text=True).stdout
+    if "did nothing" not in text:
+        return [f"expected that the policy did nothing, found {text}"]
     return [] if a["mean_nll"] == b["mean_nll"] else [f"{a['mean_nll']} is not {b['mean_nll']}"]
 
 

@@ -115,6 +115,7 @@ const struct fkv_policy fkv_policy_longheads = {
             "Defaults: C = 256 and N = the trained context. N is a multiple of C, from 3 C.",
     .options = options,
     .takes_window = true,
+    .window_unit = "chunk",
     .without_sinks = true,
     .keeps_every_token = true,
     .prepare = prepare,

@@ -78,6 +78,7 @@ static void print_value(FILE *f, const struct fkv_policy_option *option, int64_t
 
 void fkv_own_print_standard(FILE *f, const struct fkv_policy_option *option) {
     if (option->kind == FKV_OPTION_FLAG) return;
+    if (option->kind == FKV_OPTION_TEXT && !*option->standard_text) return;
     fputs(" (default ", f);
     print_value(f, option, option->standard, option->standard_text);
     putc(')', f);

@@ -50,7 +50,7 @@ char *fkv_own_text(const struct fkv_policy_option *table, const int64_t *values,
  * no memory. */
 char *fkv_own_label(const char *policy, const struct fkv_policy_option *table,
                     const int64_t *values, const char *const *texts);
-/* " (default 32)"; nothing for a flag. */
+/* " (default 32)"; nothing for a flag, or for a text whose default is empty. */
 void fkv_own_print_standard(FILE *f, const struct fkv_policy_option *option);
 /* Adds every option to `object` under its key. */
 void fkv_own_to_json(const struct fkv_policy_option *table, const int64_t *values,

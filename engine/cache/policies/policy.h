@@ -142,15 +142,16 @@ struct fkv_policy {
                          of positions, where paper and code differ, defaults */
     const struct fkv_policy_option *options; /* its own; a NULL name ends them; NULL: none */
 
-    bool takes_window;   /* --window and --sinks: no query sees a distance of more than N, or more
-                            than setup->most_seen slots */
-    bool without_sinks;  /* --sinks is not used, and S is 0 */
-    bool takes_ratio;    /* --gamma: a head keeps setup->retained of its n compressible slots */
-    bool takes_table;    /* --table, its first own option (FKV_TABLE): heads have policies and
-                            ratios of their own. What is counted below, some heads may */
-    bool mixes;          /* such a table may name it: it keeps to a window */
-    bool maps_slots;     /* its actions have maps, which a session prepares when it opens */
-    bool low_pass;       /* those keep the L lowest DCT coefficients of n slots */
+    bool takes_window; /* --window and --sinks: no query sees a distance of more than N, or more
+                          than setup->most_seen slots */
+    const char *window_unit; /* own option, an integer, that N is a multiple of; NULL: any N */
+    bool without_sinks;      /* --sinks is not used, and S is 0 */
+    bool takes_ratio;        /* --gamma: a head keeps setup->retained of its n compressible slots */
+    bool takes_table;        /* --table, its first own option (FKV_TABLE): heads have policies and
+                                ratios of their own. What is counted below, some heads may */
+    bool mixes;              /* such a table may name it: it keeps to a window */
+    bool maps_slots;         /* its actions have maps, which a session prepares when it opens */
+    bool low_pass;           /* those keep the L lowest DCT coefficients of n slots */
     bool allows_surgery; /* slots stay where they are appended, so that experiments may change them
                           */
     bool counts_compressions; /* every action of a head is counted as a compression */
