@@ -14,7 +14,7 @@
 #include "replay/operators/operator_file.h"
 #include "replay/perplexity/sweep.h"
 
-enum { OPT_CONFIG = FKV_NO_LETTER, OPT_TOKENS, OPT_SWEEP, OPT_TRAINED_CONTEXT };
+enum { OPT_CONFIG = FKV_NO_LETTER, OPT_TOKENS, OPT_SWEEP, OPT_TRAINED_CONTEXT, OPT_BLOCK };
 enum { MOST_TOKENS = 1 << 30 };
 
 struct settings {
@@ -42,6 +42,8 @@ static const struct argp_option options[] = {
     {"config", OPT_CONFIG, "FILE", 0, "config.json, a folder with one, or a GGUF file", 5},
     {"trained-context", OPT_TRAINED_CONTEXT, "T", 0, "in place of what the config says", 5},
     {"tokens", OPT_TOKENS, "T[,T...]", 0, "lengths of the text (default: the trained context)", 5},
+    {"block", OPT_BLOCK, "B", 0,
+     "of selecting policies: tokens of a prefill block (default: the text is one)", 5},
     {"sweep", OPT_SWEEP, "gamma=a:b:c", 0, "every ratio from a to b in steps of c", 5},
     FKV_JSON_ROW(5),
     {0},
@@ -71,6 +73,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
             (int32_t)fkv_integer_option(state, arg, "--trained-context", 1, MOST_TOKENS);
         return 0;
     case OPT_TOKENS: set_tokens(s, arg, state); return 0;
+    case OPT_BLOCK:
+        s->policy.prefill_block =
+            (int32_t)fkv_integer_option(state, arg, "--block", 1, MOST_TOKENS);
+        return 0;
     case OPT_SWEEP:
         if (fkv_sweep_parse(arg, &s->sweep, &err)) argp_error(state, "%s", err.message);
         return 0;
@@ -82,6 +88,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         policy = fkv_policy_find(s->policy.name, NULL);
         if (s->sweep.count && policy && !policy->takes_ratio)
             argp_error(state, "--sweep gamma: the policy %s has no ratio", policy->name);
+        if (s->policy.prefill_block && policy && !policy->select)
+            argp_error(state, "--block: the policy %s takes no notice of blocks", policy->name);
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }

@@ -105,6 +105,7 @@ int fkv_model_size_read(const char *path, int32_t trained_context, struct fkv_mo
 /* What one head does over the text. */
 struct head_cost {
     double query_slots; /* summed over queries */
+    double scored;      /* pairs of a query, or a selection by keys, and a slot that is scored */
     int64_t compressions;
     int32_t most_slots; /* in use and seen */
 };
@@ -116,30 +117,50 @@ static int32_t seen_slots(const struct fkv_policy_setup *setup, const struct fkv
     return own && own < seen ? own : seen;
 }
 
-/* Runs a head's schedule. `from` [setup->capacity] is scratch of its actions. */
+/* Makes room for another token. `from` [setup->capacity] is scratch of actions. */
+static void act(const struct fkv_policy_setup *setup, struct fkv_head *head, int32_t *from,
+                struct head_cost *cost) {
+    const struct fkv_policy *policy = fkv_policy_of_layer(setup, head->layer),
+                            *own = fkv_policy_of_head(setup, head->layer * setup->kv_heads +
+                                                                 head->kv_head);
+    struct fkv_action action = {.gather_from = from, .slots = head->slots};
+    struct fkv_selection selection = {.budget = head->slots};
+    if (policy->select) {
+        policy->select(setup, head, &selection);
+        const int32_t queries = policy->scores != FKV_SCORE_ATTENTION ? 1
+                                : selection.observe                   ? selection.observe
+                                                                      : head->block;
+        cost->scored += (double)queries * head->slots;
+        if (selection.budget < head->slots) action.slots = selection.budget;
+    } else {
+        policy->act(setup, head, &action);
+    }
+    head->slots = action.slots;
+    head->rounds++;
+    cost->compressions += policy == setup->policy && own->counts_compressions;
+}
+
+/* Runs a head's schedule. */
 static struct head_cost run_head(const struct fkv_policy_setup *setup, int32_t layer,
                                  int32_t kv_head, int64_t tokens, int32_t *from) {
-    const struct fkv_policy *policy = fkv_policy_of_layer(setup, layer),
-                            *own = fkv_policy_of_head(setup, layer * setup->kv_heads + kv_head);
-    const bool compresses = policy == setup->policy && own->counts_compressions;
-    struct fkv_head head = {.layer = layer, .kv_head = kv_head};
+    const struct fkv_policy *policy = fkv_policy_of_layer(setup, layer);
+    const int32_t block = setup->prefill_block ? setup->prefill_block : (int32_t)tokens;
+    struct fkv_head head = {.layer = layer, .kv_head = kv_head, .block = block, .prefill = tokens};
     struct head_cost cost = {0};
     while (head.tokens < tokens) {
         int32_t count = policy->append_limit(setup, &head);
         if (count < 1) {
-            struct fkv_action action = {.gather_from = from, .slots = head.slots};
-            policy->act(setup, &head, &action);
-            head.slots = action.slots;
-            head.rounds++;
-            cost.compressions += compresses;
+            act(setup, &head, from, &cost);
             continue;
         }
         if (count > tokens - head.tokens) count = (int32_t)(tokens - head.tokens);
         head.slots += count;
         head.tokens += count;
-        const int32_t seen = seen_slots(setup, &head);
+        const int32_t seen = seen_slots(setup, &head), held = policy->choose ? head.slots : seen;
         cost.query_slots += (double)count * seen;
-        if (seen > cost.most_slots) cost.most_slots = seen;
+        if (policy->choose) /* of chunks, scores and the two passes that make their vectors */
+            cost.scored += (double)count * (head.slots / setup->chunk + 2 * setup->chunk);
+        if (held > cost.most_slots) cost.most_slots = held;
     }
     return cost;
 }
@@ -161,7 +182,7 @@ static void sum_heads(const struct fkv_model_size *size, const struct fkv_policy
     for (int32_t h = 0; h < heads; h++) {
         const struct head_cost cost =
             run_head(setup, h / c->kv_heads, h % c->kv_heads, row->tokens, from);
-        row->operations += 4 * c->head_dim * group * cost.query_slots;
+        row->operations += c->head_dim * group * (4 * cost.query_slots + 2 * cost.scored);
         row->cache_bytes += cost.most_slots * slot_bytes;
         if (!cost.compressions) continue;
         row->compressions += (double)cost.compressions / heads;
@@ -180,13 +201,6 @@ int fkv_cost_work_out(const struct fkv_model_size *size, const struct fkv_policy
                       int64_t tokens, struct fkv_cost_row *row, struct fkv_error *err) {
     struct fkv_policy_setup setup;
     if (fkv_policy_setup(policy, &size->config, tokens, &setup, err)) return FKV_FAILED;
-    /* A selecting policy acts where a prefill block ends, which nobody names here; where queries
-     * choose, chunks' vectors and scores cost too. */
-    if (setup.policy->select || setup.policy->choose) {
-        fkv_policy_setup_free(&setup);
-        return fkv_fail_option(err, "--policy %s: the cost of a policy that selects is not known",
-                               policy->name);
-    }
     *row = (struct fkv_cost_row){.tokens = tokens, .gamma = setup.gamma};
     int32_t *from = malloc((size_t)setup.capacity * sizeof *from);
     if (from) sum_heads(size, &setup, from, row);

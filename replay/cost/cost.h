@@ -8,6 +8,13 @@
  * paper's figures for ratios above a half are larger by some thirty percent of that, 0.01 percent
  * of the total
  *
+ *   selection    2 operations per channel, query and slot whose attention is looked at again, or
+ * per channel and key that is looked at; where queries choose chunks, per channel, query and chunk,
+ * and for two passes of a chunk over itself
+ *
+ * A selecting policy acts at the end of prefill blocks of the options' prefill_block tokens; 0: the
+ * whole text is one, and it never acts.
+ *
  * In a layer that slides by itself queries see its own window at most, and a cache policy with a
  * larger one does nothing (engine/cache/policies/sliding.c).
  *

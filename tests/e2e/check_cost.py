@@ -237,6 +237,22 @@ def check_runs(tools, model, text):
         cost = tools.cost(model + "/config.json", *options)[0]
         for key, counted in (("compressions", "compressions"), ("cache_bytes", "cache_bytes_peak")):
             check(f"{policy}: {key}", near(cost[key], run[counted], 1e-12), (cost, run))
+    full = tools.cost(model + "/config.json", "--tokens", 700)[0]
+    for policy in (("snapkv", "--budget", 64), ("knorm", "--budget", 90), ("longheads",)):
+        chooses = policy[0] == "longheads"
+        options = ("--tokens", 700, "--policy", *policy)
+        options += ("--window", 128, "--chunk", 16) if chooses else ()
+        files = ("--model", model, "--text", text, "--quiet", "--json", "--cache-dtype", "bf16")
+        run = tools.call(
+            "ppl", *files, *options, *(() if chooses else ("--protocol", "blocks:100"))
+        )
+        run = json.loads(run.stdout)
+        cost = tools.cost(model + "/config.json", *options, *(() if chooses else ("--block", 100)))[
+            0
+        ]
+        same = near(cost["cache_bytes"], run["cache_bytes_peak"], 1e-12)
+        check(f"{policy}: bytes", same, (cost, run))
+        check(f"{policy}: cheaper than full", cost["tflops"] < full["tflops"], (cost, full))
 
 
 def check_refusals(tools, config):

@@ -58,6 +58,7 @@ static int add_merges(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, s
     for (int32_t k = 0; k < count; k++) {
         if (k && order[k].score != order[k - 1].score) rank++;
         const struct fkv_tok_text text = p->at[order[k].id].text;
+        if (!text.bytes) continue; /* nothing to cut, and perhaps no address */
         for (size_t cut = fkv_tok_char_bytes(text.at[0]); cut < text.bytes;
              cut += fkv_tok_char_bytes(text.at[cut])) {
             struct fkv_tok_text left = {text.at, cut}, right = {text.at + cut, text.bytes - cut};
