@@ -158,6 +158,7 @@ TEST(bootstrap_error_sees_the_spread_between_documents) {
 
 TEST(many_segments_are_joined_into_blocks_without_changing_mean_or_error) {
     int segments = 2500;
+    if (small_sizes()) return; /* long, and of the code that the test of joined segments runs */
     double *values = malloc(2500 * sizeof *values), mean, se, expected = 0;
     struct fkv_segment_plan plan;
     for (int s = 0; s < segments; s++) expected += (values[s] = test_normal()) / segments;
