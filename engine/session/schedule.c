@@ -148,7 +148,6 @@ static int act(struct fkv_session *s, int32_t count, struct fkv_error *err) {
                                       .sequence = head->sequence,
                                       .token = head->tokens,
                                       .head = head,
-                                      .action = &it->actions[i],
                                       .energy = &it->energy[i]};
         if (tap->function && tap->function(tap->context, &event, err)) return FKV_FAILED;
     }

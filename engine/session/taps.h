@@ -16,7 +16,7 @@ enum fkv_site {
     FKV_SITE_VALUE,       /* [rows, kv_heads, head_dim] */
     FKV_SITE_QUERY,       /* [rows, heads, head_dim] before RoPE */
     FKV_SITE_KEY_ROTATED, /* [rows, kv_heads, head_dim], at the token's index in the timeline */
-    FKV_SITE_ACTION,      /* one event per action: head, action and energy are set, no data */
+    FKV_SITE_ACTION,      /* one event per action: head and energy are set, no data */
     FKV_SITES
 };
 
@@ -33,9 +33,8 @@ struct fkv_tap_event {
     size_t offset;
     const void
         *data; /* the same as an address, to be read during the call where space is FKV_HOST */
-    enum fkv_space space;            /* of data */
-    const struct fkv_head *head;     /* after the action */
-    const struct fkv_action *action; /* what was done */
+    enum fkv_space space;        /* of data */
+    const struct fkv_head *head; /* after the action */
     const struct fkv_energy *energy;
 };
 /* Returning FKV_FAILED stops the feed with the tap's message. */
