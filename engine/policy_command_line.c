@@ -194,6 +194,8 @@ static void check_options(struct fkv_policy_options *o, struct argp_state *state
     if (!policy || fkv_own_set(policy->name, policy->options, o->own, NULL, NULL, &err) ||
         fkv_policy_check_budget(o, &err))
         argp_error(state, "%s", err.message);
+    if (policy->takes_table && o->gamma)
+        argp_error(state, "--gamma: policy %s takes its ratios from --table", policy->name);
     if (policy->takes_window && o->budget) o->window = o->budget;
 }
 

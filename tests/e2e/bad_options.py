@@ -49,6 +49,11 @@ PPL = [
     ),
     ("a mixture without a table", "--policy mixed", ["--table", "found none"]),
     ("a table of another policy", "--policy local --table t.json", ["--table", "does not take it"]),
+    (
+        "ratios beside a table's",
+        "--policy mixed --table data/none.json --gamma 0.5",
+        ["--gamma", "--table"],
+    ),
     ("an even kernel", "--policy pyramidkv --kernel 4 --protocol blocks:64", ["--kernel", "odd"]),
     ("a pooling that does not exist", "--policy snapkv --pool min", ["--pool", "avg|max"]),
     (
