@@ -64,10 +64,14 @@ static float *run(struct fixture *f, struct fkv_policy_options p, const int32_t 
 static const char *const windowed[] = {"freqkv", "linear", "local", "streaming", "lm-infinite"};
 enum { WINDOWED = sizeof windowed / sizeof *windowed };
 
+/* All policies, or of many tests every second one. */
+static int first_policy(void) { return small_sizes() ? test_between(0, 1) : 0; }
+static int policy_step(void) { return small_sizes() ? 2 : 1; }
+
 TEST(up_to_the_window_every_policy_equals_full_attention_exactly) {
     struct fixture *f = *state;
     float *full = run(f, policy("full", 0, NULL), f->tokens, 100);
-    for (int i = 0; i < WINDOWED; i++) {
+    for (int i = first_policy(); i < WINDOWED; i += policy_step()) {
         float *other = run(f, policy(windowed[i], TOKENS, "0.5"), f->tokens, 100);
         assert_memory_equal(full, other, sizeof(float) * TOKENS * VOCAB);
         free(other);
@@ -78,7 +82,7 @@ TEST(up_to_the_window_every_policy_equals_full_attention_exactly) {
 TEST(past_the_window_every_policy_differs_from_full_attention) {
     struct fixture *f = *state;
     float *full = run(f, policy("full", 0, NULL), f->tokens, 100);
-    for (int i = 0; i < WINDOWED; i++) {
+    for (int i = first_policy(); i < WINDOWED; i += policy_step()) {
         float *other = run(f, policy(windowed[i], 64, "0.5"), f->tokens, 100);
         assert_memory_equal(full, other, sizeof(float) * 50 * VOCAB);
         double worst = 0;
@@ -92,7 +96,7 @@ TEST(past_the_window_every_policy_differs_from_full_attention) {
 
 TEST(decoding_equals_prefill_and_the_block_size_changes_nothing) {
     struct fixture *f = *state;
-    for (int i = 0; i < WINDOWED; i++)
+    for (int i = first_policy(); i < WINDOWED; i += policy_step())
         for (int window = 33; window <= 80; window += 47) {
             struct fkv_policy_options p = policy(windowed[i], window, "0.4");
             float *prefill = run(f, p, f->tokens, 128), *decode = run(f, p, f->tokens, 1);
@@ -108,7 +112,7 @@ TEST(the_future_never_changes_the_past) {
     int32_t other[TOKENS], change = test_between(70, 250);
     memcpy(other, f->tokens, sizeof other);
     for (int i = change; i < TOKENS; i++) other[i] = test_between(0, VOCAB - 1);
-    for (int i = 0; i < WINDOWED; i++) {
+    for (int i = first_policy(); i < WINDOWED; i += policy_step()) {
         struct fkv_policy_options p = policy(windowed[i], 64, "0.5");
         float *a = run(f, p, f->tokens, 128), *b = run(f, p, other, 128);
         assert_arrays_close(b, a, (size_t)change * VOCAB, 0, 1e-6);
@@ -144,7 +148,7 @@ TEST(a_restored_session_goes_on_as_if_nothing_had_happened) {
     float *first = malloc(sizeof(float) * TOKENS * VOCAB),
           *again = malloc(sizeof(float) * TOKENS * VOCAB);
     static const char *const selecting[] = {"snapkv", "h2o", "knorm"};
-    for (int i = 0; i < WINDOWED + 3; i++) {
+    for (int i = first_policy(); i < WINDOWED + 3; i += policy_step()) {
         int32_t at = test_between(1, 200), rest = TOKENS - at;
         struct fkv_policy_options p = policy(windowed[i % WINDOWED], 48, "0.5");
         if (i >= WINDOWED)
@@ -230,7 +234,7 @@ TEST(recent_slots_stay_uncompressed_and_rescaling_can_be_switched_off) {
 
 TEST(a_decode_step_allocates_nothing) {
     struct fixture *f = *state;
-    for (int i = 0; i < WINDOWED; i++) {
+    for (int i = first_policy(); i < WINDOWED; i += policy_step()) {
         struct fkv_session *s = open_session(f, policy(windowed[i], 48, "0.5"));
         float *logits = malloc(sizeof(float) * VOCAB);
         assert_ok(fkv_session_feed(s, f->tokens, 100, &err));
