@@ -3,6 +3,7 @@
  * filters and tests. */
 #include <errno.h>
 #include <stdlib.h>
+#include <utf8proc.h>
 
 #include "engine/text/template/parts.h"
 
@@ -37,19 +38,6 @@ static struct fkv_tpl_node *constant(struct fkv_tpl_parser *p, int line, json_t 
     return node;
 }
 
-static size_t put_utf8(char *out, unsigned long c) {
-    size_t count = 0;
-    if (c < 0x80) {
-        out[count++] = (char)c;
-    } else {
-        if (c >= 0x800) out[count++] = (char)(0xe0 | c >> 12);
-        out[count] = (char)(c >= 0x800 ? 0x80 | (c >> 6 & 0x3f) : 0xc0 | c >> 6);
-        count++;
-        out[count++] = (char)(0x80 | (c & 0x3f));
-    }
-    return count;
-}
-
 /* A character for the escape at `at`, which stands behind a backslash; how many bytes it has, 0:
  * it is none of Python's, and the backslash stays. */
 static size_t read_escape(const char *at, const char *end, char *out, size_t *made) {
@@ -64,16 +52,12 @@ static size_t read_escape(const char *at, const char *end, char *out, size_t *ma
         *made = 0;
         return 1;
     }
-    const size_t digits = *at == 'x' ? 2 : *at == 'u' ? 4 : 0;
-    char hex[5] = "", *stop;
-    if (!digits || (size_t)(end - at) <= digits) return 0;
-    memcpy(hex, at + 1, digits);
-    const unsigned long c = strtoul(hex, &stop, 16);
-    if (*stop || strspn(hex, "0123456789abcdefABCDEF") != digits || !c ||
-        (c >= 0xd800 && c < 0xe000))
-        return 0;
-    *made = put_utf8(out, c);
-    return digits + 1;
+    const int digits = *at == 'x' ? 2 : *at == 'u' ? 4 : 0;
+    if (!digits || end - at <= digits) return 0;
+    const int32_t c = fkv_hex(at + 1, digits);
+    if (c <= 0 || (c >= 0xd800 && c < 0xe000)) return 0;
+    *made = (size_t)utf8proc_encode_char(c, (utf8proc_uint8_t *)out);
+    return (size_t)digits + 1;
 }
 
 /* Strings that follow one another are one. An escape never makes more bytes than it has. */

@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "engine/text/bytes.h"
 #include "engine/text/template.h"
 
 /* ---- lexer.c ---- */

@@ -9,48 +9,27 @@ struct fkv_tpl_span fkv_tpl_span(const json_t *string) {
     return (struct fkv_tpl_span){json_string_value(string), json_string_length(string)};
 }
 
-static size_t character_bytes(struct fkv_tpl_span s, size_t at) {
-    size_t bytes = 1;
-    while (at + bytes < s.bytes && (s.at[at + bytes] & 0xc0) == 0x80) bytes++;
-    return bytes;
-}
-
-static size_t before(struct fkv_tpl_span s, size_t at) {
-    do at--;
-    while (at && (s.at[at] & 0xc0) == 0x80);
-    return at;
-}
-
 size_t fkv_tpl_characters(struct fkv_tpl_span s) {
     size_t count = 0;
     for (size_t i = 0; i < s.bytes; i++) count += (s.at[i] & 0xc0) != 0x80;
     return count;
 }
 
-static utf8proc_int32_t code(const char *at, size_t bytes) {
-    utf8proc_int32_t c;
-    utf8proc_iterate((const utf8proc_uint8_t *)at, (utf8proc_ssize_t)bytes, &c);
-    return c;
-}
-
 /* Whether the character is one of `set`, or white space to Python. */
 static bool in_set(const char *at, size_t bytes, struct fkv_tpl_span set) {
     if (set.at) return memmem(set.at, set.bytes, at, bytes) != NULL;
-    const utf8proc_int32_t c = code(at, bytes);
-    return c == ' ' || (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x1f) || c == 0x85 ||
-           c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
-           c == 0x202f || c == 0x205f || c == 0x3000;
+    return fkv_is_space(fkv_utf8_at(at, bytes)) || (*at >= 0x1c && *at <= 0x1f);
 }
 
 struct fkv_tpl_span fkv_tpl_strip(struct fkv_tpl_span s, struct fkv_tpl_span set, bool left,
                                   bool right) {
     size_t bytes;
-    while (left && s.bytes && in_set(s.at, bytes = character_bytes(s, 0), set)) {
+    while (left && s.bytes && in_set(s.at, bytes = fkv_utf8_bytes(s.at[0]), set)) {
         s.at += bytes;
         s.bytes -= bytes;
     }
     for (size_t start; right && s.bytes; s.bytes = start) {
-        start = before(s, s.bytes);
+        start = fkv_utf8_before(s.at, s.bytes);
         if (!in_set(s.at + start, s.bytes - start, set)) break;
     }
     return s;
@@ -62,8 +41,8 @@ int fkv_tpl_change_case(struct fkv_tpl_run *r, struct fkv_tpl_span s, enum fkv_t
     bool inside = false; /* of a word */
     int status = FKV_OK;
     for (size_t i = 0, bytes; i < s.bytes && !status; i += bytes) {
-        bytes = character_bytes(s, i);
-        const utf8proc_int32_t c = code(s.at + i, bytes);
+        bytes = fkv_utf8_bytes(s.at[i]);
+        const utf8proc_int32_t c = fkv_utf8_at(s.at + i, bytes);
         const utf8proc_int32_t lower = utf8proc_tolower(c), upper = utf8proc_toupper(c);
         const bool raise = how == FKV_TPL_UPPER || (how == FKV_TPL_CAPITALIZE && !i) ||
                            (how == FKV_TPL_TITLE && !inside);
@@ -122,8 +101,8 @@ static int split_at_spaces(struct fkv_tpl_run *r, struct fkv_tpl_span s, int64_t
     for (int64_t i = 0; s.bytes; i++) {
         size_t bytes = 0;
         while (bytes < s.bytes &&
-               (i == most || !in_set(s.at + bytes, character_bytes(s, bytes), spaces)))
-            bytes += character_bytes(s, bytes);
+               (i == most || !in_set(s.at + bytes, fkv_utf8_bytes(s.at[bytes]), spaces)))
+            bytes += fkv_utf8_bytes(s.at[bytes]);
         if (append(r, list, s.at, bytes)) return FKV_FAILED;
         s = fkv_tpl_strip((struct fkv_tpl_span){s.at + bytes, s.bytes - bytes}, spaces, true,
                           false);
@@ -155,9 +134,9 @@ static int64_t clamp(const int64_t *index, int64_t left_out, int64_t length, int
 static int slice_string(struct fkv_tpl_run *r, struct fkv_tpl_span s, int64_t start, int64_t stop,
                         struct fkv_tpl_value *out) {
     size_t from = 0, to;
-    for (int64_t i = 0; i < start; i++) from += character_bytes(s, from);
+    for (int64_t i = 0; i < start; i++) from += fkv_utf8_bytes(s.at[from]);
     to = from;
-    for (int64_t i = start; i < stop; i++) to += character_bytes(s, to);
+    for (int64_t i = start; i < stop; i++) to += fkv_utf8_bytes(s.at[to]);
     return fkv_tpl_spend(r, to) || fkv_tpl_string_value(r, s.at + from, to - from, out) ? FKV_FAILED
                                                                                         : FKV_OK;
 }

@@ -51,9 +51,8 @@ static int parse(struct fkv_template *t, size_t bytes, struct fkv_error *err) {
 int fkv_template_parse(const char *source, size_t bytes, const char *where,
                        struct fkv_template **out, struct fkv_error *err) {
     *out = NULL;
-    json_t *text = json_stringn(source, bytes);
-    json_decref(text);
-    if (!text || memchr(source, 0, bytes))
+    size_t bad;
+    if (!fkv_utf8_valid(source, bytes, &bad) || memchr(source, 0, bytes))
         return fkv_fail(err, "%s: expected a template in UTF-8, found other bytes", where);
     struct fkv_template *t = calloc(1, sizeof *t);
     if (t) {

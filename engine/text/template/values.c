@@ -300,7 +300,7 @@ int fkv_tpl_json(struct fkv_tpl_run *r, const json_t *json, int indent, int leve
 
 static int append_characters(struct fkv_tpl_run *r, struct fkv_tpl_span s, json_t *list) {
     for (size_t i = 0, bytes; i < s.bytes; i += bytes) {
-        for (bytes = 1; i + bytes < s.bytes && (s.at[i + bytes] & 0xc0) == 0x80; bytes++) continue;
+        bytes = fkv_utf8_bytes(s.at[i]);
         if (fkv_tpl_spend(r, FKV_TEMPLATE_STEP)) return FKV_FAILED;
         if (json_array_append_new(list, json_stringn(s.at + i, bytes)))
             return FKV_TPL_REFUSE(r, "out of memory");

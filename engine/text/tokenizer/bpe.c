@@ -45,7 +45,7 @@ static bool add_candidate(struct fkv_tok_encoding *w, int64_t at) {
 
 static int reserve_heap(struct fkv_tok_encoding *w) {
     struct fkv_tok_candidate *heap =
-        fkv_tok_grow(w->heap, &w->heap_capacity, 3 * w->symbol_count, sizeof *heap);
+        fkv_grow(w->heap, &w->heap_capacity, 3 * w->symbol_count, sizeof *heap);
     if (!heap)
         return fkv_fail(w->err, "out of memory for a word of %zu characters", w->symbol_count);
     w->heap = heap;
@@ -100,7 +100,7 @@ static void add_characters(struct fkv_tok_encoding *w, const char *at, size_t by
     const struct fkv_tokenizer *t = w->t;
     bool held = false;
     for (size_t i = 0, n; i < bytes; i += n) {
-        n = fkv_tok_char_bytes(at[i]);
+        n = fkv_utf8_bytes(at[i]);
         uint32_t c = (uint8_t)at[i];
         if (n == 2) c = (c & 0x1f) << 6 | (at[i + 1] & 0x3f);
         int32_t id = n <= 2 ? t->first[c] : fkv_tok_find(&t->strings, at + i, n);
@@ -123,7 +123,7 @@ static int tokenize(struct fkv_tok_encoding *w, const char *at, size_t bytes) {
         if (id >= 0) return fkv_tok_push(&w->out, id, w->err);
     }
     struct fkv_tok_symbol *symbols =
-        fkv_tok_grow(w->symbols, &w->symbol_capacity, bytes, sizeof *symbols);
+        fkv_grow(w->symbols, &w->symbol_capacity, bytes, sizeof *symbols);
     if (!symbols) return fkv_fail(w->err, "out of memory for a word of %zu bytes", bytes);
     w->symbols = symbols;
     w->symbol_count = 0;

@@ -8,7 +8,7 @@
 
 int fkv_tok_keep(struct fkv_tokenizer *t, struct fkv_tok_text text, struct fkv_tok_text *kept,
                  struct fkv_error *err) {
-    char **grown = fkv_tok_grow(t->kept, &t->kept_capacity, t->kept_count + 1, sizeof *grown);
+    char **grown = fkv_grow(t->kept, &t->kept_capacity, t->kept_count + 1, sizeof *grown);
     if (grown) t->kept = grown;
     char *copy = grown ? malloc(text.bytes + 1) : NULL;
     if (!copy) return fkv_fail(err, "out of memory for a tokenizer");
@@ -107,9 +107,10 @@ int fkv_tok_start_merges(struct fkv_tokenizer *t, const char *unknown, size_t me
 
 int fkv_tok_add_merge(struct fkv_tokenizer *t, struct fkv_tok_text left, struct fkv_tok_text right,
                       int32_t rank, struct fkv_error *err) {
-    struct fkv_tok_bytes both = {0};
-    if (fkv_tok_append(&both, left.at, left.bytes, err) ||
-        fkv_tok_append(&both, right.at, right.bytes, err) || fkv_tok_append(&both, "", 1, err)) {
+    struct fkv_bytes both = {0};
+    if (fkv_bytes_append(&both, left.at, left.bytes, err) ||
+        fkv_bytes_append(&both, right.at, right.bytes, err) ||
+        fkv_bytes_append(&both, "", 1, err)) {
         free(both.at);
         return FKV_FAILED;
     }
@@ -145,7 +146,7 @@ int fkv_tok_start_added(struct fkv_tokenizer *t, size_t count, struct fkv_error 
 /* The text that a normalized token is found by: its own, normalized like any other. */
 static int normalize_content(struct fkv_tokenizer *t, struct fkv_tok_added *token,
                              const char *where, struct fkv_error *err) {
-    struct fkv_tok_bytes buffer[2] = {0};
+    struct fkv_bytes buffer[2] = {0};
     struct fkv_tok_matcher matcher = {0};
     struct fkv_tok_normalizing w = {.matcher = &matcher, .err = err};
     int status = fkv_tok_matcher_open(&matcher, err);

@@ -20,21 +20,21 @@
 
 struct step {
     const struct fkv_tok_decoder *how;
-    struct fkv_tok_bytes held; /* of the piece under way, not handed on yet */
-    struct fkv_tok_bytes run;  /* ByteFallback: the bytes of a run; ByteLevel: a piece as bytes */
-    bool begun;                /* Metaspace: a piece is over; ByteFallback: this one is no byte */
-    bool loose;                /* ByteFallback: the next step joins pieces */
-    bool inside;               /* Strip: the start of the piece is over */
-    int64_t copies;            /* Strip: characters taken at the start, then held at the end */
-    size_t matched;            /* Strip: bytes of one more such character */
+    struct fkv_bytes held; /* of the piece under way, not handed on yet */
+    struct fkv_bytes run;  /* ByteFallback: the bytes of a run; ByteLevel: a piece as bytes */
+    bool begun;            /* Metaspace: a piece is over; ByteFallback: this one is no byte */
+    bool loose;            /* ByteFallback: the next step joins pieces */
+    bool inside;           /* Strip: the start of the piece is over */
+    int64_t copies;        /* Strip: characters taken at the start, then held at the end */
+    size_t matched;        /* Strip: bytes of one more such character */
 };
 
 struct fkv_tokenizer_stream {
     const struct fkv_tokenizer *t;
     struct step steps[FKV_TOK_MAX_STEPS];
-    bool spaced;              /* without steps: a token has come, the next one follows a space */
-    size_t skip;              /* bytes of the prompt's text that are still to be left out */
-    struct fkv_tok_bytes out; /* [handed] given out by the last call, then what came since */
+    bool spaced;          /* without steps: a token has come, the next one follows a space */
+    size_t skip;          /* bytes of the prompt's text that are still to be left out */
+    struct fkv_bytes out; /* [handed] given out by the last call, then what came since */
     size_t handed;
 };
 
@@ -57,7 +57,7 @@ static int replace(struct fkv_tokenizer_stream *s, int i, const char *at, size_t
     const struct fkv_tok_decoder *d = step->how;
     const struct fkv_tok_text space = {" ", d->drop_first && !step->begun ? 0 : 1},
                               to = d->kind == FKV_TOK_DECODE_METASPACE ? space : d->to;
-    if (fkv_tok_append(&step->held, at, bytes, err)) return FKV_FAILED;
+    if (fkv_bytes_append(&step->held, at, bytes, err)) return FKV_FAILED;
     struct fkv_tok_text rest = {step->held.at, step->held.count};
     for (const char *hit; (hit = memmem(rest.at, rest.bytes, d->from.at, d->from.bytes));) {
         if (put(s, i + 1, rest.at, (size_t)(hit - rest.at), err) ||
@@ -73,26 +73,18 @@ static int replace(struct fkv_tokenizer_stream *s, int i, const char *at, size_t
     return FKV_OK;
 }
 
-static int hex(char c) {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                  : -1;
-}
-
 enum { BYTE_TOKEN = 6 }; /* bytes of "<0xNN>" */
 
-static bool is_byte(struct fkv_tok_bytes s, char *byte) {
-    if (s.count != BYTE_TOKEN || memcmp(s.at, "<0x", 3) || s.at[5] != '>' || hex(s.at[3]) < 0 ||
-        hex(s.at[4]) < 0)
-        return false;
-    *byte = (char)(hex(s.at[3]) << 4 | hex(s.at[4]));
-    return true;
+static bool is_byte(struct fkv_bytes s, char *byte) {
+    if (s.count != BYTE_TOKEN || memcmp(s.at, "<0x", 3) || s.at[5] != '>') return false;
+    const int32_t value = fkv_hex(s.at + 3, 2);
+    *byte = (char)value;
+    return value >= 0;
 }
 
 static int end_run(struct fkv_tokenizer_stream *s, int i, struct fkv_error *err) {
-    struct fkv_tok_bytes *run = &s->steps[i].run;
-    size_t bad, count = run->count, step = fkv_tok_utf8_valid(run->at, count, &bad) ? count : 1;
+    struct fkv_bytes *run = &s->steps[i].run;
+    size_t bad, count = run->count, step = fkv_utf8_valid(run->at, count, &bad) ? count : 1;
     run->count = 0;
     for (size_t at = 0; at < count; at += step)
         if (put(s, i + 1, run->at + at, step, err) || end(s, i + 1, err)) return FKV_FAILED;
@@ -103,7 +95,7 @@ static int put_fallback(struct fkv_tokenizer_stream *s, int i, const char *at, s
                         struct fkv_error *err) {
     struct step *step = &s->steps[i];
     if (step->begun) return put(s, i + 1, at, bytes, err);
-    if (fkv_tok_append(&step->held, at, bytes, err)) return FKV_FAILED;
+    if (fkv_bytes_append(&step->held, at, bytes, err)) return FKV_FAILED;
     if (step->held.count <= BYTE_TOKEN) return FKV_OK;
     step->begun = true;
     return end_run(s, i, err) || put(s, i + 1, step->held.at, step->held.count, err) ? FKV_FAILED
@@ -120,8 +112,8 @@ static int end_fallback(struct fkv_tokenizer_stream *s, int i, struct fkv_error 
         status = end_run(s, i, err) || put(s, i + 1, step->held.at, step->held.count, err) ||
                  end(s, i + 1, err);
     else
-        status =
-            step->loose ? put(s, i + 1, &byte, 1, err) : fkv_tok_append(&step->run, &byte, 1, err);
+        status = step->loose ? put(s, i + 1, &byte, 1, err)
+                             : fkv_bytes_append(&step->run, &byte, 1, err);
     step->begun = false;
     step->held.count = 0;
     return status ? FKV_FAILED : FKV_OK;
@@ -188,7 +180,7 @@ static int end_byte_level(struct fkv_tokenizer_stream *s, int i, struct fkv_erro
     const struct fkv_tok_text piece = {step->held.at, step->held.count};
     size_t bytes;
     step->run.count = 0; /* a copy, in a buffer for what it becomes */
-    if (fkv_tok_append(&step->run, piece.at, piece.bytes, err)) return FKV_FAILED;
+    if (fkv_bytes_append(&step->run, piece.at, piece.bytes, err)) return FKV_FAILED;
     step->held.count = 0;
     if (fkv_tok_to_raw(piece, step->run.at, &bytes)) return put(s, i + 1, step->run.at, bytes, err);
     return put(s, i + 1, piece.at, piece.bytes, err);
@@ -199,7 +191,7 @@ static int put_out(struct fkv_tokenizer_stream *s, const char *at, size_t bytes,
                    struct fkv_error *err) {
     size_t skip = bytes < s->skip ? bytes : s->skip;
     s->skip -= skip;
-    return fkv_tok_append(&s->out, at + skip, bytes - skip, err);
+    return fkv_bytes_append(&s->out, at + skip, bytes - skip, err);
 }
 
 /* A chunk of the piece under way comes to step i. */
@@ -211,7 +203,7 @@ static int put(struct fkv_tokenizer_stream *s, int i, const char *at, size_t byt
     case FKV_TOK_DECODE_BYTE_FALLBACK: return put_fallback(s, i, at, bytes, err);
     case FKV_TOK_DECODE_FUSE: return put(s, i + 1, at, bytes, err);
     case FKV_TOK_DECODE_STRIP: return put_strip(s, i, at, bytes, err);
-    case FKV_TOK_DECODE_BYTE_LEVEL: return fkv_tok_append(&s->steps[i].held, at, bytes, err);
+    case FKV_TOK_DECODE_BYTE_LEVEL: return fkv_bytes_append(&s->steps[i].held, at, bytes, err);
     case FKV_TOK_DECODE_REPLACE:
     case FKV_TOK_DECODE_METASPACE: break;
     }
@@ -301,7 +293,7 @@ int fkv_tokenizer_decode(const struct fkv_tokenizer *t, const int32_t *ids, size
     start(&s, t);
     int status = put_tokens(&s, ids, count, err);
     if (!status) status = end_all(&s, err);
-    if (!status) status = fkv_tok_append(&s.out, "", 1, err);
+    if (!status) status = fkv_bytes_append(&s.out, "", 1, err);
     if (!status) {
         *text = s.out.at;
         *bytes = s.out.count - 1;
@@ -323,22 +315,12 @@ int fkv_tokenizer_stream_open(const struct fkv_tokenizer *t, const int32_t *prom
     start(s, t);
     s->skip = before;
     /* Even an empty text has an address. */
-    if (fkv_tok_append(&s->out, "", 0, err) || put_tokens(s, prompt, count, err)) {
+    if (fkv_bytes_append(&s->out, "", 0, err) || put_tokens(s, prompt, count, err)) {
         fkv_tokenizer_stream_close(s);
         return FKV_FAILED;
     }
     *out = s;
     return FKV_OK;
-}
-
-size_t fkv_utf8_complete(const char *text, size_t bytes) {
-    for (size_t back = 1; back <= 4 && back <= bytes; back++) {
-        unsigned char c = (unsigned char)text[bytes - back];
-        if ((c & 0xc0) == 0x80) continue;
-        size_t length = c < 0x80 ? 1 : c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc0 ? 2 : 1;
-        return length > back ? bytes - back : bytes;
-    }
-    return bytes;
 }
 
 /* Room for what comes next, behind what the last call kept back. */

@@ -24,7 +24,7 @@ int fkv_tok_set_strings(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p,
                             (int)i, MAX_PIECE, piece->text.bytes);
         if (fkv_tok_strings_set(&t->strings, i, piece->text, err)) return FKV_FAILED;
         if (piece->type == FKV_TOK_UNUSED) continue; /* has an id, but no text is spelt by it */
-        if (!piece->text.bytes || !fkv_tok_utf8_valid(piece->text.at, piece->text.bytes, &bad))
+        if (!piece->text.bytes || !fkv_utf8_valid(piece->text.at, piece->text.bytes, &bad))
             return fkv_fail(err, "%s: piece %d: expected a text in UTF-8", where, (int)i);
         if (fkv_tok_find(&t->strings, piece->text.at, piece->text.bytes) >= 0)
             return fkv_fail(err, "%s: piece %d (\"%.*s\"): another piece is the same", where,
@@ -59,8 +59,8 @@ static int add_merges(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, s
         if (k && order[k].score != order[k - 1].score) rank++;
         const struct fkv_tok_text text = p->at[order[k].id].text;
         if (!text.bytes) continue; /* nothing to cut, and perhaps no address */
-        for (size_t cut = fkv_tok_char_bytes(text.at[0]); cut < text.bytes;
-             cut += fkv_tok_char_bytes(text.at[cut])) {
+        for (size_t cut = fkv_utf8_bytes(text.at[0]); cut < text.bytes;
+             cut += fkv_utf8_bytes(text.at[cut])) {
             struct fkv_tok_text left = {text.at, cut}, right = {text.at + cut, text.bytes - cut};
             if (fkv_tok_find(&t->strings, left.at, left.bytes) < 0 ||
                 fkv_tok_find(&t->strings, right.at, right.bytes) < 0)

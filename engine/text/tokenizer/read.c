@@ -36,7 +36,7 @@ int fkv_tok_read_text(struct fkv_tokenizer *t, const json_t *object, const char 
 int fkv_tok_read_character(struct fkv_tokenizer *t, const json_t *object, const char *where,
                            const char *field, struct fkv_tok_text *text, struct fkv_error *err) {
     if (fkv_tok_read_text(t, object, where, field, text, err)) return FKV_FAILED;
-    if (text->bytes && text->bytes == fkv_tok_char_bytes(text->at[0])) return FKV_OK;
+    if (text->bytes && text->bytes == fkv_utf8_bytes(text->at[0])) return FKV_OK;
     return fkv_fail(err, "%s.%s: expected one character, found \"%.40s\"", where, field, text->at);
 }
 

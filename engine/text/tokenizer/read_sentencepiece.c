@@ -109,7 +109,7 @@ static int add_piece(struct model *model, struct message m, const char *where,
                      struct fkv_error *err) {
     struct fkv_tok_pieces *p = &model->pieces;
     struct fkv_tok_piece *grown =
-        fkv_tok_grow(p->at, &model->capacity, (size_t)p->count + 1, sizeof *grown);
+        fkv_grow(p->at, &model->capacity, (size_t)p->count + 1, sizeof *grown);
     if (!grown || p->count == FKV_TOK_MAX_IDS)
         return fkv_fail(err, "%s: %d pieces are too many", where, (int)p->count);
     p->at = grown;

@@ -48,7 +48,7 @@ enum { ESCAPES = sizeof escapes / sizeof *escapes, CLASSES = sizeof classes / si
 
 struct translation {
     const char *at; /* what is to be read */
-    struct fkv_tok_bytes out;
+    struct fkv_bytes out;
     size_t atom;              /* where the last character, set or group begins in out */
     size_t groups[MAX_DEPTH]; /* the same of the groups that are open */
     int depth;
@@ -59,7 +59,7 @@ struct translation {
 };
 
 static int put(struct translation *t, const char *text, size_t bytes) {
-    return fkv_tok_append(&t->out, text, bytes, t->err);
+    return fkv_bytes_append(&t->out, text, bytes, t->err);
 }
 
 static int copy(struct translation *t, size_t bytes) {
@@ -162,7 +162,7 @@ static int item(struct translation *t) {
         return copy(t, t->at[1] == '?' ? 2 : 1);
     }
     if (*t->at == '[') return set_start(t);
-    return *t->at == '\\' ? escape(t) : copy(t, fkv_tok_char_bytes(*t->at));
+    return *t->at == '\\' ? escape(t) : copy(t, fkv_utf8_bytes(*t->at));
 }
 
 int fkv_tok_compile(const char *regex, const char *where, pcre2_code **out, struct fkv_error *err) {
@@ -189,13 +189,13 @@ int fkv_tok_compile(const char *regex, const char *where, pcre2_code **out, stru
 
 int fkv_tok_compile_text(struct fkv_tok_text text, const char *where, pcre2_code **out,
                          struct fkv_error *err) {
-    struct fkv_tok_bytes regex = {0};
+    struct fkv_bytes regex = {0};
     int status = FKV_OK;
     for (size_t i = 0; i < text.bytes && !status; i++) {
-        if (strchr("\\^$.|?*+()[]{}", text.at[i])) status = fkv_tok_append(&regex, "\\", 1, err);
-        if (!status) status = fkv_tok_append(&regex, text.at + i, 1, err);
+        if (strchr("\\^$.|?*+()[]{}", text.at[i])) status = fkv_bytes_append(&regex, "\\", 1, err);
+        if (!status) status = fkv_bytes_append(&regex, text.at + i, 1, err);
     }
-    if (!status) status = fkv_tok_append(&regex, "", 1, err);
+    if (!status) status = fkv_bytes_append(&regex, "", 1, err);
     if (!status) status = fkv_tok_compile(regex.at, where, out, err);
     free(regex.at);
     return status;
@@ -241,7 +241,7 @@ static int search(struct fkv_tok_spans *s, struct fkv_error *err) {
         if (start < s->done || stop < start) /* \K within a lookaround */
             return fkv_fail(err, "a pattern of the tokenizer matches backwards");
         if (start == stop && stop == s->last_stop) {
-            s->search += s->search < s->text.bytes ? fkv_tok_char_bytes(s->text.at[s->search]) : 1;
+            s->search += s->search < s->text.bytes ? fkv_utf8_bytes(s->text.at[s->search]) : 1;
             continue;
         }
         s->search = s->last_stop = stop;

@@ -178,11 +178,10 @@ int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t
     size_t bad;
     *ids = NULL;
     *count = 0;
-    if (!fkv_tok_utf8_valid(text, bytes, &bad))
-        return fkv_fail(err, "invalid UTF-8 at byte %zu", bad);
+    if (!fkv_utf8_valid(text, bytes, &bad)) return fkv_fail(err, "invalid UTF-8 at byte %zu", bad);
     struct fkv_tok_encoding w = {.t = t, .err = err};
     w.cache = calloc(FKV_TOK_CACHE_SLOTS, sizeof *w.cache);
-    w.out.at = fkv_tok_grow(NULL, &w.out.capacity, bytes / 4 + 16, sizeof *w.out.at);
+    w.out.at = fkv_grow(NULL, &w.out.capacity, bytes / 4 + 16, sizeof *w.out.at);
     int status = w.cache && w.out.at
                      ? fkv_tok_matcher_open(&w.matcher, err)
                      : fkv_fail(err, "out of memory for a text of %zu bytes", bytes);
