@@ -4,8 +4,6 @@
  *   trim_blocks            a line's end behind {% %} or {# #} goes
  *   lstrip_blocks          blanks go that stand alone before {% or {# on its line
  *   a `+` inside of a tag  keeps what these two would take */
-#include <stdlib.h>
-
 #include "engine/text/template/parts.h"
 
 struct lexer {
@@ -30,13 +28,9 @@ static int fail(struct lexer *l, int line, const char *what) {
 static int push(struct lexer *l, enum fkv_tpl_token_kind kind, int line, const char *at,
                 size_t bytes) {
     struct fkv_tpl_tokens *t = l->tokens;
-    if (t->count == t->capacity) {
-        const size_t capacity = t->capacity ? 2 * t->capacity : 256;
-        struct fkv_tpl_token *larger = realloc(t->at, capacity * sizeof *larger);
-        if (!larger) return fail(l, line, "out of memory");
-        t->at = larger;
-        t->capacity = capacity;
-    }
+    struct fkv_tpl_token *larger = fkv_grow(t->at, &t->capacity, t->count + 1, sizeof *larger);
+    if (!larger) return fail(l, line, "out of memory");
+    t->at = larger;
     t->at[t->count++] = (struct fkv_tpl_token){kind, line, at, bytes};
     return FKV_OK;
 }

@@ -3,26 +3,17 @@
 
 #include "engine/text/template/parts.h"
 
-enum { BLOCK = 1 << 14 };
 struct fkv_tpl_block {
     struct fkv_tpl_block *next;
-    size_t used;
     max_align_t data[];
 };
 
 void *fkv_tpl_alloc(struct fkv_template *t, size_t bytes) {
-    const size_t need =
-        (bytes + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
-    if (!t->blocks || need > BLOCK - t->blocks->used) {
-        struct fkv_tpl_block *block =
-            calloc(1, sizeof *block + (need > BLOCK ? need : (size_t)BLOCK));
-        if (!block) return NULL;
-        block->next = t->blocks;
-        t->blocks = block;
-    }
-    void *at = (char *)t->blocks->data + t->blocks->used;
-    t->blocks->used += need > BLOCK ? (size_t)BLOCK : need; /* a larger one fills its block */
-    return at;
+    struct fkv_tpl_block *block = calloc(1, sizeof *block + bytes);
+    if (!block) return NULL;
+    block->next = t->blocks;
+    t->blocks = block;
+    return block->data;
 }
 
 /* A copy of the source as Jinja reads it: lines end in \n, and the last line's end goes. */

@@ -98,8 +98,8 @@ static int put_fallback(struct fkv_tokenizer_stream *s, int i, const char *at, s
     if (fkv_bytes_append(&step->held, at, bytes, err)) return FKV_FAILED;
     if (step->held.count <= BYTE_TOKEN) return FKV_OK;
     step->begun = true;
-    return end_run(s, i, err) || put(s, i + 1, step->held.at, step->held.count, err) ? FKV_FAILED
-                                                                                     : FKV_OK;
+    if (end_run(s, i, err)) return FKV_FAILED;
+    return put(s, i + 1, step->held.at, step->held.count, err);
 }
 
 static int end_fallback(struct fkv_tokenizer_stream *s, int i, struct fkv_error *err) {
@@ -260,7 +260,8 @@ static int put_token(struct fkv_tokenizer_stream *s, int32_t id, struct fkv_erro
     if (t->kind[id] & FKV_TOK_SPECIAL) return FKV_OK;
     if (!t->decoder_count && s->spaced && put(s, 0, " ", 1, err)) return FKV_FAILED;
     s->spaced = true;
-    return put(s, 0, text.at, text.bytes, err) || end(s, 0, err) ? FKV_FAILED : FKV_OK;
+    if (put(s, 0, text.at, text.bytes, err)) return FKV_FAILED;
+    return end(s, 0, err);
 }
 
 static int put_tokens(struct fkv_tokenizer_stream *s, const int32_t *ids, size_t count,

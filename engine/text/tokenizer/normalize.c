@@ -103,10 +103,8 @@ int fkv_tok_replace_matches(const struct fkv_tok_normalizer *n, struct fkv_tok_t
 
 int fkv_tok_prepend(const struct fkv_tok_normalizer *n, struct fkv_tok_text text,
                     struct fkv_tok_normalizing *w) {
-    return fkv_bytes_append(w->out, n->to.at, n->to.bytes, w->err) ||
-                   fkv_bytes_append(w->out, text.at, text.bytes, w->err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (fkv_bytes_append(w->out, n->to.at, n->to.bytes, w->err)) return FKV_FAILED;
+    return fkv_bytes_append(w->out, text.at, text.bytes, w->err);
 }
 
 int fkv_tok_normalize(const struct fkv_tok_normalizer *steps, int count,

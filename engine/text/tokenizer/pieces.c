@@ -167,9 +167,8 @@ int fkv_tok_build_pieces(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p
                         (int)p->count);
     t->byte_fallback = p->byte_fallback;
     t->fuse_unknown = true;
-    return set_normalizers(t, p, where, err) || fkv_tok_set_strings(t, p, where, err) ||
-                   set_merges(t, p, where, err) || fkv_tok_set_added(t, p, where, err) ||
-                   set_decoders(t, p, where, err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (set_normalizers(t, p, where, err) || fkv_tok_set_strings(t, p, where, err) ||
+        set_merges(t, p, where, err) || fkv_tok_set_added(t, p, where, err))
+        return FKV_FAILED;
+    return set_decoders(t, p, where, err);
 }

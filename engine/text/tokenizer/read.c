@@ -167,21 +167,17 @@ static int read_decoder(struct fkv_tokenizer *t, const json_t *step, const char 
     case FKV_TOK_DECODE_REPLACE:
         if (!from || !*from)
             return fkv_fail(err, "%s.pattern: expected a String that is not empty", where);
-        return fkv_tok_keep(t, (struct fkv_tok_text){from, strlen(from)}, &d->from, err) ||
-                       fkv_tok_read_text(t, step, where, "content", &d->to, err)
-                   ? FKV_FAILED
-                   : FKV_OK;
+        if (fkv_tok_keep(t, (struct fkv_tok_text){from, strlen(from)}, &d->from, err))
+            return FKV_FAILED;
+        return fkv_tok_read_text(t, step, where, "content", &d->to, err);
     case FKV_TOK_DECODE_STRIP:
-        return fkv_tok_read_character(t, step, where, "content", &d->from, err) ||
-                       fkv_json_get_int(step, where, "start", true, 0, INT32_MAX, &d->start, err) ||
-                       fkv_json_get_int(step, where, "stop", true, 0, INT32_MAX, &d->stop, err)
-                   ? FKV_FAILED
-                   : FKV_OK;
+        if (fkv_tok_read_character(t, step, where, "content", &d->from, err) ||
+            fkv_json_get_int(step, where, "start", true, 0, INT32_MAX, &d->start, err))
+            return FKV_FAILED;
+        return fkv_json_get_int(step, where, "stop", true, 0, INT32_MAX, &d->stop, err);
     case FKV_TOK_DECODE_METASPACE:
-        return fkv_tok_read_character(t, step, where, "replacement", &d->from, err) ||
-                       fkv_tok_read_scheme(step, where, &d->drop_first, &first_only, err)
-                   ? FKV_FAILED
-                   : FKV_OK;
+        if (fkv_tok_read_character(t, step, where, "replacement", &d->from, err)) return FKV_FAILED;
+        return fkv_tok_read_scheme(step, where, &d->drop_first, &first_only, err);
     default: return FKV_OK;
     }
 }
@@ -199,16 +195,14 @@ int fkv_tok_read(struct fkv_tokenizer *t, const json_t *document, const char *wh
         return fkv_fail(err, "%s: expected an object with vocab and merges", field[2]);
     if (added && !json_is_null(added) && !json_is_array(added))
         return fkv_fail(err, "%s: added_tokens: expected a list", where);
-    return read_steps(t, json_object_get(document, parts[0]), "normalizers", field[0], 0,
-                      fkv_tok_read_normalizer, err) ||
-                   read_steps(t, json_object_get(document, parts[1]), "pretokenizers", field[1], 0,
-                              fkv_tok_read_splitter, err) ||
-                   fkv_tok_read_model(t, model, added, field[2], err) ||
-                   read_added(t, added, where, err) ||
-                   read_steps(t, json_object_get(document, parts[3]), "processors", field[3], 0,
-                              read_post_processor, err) ||
-                   read_steps(t, json_object_get(document, parts[4]), "decoders", field[4], 0,
-                              read_decoder, err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (read_steps(t, json_object_get(document, parts[0]), "normalizers", field[0], 0,
+                   fkv_tok_read_normalizer, err) ||
+        read_steps(t, json_object_get(document, parts[1]), "pretokenizers", field[1], 0,
+                   fkv_tok_read_splitter, err) ||
+        fkv_tok_read_model(t, model, added, field[2], err) || read_added(t, added, where, err) ||
+        read_steps(t, json_object_get(document, parts[3]), "processors", field[3], 0,
+                   read_post_processor, err))
+        return FKV_FAILED;
+    return read_steps(t, json_object_get(document, parts[4]), "decoders", field[4], 0, read_decoder,
+                      err);
 }

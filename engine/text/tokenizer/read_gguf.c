@@ -97,11 +97,9 @@ static int read_end(const struct fkv_gguf *g, const char *add_key, const char *i
 
 static int read_ends(const struct fkv_gguf *g, bool bos, struct fkv_tok_pieces *p,
                      struct fkv_error *err) {
-    return read_end(g, KEY "add_bos_token", KEY "bos_token_id", bos, p->count, &p->bos, err) ||
-                   read_end(g, KEY "add_eos_token", KEY "eos_token_id", false, p->count, &p->eos,
-                            err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (read_end(g, KEY "add_bos_token", KEY "bos_token_id", bos, p->count, &p->bos, err))
+        return FKV_FAILED;
+    return read_end(g, KEY "add_eos_token", KEY "eos_token_id", false, p->count, &p->eos, err);
 }
 
 /* ---- gpt2 ---- */

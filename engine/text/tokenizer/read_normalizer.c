@@ -7,18 +7,14 @@
 static int read_strip(struct fkv_tokenizer *t, struct fkv_tok_normalizer *n, const json_t *step,
                       const char *where, struct fkv_error *err) {
     (void)t;
-    return fkv_json_get_bool(step, where, "strip_left", true, &n->left, err) ||
-                   fkv_json_get_bool(step, where, "strip_right", true, &n->right, err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (fkv_json_get_bool(step, where, "strip_left", true, &n->left, err)) return FKV_FAILED;
+    return fkv_json_get_bool(step, where, "strip_right", true, &n->right, err);
 }
 
 static int read_replace(struct fkv_tokenizer *t, struct fkv_tok_normalizer *n, const json_t *step,
                         const char *where, struct fkv_error *err) {
-    return fkv_tok_read_pattern(step, where, &n->pattern, err) ||
-                   fkv_tok_read_text(t, step, where, "content", &n->to, err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (fkv_tok_read_pattern(step, where, &n->pattern, err)) return FKV_FAILED;
+    return fkv_tok_read_text(t, step, where, "content", &n->to, err);
 }
 
 static int read_prepend(struct fkv_tokenizer *t, struct fkv_tok_normalizer *n, const json_t *step,

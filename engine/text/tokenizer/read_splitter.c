@@ -47,11 +47,10 @@ static int read_split(struct fkv_tokenizer *t, const json_t *step, const char *w
                       struct fkv_error *err) {
     struct fkv_tok_splitter *s = fkv_tok_add_splitter(t, fkv_tok_split, where, err);
     if (!s) return FKV_FAILED;
-    return read_behavior(step, where, true, &s->behavior, err) ||
-                   fkv_json_get_bool(step, where, "invert", false, &s->invert, err) ||
-                   fkv_tok_read_pattern(step, where, &s->pattern, err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (read_behavior(step, where, true, &s->behavior, err) ||
+        fkv_json_get_bool(step, where, "invert", false, &s->invert, err))
+        return FKV_FAILED;
+    return fkv_tok_read_pattern(step, where, &s->pattern, err);
 }
 
 static int read_punctuation(struct fkv_tokenizer *t, const json_t *step, const char *where,
