@@ -150,9 +150,7 @@ static int normalize_content(struct fkv_tokenizer *t, struct fkv_tok_added *toke
     struct fkv_tok_matcher matcher = {0};
     struct fkv_tok_normalizing w = {.matcher = &matcher, .err = err};
     int status = fkv_tok_matcher_open(&matcher, err);
-    if (!status)
-        status =
-            fkv_tok_normalize(t->normalizers, t->normalizer_count, &w, &token->content, buffer);
+    if (!status) status = fkv_tok_normalize(t, &w, &token->content, buffer);
     if (!status && !token->content.bytes)
         status = fkv_fail(err, "%s.content: normalizes to nothing", where);
     if (!status) status = fkv_tok_keep(t, token->content, &token->content, err);

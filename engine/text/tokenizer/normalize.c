@@ -6,45 +6,21 @@
 
 #include "engine/text/tokenizer/parts.h"
 
-/* Texts of characters below `least`, a lead byte, are in the form already. */
-static int form(struct fkv_tok_text text, uint8_t least, int options,
-                struct fkv_tok_normalizing *w) {
+/* Below U+0300 every character is its own NFC, whatever its neighbours; ASCII is in all forms. */
+int fkv_tok_normal_form(const struct fkv_tok_normalizer *n, struct fkv_tok_text text,
+                        struct fkv_tok_normalizing *w) {
+    const uint8_t least = n->form == UTF8PROC_COMPOSE ? 0xcc : 0x80; /* a lead byte */
     size_t i = 0;
     while (i < text.bytes && (uint8_t)text.at[i] < least) i++;
     if (i == text.bytes) return fkv_bytes_append(w->out, text.at, text.bytes, w->err);
     utf8proc_uint8_t *made;
-    utf8proc_ssize_t n =
+    utf8proc_ssize_t bytes =
         utf8proc_map((const utf8proc_uint8_t *)text.at, (utf8proc_ssize_t)text.bytes, &made,
-                     UTF8PROC_STABLE | options);
-    if (n < 0) return fkv_fail(w->err, "normalization failed: %s", utf8proc_errmsg(n));
-    int status = fkv_bytes_append(w->out, (const char *)made, (size_t)n, w->err);
+                     UTF8PROC_STABLE | n->form);
+    if (bytes < 0) return fkv_fail(w->err, "normalization failed: %s", utf8proc_errmsg(bytes));
+    int status = fkv_bytes_append(w->out, (const char *)made, (size_t)bytes, w->err);
     free(made);
     return status;
-}
-
-/* Below U+0300 every character is its own NFC, whatever its neighbours. */
-int fkv_tok_nfc(const struct fkv_tok_normalizer *n, struct fkv_tok_text text,
-                struct fkv_tok_normalizing *w) {
-    (void)n;
-    return form(text, 0xcc, UTF8PROC_COMPOSE, w);
-}
-
-int fkv_tok_nfd(const struct fkv_tok_normalizer *n, struct fkv_tok_text text,
-                struct fkv_tok_normalizing *w) {
-    (void)n;
-    return form(text, 0x80, UTF8PROC_DECOMPOSE, w);
-}
-
-int fkv_tok_nfkc(const struct fkv_tok_normalizer *n, struct fkv_tok_text text,
-                 struct fkv_tok_normalizing *w) {
-    (void)n;
-    return form(text, 0x80, UTF8PROC_COMPAT | UTF8PROC_COMPOSE, w);
-}
-
-int fkv_tok_nfkd(const struct fkv_tok_normalizer *n, struct fkv_tok_text text,
-                 struct fkv_tok_normalizing *w) {
-    (void)n;
-    return form(text, 0x80, UTF8PROC_COMPAT | UTF8PROC_DECOMPOSE, w);
 }
 
 /* U+0130 is the one character whose lower case is two. */
@@ -107,14 +83,14 @@ int fkv_tok_prepend(const struct fkv_tok_normalizer *n, struct fkv_tok_text text
     return fkv_bytes_append(w->out, text.at, text.bytes, w->err);
 }
 
-int fkv_tok_normalize(const struct fkv_tok_normalizer *steps, int count,
-                      struct fkv_tok_normalizing *w, struct fkv_tok_text *text,
-                      struct fkv_bytes buffer[2]) {
+int fkv_tok_normalize(const struct fkv_tokenizer *t, struct fkv_tok_normalizing *w,
+                      struct fkv_tok_text *text, struct fkv_bytes buffer[2]) {
     w->start_cut = false;
-    for (int i = 0; i < count && text->bytes; i++) {
+    for (int i = 0; i < t->normalizer_count && text->bytes; i++) {
         w->out = &buffer[i % 2];
         w->out->count = 0;
-        if (steps[i].apply(&steps[i], *text, w) || fkv_bytes_append(w->out, "", 0, w->err))
+        if (t->normalizers[i].apply(&t->normalizers[i], *text, w) ||
+            fkv_bytes_append(w->out, "", 0, w->err))
             return FKV_FAILED;
         *text = (struct fkv_tok_text){w->out->at, w->out->count};
     }

@@ -175,15 +175,15 @@ struct fkv_tok_normalizer {
     pcre2_code *pattern;    /* Replace */
     struct fkv_tok_text to; /* Replace, Prepend */
     bool left, right;       /* Strip: which end */
+    int form;               /* NFC and its like: options of utf8proc_map */
 };
-fkv_tok_normalize_step fkv_tok_nfc, fkv_tok_nfd, fkv_tok_nfkc, fkv_tok_nfkd, fkv_tok_lowercase,
-    fkv_tok_strip, fkv_tok_strip_accents, fkv_tok_replace_matches, fkv_tok_prepend;
+fkv_tok_normalize_step fkv_tok_normal_form, fkv_tok_lowercase, fkv_tok_strip, fkv_tok_strip_accents,
+    fkv_tok_replace_matches, fkv_tok_prepend;
 
 /* *text becomes the normalized text, in buffer[0] or buffer[1] or, when there are no steps, where
  * it was. */
-int fkv_tok_normalize(const struct fkv_tok_normalizer *steps, int count,
-                      struct fkv_tok_normalizing *w, struct fkv_tok_text *text,
-                      struct fkv_bytes buffer[2]);
+int fkv_tok_normalize(const struct fkv_tokenizer *t, struct fkv_tok_normalizing *w,
+                      struct fkv_tok_text *text, struct fkv_bytes buffer[2]);
 
 /* ---- added.c ---- */
 

@@ -182,27 +182,30 @@ static int read_decoder(struct fkv_tokenizer *t, const json_t *step, const char 
     }
 }
 
+/* A part of the document that is a step, or a Sequence with the list `list` of them. */
+static int read_part(struct fkv_tokenizer *t, const json_t *document, const char *part,
+                     const char *list, fkv_tok_read_step *read, const char *where,
+                     struct fkv_error *err) {
+    char field[480];
+    fkv_print_short(field, sizeof field, "%s: %s", where, part);
+    return read_steps(t, json_object_get(document, part), list, field, 0, read, err);
+}
+
 int fkv_tok_read(struct fkv_tokenizer *t, const json_t *document, const char *where,
                  struct fkv_error *err) {
     const json_t *added = json_object_get(document, "added_tokens"),
                  *model = json_object_get(document, "model");
-    char field[5][480];
-    static const char *const parts[] = {"normalizer", "pre_tokenizer", "model", "post_processor",
-                                        "decoder"};
-    for (int i = 0; i < 5; i++)
-        fkv_print_short(field[i], sizeof field[i], "%s: %s", where, parts[i]);
+    char field[480];
+    fkv_print_short(field, sizeof field, "%s: model", where);
     if (!json_is_object(model))
-        return fkv_fail(err, "%s: expected an object with vocab and merges", field[2]);
+        return fkv_fail(err, "%s: expected an object with vocab and merges", field);
     if (added && !json_is_null(added) && !json_is_array(added))
         return fkv_fail(err, "%s: added_tokens: expected a list", where);
-    if (read_steps(t, json_object_get(document, parts[0]), "normalizers", field[0], 0,
-                   fkv_tok_read_normalizer, err) ||
-        read_steps(t, json_object_get(document, parts[1]), "pretokenizers", field[1], 0,
-                   fkv_tok_read_splitter, err) ||
-        fkv_tok_read_model(t, model, added, field[2], err) || read_added(t, added, where, err) ||
-        read_steps(t, json_object_get(document, parts[3]), "processors", field[3], 0,
-                   read_post_processor, err))
+    if (read_part(t, document, "normalizer", "normalizers", fkv_tok_read_normalizer, where, err) ||
+        read_part(t, document, "pre_tokenizer", "pretokenizers", fkv_tok_read_splitter, where,
+                  err) ||
+        fkv_tok_read_model(t, model, added, field, err) || read_added(t, added, where, err) ||
+        read_part(t, document, "post_processor", "processors", read_post_processor, where, err))
         return FKV_FAILED;
-    return read_steps(t, json_object_get(document, parts[4]), "decoders", field[4], 0, read_decoder,
-                      err);
+    return read_part(t, document, "decoder", "decoders", read_decoder, where, err);
 }

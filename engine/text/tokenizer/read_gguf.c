@@ -12,6 +12,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 #include "engine/checkpoint/gguf.h"
 #include "engine/text/tokenizer/parts.h"
@@ -109,9 +110,12 @@ static int add_steps(struct fkv_tokenizer *t, const struct fkv_gguf *g,
     char where[400];
     bool space_before = false;
     fkv_print_short(where, sizeof where, "%s: key " KEY "pre", fkv_gguf_path(g));
-    if (fkv_gguf_get_bool(g, KEY "add_space_prefix", false, &space_before, err) ||
-        (pre->nfc && !fkv_tok_add_normalizer(t, fkv_tok_nfc, where, err)))
-        return FKV_FAILED;
+    if (fkv_gguf_get_bool(g, KEY "add_space_prefix", false, &space_before, err)) return FKV_FAILED;
+    if (pre->nfc) { /* the first step */
+        struct fkv_tok_normalizer *n = fkv_tok_add_normalizer(t, fkv_tok_normal_form, where, err);
+        if (!n) return FKV_FAILED;
+        n->form = UTF8PROC_COMPOSE;
+    }
     if (space_before && !fkv_tok_add_splitter(t, fkv_tok_space_before, where, err))
         return FKV_FAILED;
     for (int i = 0; pre->split[i]; i++) {

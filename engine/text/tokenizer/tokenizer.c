@@ -144,8 +144,7 @@ void fkv_tokenizer_close(struct fkv_tokenizer *t) {
 static int encode_section(struct fkv_tok_encoding *w, struct fkv_tok_text text, bool at_start) {
     const struct fkv_tokenizer *t = w->t;
     struct fkv_tok_normalizing n = {.matcher = &w->matcher, .err = w->err};
-    if (fkv_tok_normalize(t->normalizers, t->normalizer_count, &n, &text, w->normal))
-        return FKV_FAILED;
+    if (fkv_tok_normalize(t, &n, &text, w->normal)) return FKV_FAILED;
     at_start &= !n.start_cut;
     struct fkv_tok_cut cut;
     fkv_tok_cut_start(&cut, &t->normalized, text);
