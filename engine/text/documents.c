@@ -7,6 +7,7 @@
 #include "engine/text/documents.h"
 
 #include <dirent.h>
+#include <endian.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 #include <utf8proc.h>
 
+#include "engine/text/bytes.h"
 #include "engine/text/compressed.h"
 #include "engine/text/file_type.h"
 #include "kernels/base/atomic_file.h"
@@ -31,7 +33,8 @@ struct source {
 struct fkv_documents {
     const struct fkv_tokenizer *tokenizer;
     struct source *sources;
-    int count, capacity, current;
+    int count, current;
+    size_t capacity;
     int64_t bytes, passed; /* of all sources, of those that are done */
     int64_t remaining;     /* documents still wanted; -1: all */
     int32_t vocab;
@@ -73,15 +76,13 @@ static int kind_of_text(const char *path, const char *format) {
 static int add_source(struct fkv_documents *d, const char *path, int kind, int64_t bytes,
                       struct fkv_error *err) {
     if (access(path, R_OK)) return fkv_fail_errno(err, "%s: cannot read", path);
-    if (d->count == d->capacity) {
-        int capacity = d->capacity ? 2 * d->capacity : 16;
-        struct source *grown = realloc(d->sources, (size_t)capacity * sizeof *grown);
-        if (!grown) return fkv_fail(err, "%s: out of memory", path);
-        d->sources = grown;
-        d->capacity = capacity;
-    }
+    struct source *grown = fkv_grow(d->sources, &d->capacity, (size_t)d->count + 1, sizeof *grown);
+    if (grown) d->sources = grown;
     char *copy = strdup(path);
-    if (!copy) return fkv_fail(err, "%s: out of memory", path);
+    if (!grown || !copy) {
+        free(copy);
+        return fkv_fail(err, "%s: out of memory", path);
+    }
     d->sources[d->count++] = (struct source){.kind = kind, .path = copy, .bytes = bytes};
     d->bytes += bytes;
     return FKV_OK;
@@ -268,13 +269,12 @@ static int from_ids(const struct fkv_documents *d, const char *data, size_t byte
             : fkv_raw_parse(data, bytes, d->raw_width, d->vocab, where, &document->tokens,
                             &document->count, err))
         return FKV_FAILED;
-    uint8_t *little = malloc(4 * document->count + 1);
+    uint32_t *little = malloc((document->count + 1) * sizeof *little);
     if (!little)
         return fkv_fail(err, "%s: out of memory for %zu token ids", where, document->count);
-    for (size_t i = 0; i < document->count; i++)
-        for (int b = 0; b < 4; b++)
-            little[4 * i + (size_t)b] = (uint8_t)((uint32_t)document->tokens[i] >> 8 * b);
-    int status = fkv_sha256_memory(little, 4 * document->count, document->text_sha256, err);
+    for (size_t i = 0; i < document->count; i++) little[i] = htole32((uint32_t)document->tokens[i]);
+    int status =
+        fkv_sha256_memory(little, document->count * sizeof *little, document->text_sha256, err);
     free(little);
     return status;
 }

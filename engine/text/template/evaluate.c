@@ -201,10 +201,8 @@ static int evaluate_logic(struct fkv_tpl_run *r, const struct fkv_tpl_node *node
 
 static int evaluate_choice(struct fkv_tpl_run *r, const struct fkv_tpl_node *node,
                            struct fkv_tpl_value *out) {
-    struct fkv_tpl_value condition = {0};
-    if (fkv_tpl_evaluate(r, node->right, &condition)) return FKV_FAILED;
-    const bool holds = fkv_tpl_truth(&condition);
-    fkv_tpl_value_free(&condition);
+    bool holds;
+    if (fkv_tpl_holds(r, node->right, &holds)) return FKV_FAILED;
     if (!holds && !node->other) return FKV_OK;
     return fkv_tpl_evaluate(r, holds ? node->left : node->other, out);
 }
@@ -290,5 +288,13 @@ int fkv_tpl_evaluate(struct fkv_tpl_run *r, const struct fkv_tpl_node *node,
     }
     r->depth--;
     if (status) fkv_tpl_value_free(out);
+    return status;
+}
+
+int fkv_tpl_holds(struct fkv_tpl_run *r, const struct fkv_tpl_node *node, bool *holds) {
+    struct fkv_tpl_value v;
+    const int status = fkv_tpl_evaluate(r, node, &v);
+    *holds = fkv_tpl_truth(&v);
+    fkv_tpl_value_free(&v);
     return status;
 }

@@ -248,6 +248,8 @@ int fkv_tpl_join(struct fkv_tpl_run *r, const json_t *list, struct fkv_tpl_span 
 /* A value handed out is the caller's to free, after a failure too. */
 int fkv_tpl_evaluate(struct fkv_tpl_run *r, const struct fkv_tpl_node *node,
                      struct fkv_tpl_value *out);
+/* Whether the value of `node` counts as true. */
+int fkv_tpl_holds(struct fkv_tpl_run *r, const struct fkv_tpl_node *node, bool *holds);
 /* A node's arguments; freed by the caller, after a failure too. */
 int fkv_tpl_evaluate_arguments(struct fkv_tpl_run *r, const struct fkv_tpl_node *first,
                                struct fkv_tpl_arguments *arguments);

@@ -121,14 +121,12 @@ static int filter_items(struct fkv_tpl_run *r, const struct fkv_tpl_node *node, 
     int status = fkv_tpl_plain(r, json_array(), kept);
     for (size_t i = 0; i < json_array_size(all) && !status; i++) {
         struct fkv_tpl_scope scope;
-        struct fkv_tpl_value condition = {0};
+        bool holds = false;
         json_t *item = json_array_get(all, i);
         open_scope(r, &scope);
         status = set_targets(r, node, item);
-        if (!status) status = fkv_tpl_evaluate(r, node->right, &condition);
-        if (!status && fkv_tpl_truth(&condition))
-            status = fkv_tpl_append(r, kept->json, json_incref(item));
-        fkv_tpl_value_free(&condition);
+        if (!status) status = fkv_tpl_holds(r, node->right, &holds);
+        if (!status && holds) status = fkv_tpl_append(r, kept->json, json_incref(item));
         close_scope(r, &scope);
     }
     return status;
@@ -171,10 +169,8 @@ static int render_for(struct fkv_tpl_run *r, const struct fkv_tpl_node *node) {
 
 static int render_if(struct fkv_tpl_run *r, const struct fkv_tpl_node *node) {
     for (; node && node->kind == FKV_TPL_IF; node = node->other) {
-        struct fkv_tpl_value condition;
-        if (fkv_tpl_evaluate(r, node->right, &condition)) return FKV_FAILED;
-        const bool holds = fkv_tpl_truth(&condition);
-        fkv_tpl_value_free(&condition);
+        bool holds;
+        if (fkv_tpl_holds(r, node->right, &holds)) return FKV_FAILED;
         if (holds) break;
     }
     return node ? render_list(r, node->items) : FKV_OK;
