@@ -45,7 +45,8 @@ struct fkv_tpl_tokens {
     struct fkv_tpl_token *at; /* [count], malloc'd; the last is FKV_TPL_FINISH */
     size_t count, capacity;
 };
-int fkv_tpl_lex(const char *source, size_t bytes, const char *where, struct fkv_tpl_tokens *tokens,
+/* A NUL ends the source. */
+int fkv_tpl_lex(const char *source, const char *where, struct fkv_tpl_tokens *tokens,
                 struct fkv_error *err);
 
 /* ---- nodes ---- */

@@ -17,7 +17,7 @@ void *fkv_tpl_alloc(struct fkv_template *t, size_t bytes) {
 }
 
 /* A copy of the source as Jinja reads it: lines end in \n, and the last line's end goes. */
-static size_t copy_source(char *out, const char *source, size_t bytes) {
+static void copy_source(char *out, const char *source, size_t bytes) {
     size_t count = 0;
     for (size_t i = 0; i < bytes; i++) {
         if (source[i] == '\r' && i + 1 < bytes && source[i + 1] == '\n') continue;
@@ -25,12 +25,11 @@ static size_t copy_source(char *out, const char *source, size_t bytes) {
     }
     if (count && out[count - 1] == '\n') count--;
     out[count] = 0;
-    return count;
 }
 
-static int parse(struct fkv_template *t, size_t bytes, struct fkv_error *err) {
+static int parse(struct fkv_template *t, struct fkv_error *err) {
     struct fkv_tpl_tokens tokens = {0};
-    int status = fkv_tpl_lex(t->source, bytes, t->where, &tokens, err);
+    int status = fkv_tpl_lex(t->source, t->where, &tokens, err);
     if (!status) {
         struct fkv_tpl_parser parser = {.t = t, .at = tokens.at, .err = err};
         status = fkv_tpl_parse_statements(&parser, &t->body);
@@ -55,7 +54,8 @@ int fkv_template_parse(const char *source, size_t bytes, const char *where,
         fkv_template_close(t);
         return fkv_fail(err, "%s: out of memory", where);
     }
-    if (parse(t, copy_source(t->source, source, bytes), err)) {
+    copy_source(t->source, source, bytes);
+    if (parse(t, err)) {
         fkv_template_close(t);
         return FKV_FAILED;
     }
