@@ -19,7 +19,7 @@
 #include "engine/text/compressed.h"
 #include "engine/text/file_type.h"
 #include "kernels/base/atomic_file.h"
-#include "kernels/base/json.h"
+#include "kernels/base/path.h"
 
 static const size_t MAX_FILE = (size_t)1 << 36;
 
@@ -96,26 +96,26 @@ static int by_name(const struct dirent **a, const struct dirent **b) {
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
+/* A text of a folder; what else is there counts as other. */
+static int add_entry(struct fkv_documents *d, const char *folder, const char *name,
+                     struct fkv_error *err) {
+    char path[FKV_PATH];
+    struct stat st;
+    if (ends_with(name, ".txt")) {
+        if (fkv_path_print(path, err, "%s/%s", folder, name)) return FKV_FAILED;
+        if (stat(path, &st)) return fkv_fail_errno(err, "%s: cannot read", path);
+        if (S_ISREG(st.st_mode)) return add_source(d, path, TEXT, st.st_size, err);
+    }
+    d->others++;
+    return FKV_OK;
+}
+
 static int add_folder(struct fkv_documents *d, const char *folder, struct fkv_error *err) {
     struct dirent **entries;
-    int n = scandir(folder, &entries, is_shown, by_name), before = d->count;
+    int n = scandir(folder, &entries, is_shown, by_name), before = d->count, status = FKV_OK;
     if (n < 0) return fkv_fail_errno(err, "%s: cannot list", folder);
-    int status = FKV_OK;
     for (int i = 0; i < n; i++) {
-        char *path = NULL;
-        struct stat st;
-        const bool text = ends_with(entries[i]->d_name, ".txt");
-        if (!status && text && asprintf(&path, "%s/%s", folder, entries[i]->d_name) < 0) {
-            path = NULL;
-            status = fkv_fail(err, "%s: out of memory", folder);
-        }
-        if (!status && text && stat(path, &st))
-            status = fkv_fail_errno(err, "%s: cannot read", path);
-        if (!status && text && S_ISREG(st.st_mode))
-            status = add_source(d, path, TEXT, st.st_size, err);
-        else
-            d->others++;
-        free(path);
+        if (!status) status = add_entry(d, folder, entries[i]->d_name, err);
         free(entries[i]);
     }
     free(entries);
@@ -384,22 +384,22 @@ static int next_line(struct fkv_documents *d, const char *path, size_t *bytes,
 /* The row's document; *left_out where its text has not two tokens. */
 static int from_line(const struct fkv_documents *d, const char *path, size_t line_bytes,
                      struct fkv_document *document, bool *left_out, struct fkv_error *err) {
-    char *where, *text = NULL;
-    size_t bytes, mark = d->line_number == 1 ? mark_bytes(d->line, line_bytes) : 0;
-    if (asprintf(&where, "%s:%lld", path, (long long)d->line_number) < 0)
-        return fkv_fail(err, "%s: out of memory", path);
-    int status =
-        d->line_number == 1 ? check_text(d->line + mark, line_bytes - mark, path, err) : FKV_OK;
-    if (!status)
-        status = fkv_jsonl_text(d->line + mark, line_bytes - mark, d->text_field, where, &text,
-                                &bytes, err);
+    char where[FKV_PATH + 24], *text = NULL, *line = d->line;
+    size_t bytes;
+    snprintf(where, sizeof where, "%s:%lld", path, (long long)d->line_number);
+    if (d->line_number == 1) {
+        const size_t mark = mark_bytes(line, line_bytes);
+        line += mark;
+        line_bytes -= mark;
+        if (check_text(line, line_bytes, path, err)) return FKV_FAILED;
+    }
+    int status = fkv_jsonl_text(line, line_bytes, d->text_field, where, &text, &bytes, err);
     if (!status) status = from_text(d, text, bytes, where, document, err);
     free(text);
     *left_out = !status && (!bytes || document->count < 2);
     if (!status && !*left_out) status = check_tokens(d, document, where, err);
     if (!status && !(document->name = strdup(base_name(where))))
         status = fkv_fail(err, "%s: out of memory", where);
-    free(where);
     return status;
 }
 

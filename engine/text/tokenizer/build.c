@@ -109,21 +109,19 @@ int fkv_tok_add_merge(struct fkv_tokenizer *t, struct fkv_tok_text left, struct 
                       int32_t rank, struct fkv_error *err) {
     struct fkv_bytes both = {0};
     if (fkv_bytes_append(&both, left.at, left.bytes, err) ||
-        fkv_bytes_append(&both, right.at, right.bytes, err) ||
-        fkv_bytes_append(&both, "", 1, err)) {
+        fkv_bytes_append(&both, right.at, right.bytes, err)) {
         free(both.at);
         return FKV_FAILED;
     }
     int32_t a = fkv_tok_find(&t->strings, left.at, left.bytes),
             b = fkv_tok_find(&t->strings, right.at, right.bytes),
-            id = fkv_tok_find(&t->strings, both.at, both.count - 1);
+            id = fkv_tok_find(&t->strings, both.at, both.count);
     int status = FKV_OK;
-    const struct fkv_tok_text whole = {both.at, both.count - 1}, missing = a < 0   ? left
-                                                                           : b < 0 ? right
-                                                                                   : whole;
+    const struct fkv_tok_text whole = {both.at, both.count};
+    const struct fkv_tok_text missing = a < 0 ? left : b < 0 ? right : whole;
     if (a < 0 || b < 0 || id < 0)
-        status = fkv_fail(err, "\"%.*s\" is not in the vocabulary",
-                          (int)(missing.bytes < 80 ? missing.bytes : 80), missing.at);
+        status =
+            fkv_fail(err, "\"%.*s\" is not in the vocabulary", fkv_tok_shown(missing), missing.at);
     else
         fkv_tok_merges_set(&t->merges, a, b, rank, id);
     if (fkv_tok_starts_with(right, space) && !ends_with_space(left))

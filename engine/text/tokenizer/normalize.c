@@ -54,8 +54,7 @@ int fkv_tok_strip_accents(const struct fkv_tok_normalizer *n, struct fkv_tok_tex
     for (size_t i = 0, bytes; i < text.bytes; i += bytes) {
         bytes = fkv_utf8_bytes(text.at[i]);
         utf8proc_category_t k = utf8proc_category(fkv_utf8_at(text.at + i, text.bytes - i));
-        bool mark =
-            k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC || k == UTF8PROC_CATEGORY_ME;
+        bool mark = k >= UTF8PROC_CATEGORY_MN && k <= UTF8PROC_CATEGORY_ME;
         w->start_cut |= mark && !i;
         if (!mark && fkv_bytes_append(w->out, text.at + i, bytes, w->err)) return FKV_FAILED;
     }

@@ -97,6 +97,7 @@ bool fkv_tok_to_raw(
 int fkv_tok_replace(struct fkv_tok_text text, struct fkv_tok_text from, struct fkv_tok_text to,
                     struct fkv_bytes *out, struct fkv_error *err); /* appended to out */
 bool fkv_tok_starts_with(struct fkv_tok_text text, struct fkv_tok_text prefix);
+int fkv_tok_shown(struct fkv_tok_text text); /* how many bytes of it a message shows (%.*s) */
 
 /* ---- regex.c ---- */
 
@@ -122,7 +123,7 @@ bool fkv_tok_starts_with(struct fkv_tok_text text, struct fkv_tok_text prefix);
 /* Compiles a pattern in Oniguruma's dialect. One that PCRE2 does not take, or takes for something
  * else, is refused; `where` names the field. */
 int fkv_tok_compile(const char *regex, const char *where, pcre2_code **out, struct fkv_error *err);
-/* Compiles a pattern that matches `text` and nothing else. */
+/* Compiles a pattern that matches `text`, which has a NUL behind it, and nothing else. */
 int fkv_tok_compile_text(struct fkv_tok_text text, const char *where, pcre2_code **out,
                          struct fkv_error *err);
 
@@ -398,19 +399,16 @@ int fkv_tok_set_strings(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p,
  * behind texts. Strings and merges are there. */
 int fkv_tok_set_added(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
                       struct fkv_error *err);
-/* All of a tokenizer of pieces with scores. */
-/* `t` is zeroed, and closed by the caller on failure; the pieces are the caller's. */
+/* All of a tokenizer of pieces with scores. `t` is zeroed, and closed by the caller on failure; the
+ * pieces are the caller's. */
 int fkv_tok_build_pieces(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
                          struct fkv_error *err);
 
 /* ---- read_sentencepiece.c: tokenizer.model ---- */
 
-struct fkv_tok_ends {
-    bool bos, eos; /* whether a text gets them */
-};
+/* `settings` decide about BOS (where they say nothing it is added) and EOS; they may be NULL. */
 int fkv_tok_read_sentencepiece(struct fkv_tokenizer *t, const void *data, size_t bytes,
-                               const struct fkv_tok_ends *ends, const char *where,
-                               struct fkv_error *err);
+                               const json_t *settings, const char *where, struct fkv_error *err);
 
 /* ---- pre_tokenizers.c ---- */
 
@@ -437,8 +435,6 @@ int fkv_tok_read_gguf(struct fkv_tokenizer *t, const struct fkv_gguf *g, struct 
 /* ---- settings.c: tokenizer_config.json ---- */
 
 json_t *fkv_tok_settings_open(const char *directory); /* NULL: none that can be read */
-/* Whether a text gets BOS (where nothing is said it does) and EOS; `settings` may be NULL. */
-struct fkv_tok_ends fkv_tok_settings_ends(const json_t *settings);
 /* Writes t->note where they and tokenizer.json disagree about BOS. */
 void fkv_tok_settings_compare(const json_t *settings, struct fkv_tokenizer *t);
 

@@ -28,8 +28,7 @@ int fkv_tok_set_strings(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p,
             return fkv_fail(err, "%s: piece %d: expected a text in UTF-8", where, (int)i);
         if (fkv_tok_find(&t->strings, piece->text.at, piece->text.bytes) >= 0)
             return fkv_fail(err, "%s: piece %d (\"%.*s\"): another piece is the same", where,
-                            (int)i, (int)(piece->text.bytes < 80 ? piece->text.bytes : 80),
-                            piece->text.at);
+                            (int)i, fkv_tok_shown(piece->text), piece->text.at);
         fkv_tok_strings_index(&t->strings, i);
     }
     return FKV_OK;
@@ -69,8 +68,7 @@ static int add_merges(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, s
                 return fkv_fail(err,
                                 "%s: piece %d: expected an unused piece that no two others make, "
                                 "found \"%.*s\"",
-                                where, (int)order[k].id, (int)(text.bytes < 80 ? text.bytes : 80),
-                                text.at);
+                                where, (int)order[k].id, fkv_tok_shown(text), text.at);
             if (fkv_tok_add_merge(t, left, right, rank, err)) return FKV_FAILED;
         }
     }

@@ -165,40 +165,40 @@ static int item(struct translation *t) {
     return *t->at == '\\' ? escape(t) : copy(t, fkv_utf8_bytes(*t->at));
 }
 
+/* `written` is for the message. */
+static int compile(const char *written, const char *regex, size_t bytes, uint32_t options,
+                   const char *where, pcre2_code **out, struct fkv_error *err) {
+    int code;
+    PCRE2_SIZE at;
+    PCRE2_UCHAR why[128];
+    pcre2_compile_context *context = pcre2_compile_context_create(NULL);
+    if (!context) return fkv_fail(err, "%s: out of memory", where);
+    pcre2_set_newline(context, PCRE2_NEWLINE_LF);
+    *out = pcre2_compile((PCRE2_SPTR)regex, bytes, PCRE2_UTF | options, &code, &at, context);
+    pcre2_compile_context_free(context);
+    if (*out) {
+        pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE); /* without a JIT it is interpreted */
+        return FKV_OK;
+    }
+    pcre2_get_error_message(code, why, sizeof why);
+    return fkv_fail(err, "%s: PCRE2 does not take the pattern (%s): %.300s", where,
+                    (const char *)why, written);
+}
+
 int fkv_tok_compile(const char *regex, const char *where, pcre2_code **out, struct fkv_error *err) {
     struct translation t = {.at = regex, .where = where, .err = err};
-    int status = put(&t, "", 0), code;
+    int status = put(&t, "", 0);
     while (*t.at && !status) status = t.inside ? set_item(&t) : item(&t);
-    PCRE2_SIZE at;
-    pcre2_compile_context *context = status ? NULL : pcre2_compile_context_create(NULL);
-    if (!status && !context) status = fkv_fail(err, "%s: out of memory", where);
-    if (!status) {
-        pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-        *out = pcre2_compile((PCRE2_SPTR)t.out.at, t.out.count,
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &code, &at, context);
-        PCRE2_UCHAR why[128];
-        if (!*out && pcre2_get_error_message(code, why, sizeof why) != PCRE2_ERROR_BADDATA)
-            status = fkv_fail(err, "%s: PCRE2 does not take the pattern (%s): %.300s", where,
-                              (const char *)why, regex);
-    }
-    if (!status) pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE); /* without a JIT it is interpreted */
-    pcre2_compile_context_free(context);
+    if (!status)
+        status =
+            compile(regex, t.out.at, t.out.count, PCRE2_UCP | PCRE2_MULTILINE, where, out, err);
     free(t.out.at);
     return status;
 }
 
 int fkv_tok_compile_text(struct fkv_tok_text text, const char *where, pcre2_code **out,
                          struct fkv_error *err) {
-    struct fkv_bytes regex = {0};
-    int status = FKV_OK;
-    for (size_t i = 0; i < text.bytes && !status; i++) {
-        if (strchr("\\^$.|?*+()[]{}", text.at[i])) status = fkv_bytes_append(&regex, "\\", 1, err);
-        if (!status) status = fkv_bytes_append(&regex, text.at + i, 1, err);
-    }
-    if (!status) status = fkv_bytes_append(&regex, "", 1, err);
-    if (!status) status = fkv_tok_compile(regex.at, where, out, err);
-    free(regex.at);
-    return status;
+    return compile(text.at, text.at, text.bytes, PCRE2_LITERAL, where, out, err);
 }
 
 int fkv_tok_matcher_open(struct fkv_tok_matcher *m, struct fkv_error *err) {

@@ -75,3 +75,5 @@ int fkv_tok_replace(struct fkv_tok_text text, struct fkv_tok_text from, struct f
 bool fkv_tok_starts_with(struct fkv_tok_text text, struct fkv_tok_text prefix) {
     return text.bytes >= prefix.bytes && !memcmp(text.at, prefix.at, prefix.bytes);
 }
+
+int fkv_tok_shown(struct fkv_tok_text text) { return text.bytes < 80 ? (int)text.bytes : 80; }

@@ -49,12 +49,6 @@ static int read_json(struct fkv_tokenizer *t, const void *data, size_t bytes,
     return status;
 }
 
-static int read_sentencepiece(struct fkv_tokenizer *t, const void *data, size_t bytes,
-                              const json_t *settings, const char *where, struct fkv_error *err) {
-    const struct fkv_tok_ends ends = fkv_tok_settings_ends(settings);
-    return fkv_tok_read_sentencepiece(t, data, bytes, &ends, where, err);
-}
-
 static int make(read_file *read, const void *data, size_t bytes, const json_t *settings,
                 const char *where, struct fkv_tokenizer **out, struct fkv_error *err) {
     *out = NULL;
@@ -76,7 +70,7 @@ int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where,
 
 int fkv_tokenizer_parse_sentencepiece(const void *model, size_t bytes, const char *where,
                                       struct fkv_tokenizer **out, struct fkv_error *err) {
-    return make(read_sentencepiece, model, bytes, NULL, where, out, err);
+    return make(fkv_tok_read_sentencepiece, model, bytes, NULL, where, out, err);
 }
 
 int fkv_tokenizer_of_gguf(const struct fkv_gguf *g, struct fkv_tokenizer **out,
@@ -112,7 +106,8 @@ static int open_folder(const char *directory, struct fkv_tokenizer **out, struct
                         directory);
     if (fkv_read_file(path, MAX_FILE, &data, &bytes, err)) return FKV_FAILED;
     json_t *settings = fkv_tok_settings_open(directory);
-    int status = make(json ? read_json : read_sentencepiece, data, bytes, settings, path, out, err);
+    int status =
+        make(json ? read_json : fkv_tok_read_sentencepiece, data, bytes, settings, path, out, err);
     json_decref(settings);
     free(data);
     return status;
