@@ -25,16 +25,18 @@ int fkv_bytes_append(struct fkv_bytes *b, const char *at, size_t bytes, struct f
 
 bool fkv_utf8_valid(const char *text, size_t bytes, size_t *bad) {
     const utf8proc_uint8_t *s = (const utf8proc_uint8_t *)text;
+    utf8proc_ssize_t step;
     utf8proc_int32_t c;
-    for (*bad = 0; *bad < bytes;) {
+    for (*bad = 0; *bad < bytes; *bad += (size_t)step) {
         uint64_t eight;
-        if (bytes - *bad >= 8 && (memcpy(&eight, s + *bad, 8), !(eight & 0x8080808080808080u))) {
-            *bad += 8;
-            continue;
+        if (bytes - *bad >= sizeof eight) {
+            memcpy(&eight, s + *bad, sizeof eight);
+            step = sizeof eight;
+            if (!(eight & 0x8080808080808080u)) continue;
         }
-        utf8proc_ssize_t step = utf8proc_iterate(s + *bad, (utf8proc_ssize_t)(bytes - *bad), &c);
+        step =
+            s[*bad] < 0x80 ? 1 : utf8proc_iterate(s + *bad, (utf8proc_ssize_t)(bytes - *bad), &c);
         if (step <= 0) return false;
-        *bad += (size_t)step;
     }
     return true;
 }
