@@ -2,7 +2,6 @@
  * in such a file says what it is, and every file can be read as one. So a file that looks like
  * another type, or like another width, is refused. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "engine/text/documents.h"
 #include "engine/text/file_type.h"

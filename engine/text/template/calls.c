@@ -1,7 +1,6 @@
 /* Calls: what a template calls by name, which `rows` lists, and macros of the template. Methods are
  * those of Python. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <time.h>
 
 #include "engine/text/template/parts.h"

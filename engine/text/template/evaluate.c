@@ -89,15 +89,14 @@ static int evaluate_dict(struct fkv_tpl_run *r, const struct fkv_tpl_node *node,
 
 /* ---- operators ---- */
 
+/* ==, !=, in, not in; <, <=, >, >=. */
 static int compare(struct fkv_tpl_run *r, const char *name, const struct fkv_tpl_value *a,
                    const struct fkv_tpl_value *b, bool *holds) {
     int order;
-    if (!strcmp(name, "in")) return fkv_tpl_contains(r, b, a, holds);
-    if (!strcmp(name, "==")) return fkv_tpl_equal(r, a, b, holds);
-    if (!strcmp(name, "!=") || !strcmp(name, "not in")) {
-        const int status =
-            *name == '!' ? fkv_tpl_equal(r, a, b, holds) : fkv_tpl_contains(r, b, a, holds);
-        *holds = !*holds;
+    const bool equal = *name == '=' || *name == '!', negated = *name == '!' || *name == 'n';
+    if (equal || negated || *name == 'i') {
+        const int status = equal ? fkv_tpl_equal(r, a, b, holds) : fkv_tpl_contains(r, b, a, holds);
+        *holds ^= negated;
         return status;
     }
     if (fkv_tpl_order(r, a, b, &order)) return FKV_FAILED;

@@ -1,6 +1,5 @@
 /* Python's methods of strings, over characters of UTF-8. Changes of case are of one character each
  * (Python makes two of the German sharp s). */
-#include <stdlib.h>
 #include <utf8proc.h>
 
 #include "engine/text/template/parts.h"

@@ -7,7 +7,6 @@
  * whole book as one word. A bucket per rank was considered and dropped: merges may create pairs of
  * lower rank than their own, so buckets must be revisited and sorted, and once words are short
  (split.c) and repeat (the cache here) the heap no longer shows in a profile. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/text/tokenizer/parts.h"
@@ -153,22 +152,20 @@ static int cached(struct fkv_tok_encoding *w, const char *at, size_t bytes) {
     return FKV_OK;
 }
 
-static const char space[] = "\xe2\x96\x81"; /* U+2581 */
-enum { SPACE_BYTES = 3 };
-
 /* A sentencepiece model takes the whole text as one word. But almost every such model was trained
  * so that no token continues past a space (U+2581): then no merge ever joins what lies on both
  * sides, and cutting there gives the same ids from short words, which the cache serves. */
 int fkv_tok_word(struct fkv_tok_encoding *w, struct fkv_tok_text text) {
     if (!w->t->words_start_at_spaces) return cached(w, text.at, text.bytes);
-    const char *word = text.at, *end = text.at + text.bytes, *spaces_end = text.at;
-    for (const char *hit = word; (hit = memmem(hit, (size_t)(end - hit), space, SPACE_BYTES));
-         hit += SPACE_BYTES) {
-        if (hit != spaces_end) {
+    const struct fkv_tok_text mark = fkv_tok_mark;
+    const char *word = text.at, *end = text.at + text.bytes, *marks_end = text.at;
+    for (const char *hit = word; (hit = memmem(hit, (size_t)(end - hit), mark.at, mark.bytes));
+         hit += mark.bytes) {
+        if (hit != marks_end) {
             if (cached(w, word, (size_t)(hit - word))) return FKV_FAILED;
             word = hit;
         }
-        spaces_end = hit + SPACE_BYTES;
+        marks_end = hit + mark.bytes;
     }
     return cached(w, word, (size_t)(end - word));
 }

@@ -69,10 +69,9 @@ int fkv_tok_add_byte_level(struct fkv_tokenizer *t, bool space_before, bool spli
 
 /* ---- the model ---- */
 
-static const struct fkv_tok_text space = {"\xe2\x96\x81", 3}; /* U+2581 */
-
-static bool ends_with_space(struct fkv_tok_text s) {
-    return s.bytes >= space.bytes && !memcmp(s.at + s.bytes - space.bytes, space.at, space.bytes);
+static bool ends_with_mark(struct fkv_tok_text s) {
+    const struct fkv_tok_text mark = fkv_tok_mark;
+    return s.bytes >= mark.bytes && !memcmp(s.at + s.bytes - mark.bytes, mark.at, mark.bytes);
 }
 
 /* Whether no character can be unknown. */
@@ -99,9 +98,10 @@ int fkv_tok_start_merges(struct fkv_tokenizer *t, const char *unknown, size_t me
         return fkv_fail(err, "%s.unk_token: \"%s\" is not in the vocabulary", where, unknown);
     /* Cutting must not part what could meet later: neither an unknown token spelt like a space, nor
      * spaces with a vanished character between. */
-    t->words_start_at_spaces = !t->ignore_merges && t->unknown >= 0 &&
-                               fkv_tok_find(&t->strings, space.at, space.bytes) >= 0 &&
-                               !ends_with_space(fkv_tok_string(&t->strings, t->unknown));
+    t->words_start_at_spaces =
+        !t->ignore_merges && t->unknown >= 0 &&
+        fkv_tok_find(&t->strings, fkv_tok_mark.at, fkv_tok_mark.bytes) >= 0 &&
+        !ends_with_mark(fkv_tok_string(&t->strings, t->unknown));
     return fkv_tok_merges_init(&t->merges, merges, err);
 }
 
@@ -124,7 +124,7 @@ int fkv_tok_add_merge(struct fkv_tokenizer *t, struct fkv_tok_text left, struct 
             fkv_fail(err, "\"%.*s\" is not in the vocabulary", fkv_tok_shown(missing), missing.at);
     else
         fkv_tok_merges_set(&t->merges, a, b, rank, id);
-    if (fkv_tok_starts_with(right, space) && !ends_with_space(left))
+    if (fkv_tok_starts_with(right, fkv_tok_mark) && !ends_with_mark(left))
         t->words_start_at_spaces = false;
     free(both.at);
     return status;

@@ -1,7 +1,6 @@
 /* Normalizers: every step makes a text of a text. utf8proc knows the normal forms, the categories
  * and lower case; characters of later Unicode versions than its own stay as they are. */
 #include <stdlib.h>
-#include <string.h>
 #include <utf8proc.h>
 
 #include "engine/text/tokenizer/parts.h"

@@ -88,6 +88,8 @@ bool fkv_tok_space_at(struct fkv_tok_text text, size_t at,
                       size_t *bytes); /* White_Space; *bytes: the character's */
 bool fkv_tok_word_at(struct fkv_tok_text text, size_t at); /* what Rust's regex crate calls \w */
 
+extern const struct fkv_tok_text fkv_tok_mark; /* U+2581, which stands for a space */
+
 /* GPT-2's printable stand-ins for bytes: byte b is written as the character fkv_tok_byte_char(b),
  * all below U+0144. */
 uint32_t fkv_tok_byte_char(uint8_t byte);
@@ -148,8 +150,7 @@ struct fkv_tok_spans {
     struct fkv_tok_text text;
     size_t done, search; /* spans reach up to done; the next match is looked for from search */
     size_t last_stop;    /* of the last match; SIZE_MAX: none yet */
-    struct fkv_tok_span found; /* the match behind the span before it */
-    bool waiting;              /* found has not been given yet */
+    struct fkv_tok_span found; /* where `match`: the next match, not given yet */
 };
 struct fkv_tok_spans fkv_tok_spans_start(const pcre2_code *pattern, struct fkv_tok_matcher *matcher,
                                          struct fkv_tok_text text);

@@ -2,7 +2,6 @@
  * of merges: two neighbours join where their text is a piece, the piece of the highest score first.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "engine/text/tokenizer/parts.h"
 
@@ -118,7 +117,7 @@ int fkv_tok_set_added(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, c
     return FKV_OK;
 }
 
-static const struct fkv_tok_text blank = {" ", 1}, mark = {"\xe2\x96\x81", 3}; /* U+2581 */
+static const struct fkv_tok_text blank = {" ", 1};
 
 static int add_replace(struct fkv_tokenizer *t, const char *regex, struct fkv_tok_text to,
                        const char *where, struct fkv_error *err) {
@@ -137,15 +136,15 @@ static int set_normalizers(struct fkv_tokenizer *t, const struct fkv_tok_pieces 
     if (p->space_before) {
         struct fkv_tok_normalizer *n = fkv_tok_add_normalizer(t, fkv_tok_prepend, where, err);
         if (!n) return FKV_FAILED;
-        n->to = mark;
+        n->to = fkv_tok_mark;
     }
-    return add_replace(t, " ", mark, where, err);
+    return add_replace(t, " ", fkv_tok_mark, where, err);
 }
 
 static int set_decoders(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
                         struct fkv_error *err) {
     const struct fkv_tok_decoder steps[] = {
-        {.kind = FKV_TOK_DECODE_REPLACE, .from = mark, .to = blank},
+        {.kind = FKV_TOK_DECODE_REPLACE, .from = fkv_tok_mark, .to = blank},
         {.kind = FKV_TOK_DECODE_BYTE_FALLBACK},
         {.kind = FKV_TOK_DECODE_FUSE},
         {.kind = FKV_TOK_DECODE_STRIP, .from = blank, .start = p->space_before},

@@ -1,6 +1,5 @@
 /* The object "model" of tokenizer.json: a BPE vocabulary and its merges. Whatever would change the
  * result and is not done here is refused: other models, dropout, subword prefixes and suffixes. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/text/tokenizer/parts.h"

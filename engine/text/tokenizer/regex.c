@@ -246,7 +246,6 @@ static int search(struct fkv_tok_spans *s, struct fkv_error *err) {
         }
         s->search = s->last_stop = stop;
         s->found = (struct fkv_tok_span){start, stop, true};
-        s->waiting = true;
         return FKV_OK;
     }
     s->search = SIZE_MAX;
@@ -255,17 +254,17 @@ static int search(struct fkv_tok_spans *s, struct fkv_error *err) {
 
 int fkv_tok_spans_next(struct fkv_tok_spans *s, struct fkv_tok_span *span, bool *more,
                        struct fkv_error *err) {
-    if (!s->waiting && s->text.bytes && search(s, err)) return FKV_FAILED;
-    size_t stop = s->waiting ? s->found.start : s->text.bytes;
+    if (!s->found.match && s->text.bytes && search(s, err)) return FKV_FAILED;
+    size_t stop = s->found.match ? s->found.start : s->text.bytes;
     *more = true;
     if (s->done < stop) {
         *span = (struct fkv_tok_span){s->done, stop, false};
         s->done = stop;
         return FKV_OK;
     }
-    *more = s->waiting;
+    *more = s->found.match;
     *span = s->found;
-    s->waiting = false;
+    s->found.match = false;
     if (*more) s->done = span->stop;
     return FKV_OK;
 }

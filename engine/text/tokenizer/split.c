@@ -1,8 +1,6 @@
 /* Pre-tokenizers: a section between added tokens -> words for BPE. The steps of the list form a
  * chain: each gets a piece of text, and gives what it makes of it to the next one at once; behind
  * the last one pieces are words. A step that changes its text writes it to a buffer of its own. */
-#include <string.h>
-
 #include "engine/text/tokenizer/parts.h"
 
 static int hand_on(struct fkv_tok_encoding *w, int i, struct fkv_tok_text piece, bool first) {

@@ -5,6 +5,8 @@
 
 #include "engine/text/tokenizer/parts.h"
 
+const struct fkv_tok_text fkv_tok_mark = {"\xe2\x96\x81", 3};
+
 int fkv_tok_push(struct fkv_tok_ids *ids, int32_t id, struct fkv_error *err) {
     if (ids->count == ids->capacity) {
         int32_t *grown = fkv_grow(ids->at, &ids->capacity, ids->count + 1, sizeof *grown);

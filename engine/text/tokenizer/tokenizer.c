@@ -195,8 +195,6 @@ int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t
     return status;
 }
 
-bool fkv_tokenizer_adds_bos(const struct fkv_tokenizer *t) { return t->before_count > 0; }
-
 int32_t fkv_tokenizer_bos(const struct fkv_tokenizer *t) {
     return t->before_count ? t->before[0] : -1;
 }
