@@ -104,7 +104,7 @@ int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err) {
                                       .rope_theta = c->rotations[0].theta,
                                       .attention_scale = (double)c->attention_scale,
                                       .trained_context = c->trained_context,
-                                      .adds_bos = tokenizer && fkv_tokenizer_adds_bos(tokenizer),
+                                      .adds_bos = tokenizer && fkv_tokenizer_bos(tokenizer) >= 0,
                                       .dtype = o->dtype,
                                       .spectra_only = o->spectra_only,
                                       .states = o->states};

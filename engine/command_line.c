@@ -310,7 +310,7 @@ const char *fkv_engine_tokenizer_sha256(const struct fkv_engine *engine) {
 
 int32_t fkv_engine_added_bos(const struct fkv_engine *engine) {
     const struct fkv_tokenizer *t = engine->tokenizer;
-    return t && fkv_tokenizer_adds_bos(t) ? fkv_tokenizer_bos(t) : -1;
+    return t ? fkv_tokenizer_bos(t) : -1;
 }
 
 int fkv_engine_documents(const struct fkv_engine_options *o, const struct fkv_tokenizer *tokenizer,

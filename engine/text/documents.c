@@ -7,6 +7,7 @@
 #include "engine/text/documents.h"
 
 #include <dirent.h>
+#include <endian.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,10 +15,11 @@
 #include <unistd.h>
 #include <utf8proc.h>
 
+#include "engine/text/bytes.h"
 #include "engine/text/compressed.h"
 #include "engine/text/file_type.h"
 #include "kernels/base/atomic_file.h"
-#include "kernels/base/json.h"
+#include "kernels/base/path.h"
 
 static const size_t MAX_FILE = (size_t)1 << 36;
 
@@ -31,7 +33,8 @@ struct source {
 struct fkv_documents {
     const struct fkv_tokenizer *tokenizer;
     struct source *sources;
-    int count, capacity, current;
+    int count, current;
+    size_t capacity;
     int64_t bytes, passed; /* of all sources, of those that are done */
     int64_t remaining;     /* documents still wanted; -1: all */
     int32_t vocab;
@@ -73,15 +76,13 @@ static int kind_of_text(const char *path, const char *format) {
 static int add_source(struct fkv_documents *d, const char *path, int kind, int64_t bytes,
                       struct fkv_error *err) {
     if (access(path, R_OK)) return fkv_fail_errno(err, "%s: cannot read", path);
-    if (d->count == d->capacity) {
-        int capacity = d->capacity ? 2 * d->capacity : 16;
-        struct source *grown = realloc(d->sources, (size_t)capacity * sizeof *grown);
-        if (!grown) return fkv_fail(err, "%s: out of memory", path);
-        d->sources = grown;
-        d->capacity = capacity;
-    }
+    struct source *grown = fkv_grow(d->sources, &d->capacity, (size_t)d->count + 1, sizeof *grown);
+    if (grown) d->sources = grown;
     char *copy = strdup(path);
-    if (!copy) return fkv_fail(err, "%s: out of memory", path);
+    if (!grown || !copy) {
+        free(copy);
+        return fkv_fail(err, "%s: out of memory", path);
+    }
     d->sources[d->count++] = (struct source){.kind = kind, .path = copy, .bytes = bytes};
     d->bytes += bytes;
     return FKV_OK;
@@ -95,26 +96,26 @@ static int by_name(const struct dirent **a, const struct dirent **b) {
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
+/* A text of a folder; what else is there counts as other. */
+static int add_entry(struct fkv_documents *d, const char *folder, const char *name,
+                     struct fkv_error *err) {
+    char path[FKV_PATH];
+    struct stat st;
+    if (ends_with(name, ".txt")) {
+        if (fkv_path_print(path, err, "%s/%s", folder, name)) return FKV_FAILED;
+        if (stat(path, &st)) return fkv_fail_errno(err, "%s: cannot read", path);
+        if (S_ISREG(st.st_mode)) return add_source(d, path, TEXT, st.st_size, err);
+    }
+    d->others++;
+    return FKV_OK;
+}
+
 static int add_folder(struct fkv_documents *d, const char *folder, struct fkv_error *err) {
     struct dirent **entries;
-    int n = scandir(folder, &entries, is_shown, by_name), before = d->count;
+    int n = scandir(folder, &entries, is_shown, by_name), before = d->count, status = FKV_OK;
     if (n < 0) return fkv_fail_errno(err, "%s: cannot list", folder);
-    int status = FKV_OK;
     for (int i = 0; i < n; i++) {
-        char *path = NULL;
-        struct stat st;
-        const bool text = ends_with(entries[i]->d_name, ".txt");
-        if (!status && text && asprintf(&path, "%s/%s", folder, entries[i]->d_name) < 0) {
-            path = NULL;
-            status = fkv_fail(err, "%s: out of memory", folder);
-        }
-        if (!status && text && stat(path, &st))
-            status = fkv_fail_errno(err, "%s: cannot read", path);
-        if (!status && text && S_ISREG(st.st_mode))
-            status = add_source(d, path, TEXT, st.st_size, err);
-        else
-            d->others++;
-        free(path);
+        if (!status) status = add_entry(d, folder, entries[i]->d_name, err);
         free(entries[i]);
     }
     free(entries);
@@ -268,13 +269,12 @@ static int from_ids(const struct fkv_documents *d, const char *data, size_t byte
             : fkv_raw_parse(data, bytes, d->raw_width, d->vocab, where, &document->tokens,
                             &document->count, err))
         return FKV_FAILED;
-    uint8_t *little = malloc(4 * document->count + 1);
+    uint32_t *little = malloc((document->count + 1) * sizeof *little);
     if (!little)
         return fkv_fail(err, "%s: out of memory for %zu token ids", where, document->count);
-    for (size_t i = 0; i < document->count; i++)
-        for (int b = 0; b < 4; b++)
-            little[4 * i + (size_t)b] = (uint8_t)((uint32_t)document->tokens[i] >> 8 * b);
-    int status = fkv_sha256_memory(little, 4 * document->count, document->text_sha256, err);
+    for (size_t i = 0; i < document->count; i++) little[i] = htole32((uint32_t)document->tokens[i]);
+    int status =
+        fkv_sha256_memory(little, document->count * sizeof *little, document->text_sha256, err);
     free(little);
     return status;
 }
@@ -384,22 +384,22 @@ static int next_line(struct fkv_documents *d, const char *path, size_t *bytes,
 /* The row's document; *left_out where its text has not two tokens. */
 static int from_line(const struct fkv_documents *d, const char *path, size_t line_bytes,
                      struct fkv_document *document, bool *left_out, struct fkv_error *err) {
-    char *where, *text = NULL;
-    size_t bytes, mark = d->line_number == 1 ? mark_bytes(d->line, line_bytes) : 0;
-    if (asprintf(&where, "%s:%lld", path, (long long)d->line_number) < 0)
-        return fkv_fail(err, "%s: out of memory", path);
-    int status =
-        d->line_number == 1 ? check_text(d->line + mark, line_bytes - mark, path, err) : FKV_OK;
-    if (!status)
-        status = fkv_jsonl_text(d->line + mark, line_bytes - mark, d->text_field, where, &text,
-                                &bytes, err);
+    char where[FKV_PATH + 24], *text = NULL, *line = d->line;
+    size_t bytes;
+    snprintf(where, sizeof where, "%s:%lld", path, (long long)d->line_number);
+    if (d->line_number == 1) {
+        const size_t mark = mark_bytes(line, line_bytes);
+        line += mark;
+        line_bytes -= mark;
+        if (check_text(line, line_bytes, path, err)) return FKV_FAILED;
+    }
+    int status = fkv_jsonl_text(line, line_bytes, d->text_field, where, &text, &bytes, err);
     if (!status) status = from_text(d, text, bytes, where, document, err);
     free(text);
     *left_out = !status && (!bytes || document->count < 2);
     if (!status && !*left_out) status = check_tokens(d, document, where, err);
     if (!status && !(document->name = strdup(base_name(where))))
         status = fkv_fail(err, "%s: out of memory", where);
-    free(where);
     return status;
 }
 

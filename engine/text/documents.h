@@ -62,6 +62,10 @@ int fkv_raw_parse(const void *data, size_t bytes, size_t width, int32_t vocab, c
                   int32_t **ids, size_t *count, struct fkv_error *err);
 int fkv_npy_parse(const void *data, size_t bytes, const char *where, int32_t **ids, size_t *count,
                   struct fkv_error *err);
+/* The ids of `n` integers of `width` bytes, 8 at most, for the two above: malloc'd, the caller
+ * frees. What is negative or no int32 is refused. (documents_raw.c) */
+int fkv_read_ids(const uint8_t *data, size_t n, size_t width, bool big, bool negative_possible,
+                 const char *where, int32_t **ids, size_t *count, struct fkv_error *err);
 /* The text of one row: of `field`, or of "text" or "article" where it is NULL; null is an empty
  * text. malloc'd with a NUL added, the caller frees. (rows.c) */
 int fkv_jsonl_text(const char *line, size_t bytes, const char *field, const char *where,

@@ -2,7 +2,6 @@
  * that is a Python dict, the data. Versions 1 to 3 differ in the width of the length and the
  * header's encoding. Read here: one dimension, integers of every width and byte order; the header
  * is parsed, not searched, so that what is not exactly such a dict is refused. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/text/documents.h"
@@ -144,25 +143,6 @@ int fkv_npy_parse(const void *file, size_t bytes, const char *where, int32_t **i
     *ids = NULL;
     *count = 0;
     if (find_data(file, bytes, where, &h, &data, &width, err)) return FKV_FAILED;
-    size_t n = (size_t)h.count;
-    int32_t *out = malloc((n ? n : 1) * sizeof *out);
-    if (!out) return fkv_fail(err, "%s: out of memory for %zu token ids", where, n);
-    bool big = h.descr[0] == '>', negative_possible = h.descr[1] == 'i';
-    for (size_t i = 0; i < n; i++, data += width) {
-        uint64_t value = 0;
-        for (size_t b = 0; b < width; b++) value = value << 8 | data[big ? b : width - 1 - b];
-        bool negative = negative_possible && value >> (8 * width - 1);
-        if (negative || value > INT32_MAX) {
-            free(out);
-            uint64_t extended = negative && width < 8 ? value | ~(uint64_t)0 << 8 * width : value;
-            return negative ? fkv_fail(err, "%s: token %zu: %lld is no token id", where, i,
-                                       (long long)extended)
-                            : fkv_fail(err, "%s: token %zu: %llu is no token id", where, i,
-                                       (unsigned long long)value);
-        }
-        out[i] = (int32_t)value;
-    }
-    *ids = out;
-    *count = n;
-    return FKV_OK;
+    return fkv_read_ids(data, (size_t)h.count, width, h.descr[0] == '>', h.descr[1] == 'i', where,
+                        ids, count, err);
 }

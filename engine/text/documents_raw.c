@@ -2,7 +2,6 @@
  * in such a file says what it is, and every file can be read as one. So a file that looks like
  * another type, or like another width, is refused. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "engine/text/documents.h"
 #include "engine/text/file_type.h"
@@ -12,9 +11,32 @@ enum {
     SMALL = 16        /* what the upper halves of ids stay below */
 };
 
-static uint32_t integer(const uint8_t *data, size_t width) {
-    uint32_t value = data[0] | (uint32_t)data[1] << 8;
-    return width == 4 ? value | (uint32_t)data[2] << 16 | (uint32_t)data[3] << 24 : value;
+/* An integer of at most eight bytes. */
+static uint64_t integer(const uint8_t *data, size_t width, bool big) {
+    uint64_t value = 0;
+    for (size_t b = 0; b < width; b++) value = value << 8 | data[big ? b : width - 1 - b];
+    return value;
+}
+
+int fkv_read_ids(const uint8_t *data, size_t n, size_t width, bool big, bool negative_possible,
+                 const char *where, int32_t **ids, size_t *count, struct fkv_error *err) {
+    int32_t *out = malloc((n ? n : 1) * sizeof *out);
+    if (!out) return fkv_fail(err, "%s: out of memory for %zu token ids", where, n);
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t value = integer(data + i * width, width, big);
+        const bool negative = negative_possible && value >> (8 * width - 1);
+        out[i] = (int32_t)value;
+        if (!negative && value <= INT32_MAX) continue;
+        free(out);
+        const uint64_t extended = negative && width < 8 ? value | ~(uint64_t)0 << 8 * width : value;
+        return fkv_fail(err,
+                        negative ? "%s: token %zu: %lld is no token id"
+                                 : "%s: token %zu: %llu is no token id",
+                        where, i, (long long)extended);
+    }
+    *ids = out;
+    *count = n;
+    return FKV_OK;
 }
 
 /* What is wrong with reading integers of this width, or NULL. In two ids of four bytes every
@@ -25,7 +47,7 @@ static const char *other_width(const uint8_t *data, size_t bytes, size_t width, 
     uint64_t sum = 0, swapped_sum = 0; /* frequent ids are small */
     if (bytes < 2 * LEAST_WORDS) return NULL;
     for (size_t i = 0; i + 2 <= bytes; i += 2) {
-        uint32_t word = integer(data + i, 2);
+        const uint32_t word = (uint32_t)integer(data + i, 2, false);
         if (i % 4)
             upper_small &= word < SMALL;
         else
@@ -36,7 +58,7 @@ static const char *other_width(const uint8_t *data, size_t bytes, size_t width, 
         sum += word, swapped_sum += swapped_word;
     }
     for (size_t i = 0; i + 4 <= bytes; i += 4) {
-        uint32_t value = integer(data + i, 4);
+        const uint32_t value = (uint32_t)integer(data + i, 4, false);
         if (i % 8)
             every_second_zero &= !value;
         else
@@ -75,18 +97,5 @@ int fkv_raw_parse(const void *file, size_t bytes, size_t width, int32_t vocab, c
     if (wanted)
         return fkv_fail(err, "%s: expected ids of %zu bytes, found what looks like %s", where,
                         width, wanted);
-    size_t n = bytes / width;
-    int32_t *out = malloc((n ? n : 1) * sizeof *out);
-    if (!out) return fkv_fail(err, "%s: out of memory for %zu token ids", where, n);
-    for (size_t i = 0; i < n; i++) {
-        uint32_t id = integer(data + i * width, width);
-        if (id > INT32_MAX) {
-            free(out);
-            return fkv_fail(err, "%s: token %zu: %u is no token id", where, i, (unsigned)id);
-        }
-        out[i] = (int32_t)id;
-    }
-    *ids = out;
-    *count = n;
-    return FKV_OK;
+    return fkv_read_ids(data, bytes / width, width, false, false, where, ids, count, err);
 }

@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "engine/text/tokenizer.h"
+#include "engine/text/bytes.h"
 
 enum {
     LOOK = 4096,    /* bytes that are looked at */
@@ -62,16 +62,12 @@ const char *fkv_file_type(const void *file, size_t bytes) {
 /* A character that is cut at the end counts as whole. */
 bool fkv_file_is_text(const void *file, size_t bytes) {
     const uint8_t *data = file;
-    if (bytes > LOOK) bytes = LOOK;
-    bytes = fkv_utf8_complete(file, bytes);
-    for (size_t i = 0; i < bytes;) {
-        uint8_t c = data[i++];
-        size_t more = c < 0x80 ? 0 : c < 0xc2 ? 9 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : c < 0xf5 ? 3 : 9;
-        if ((c < ' ' && !(c >= '\t' && c <= '\r')) || c == 0x7f || more > bytes - i) return false;
-        for (; more; more--)
-            if ((data[i++] & 0xc0) != 0x80) return false;
-    }
-    return bytes >= LEAST_TEXT;
+    size_t bad;
+    bytes = fkv_utf8_complete(file, bytes < LOOK ? bytes : LOOK);
+    for (size_t i = 0; i < bytes; i++)
+        if ((data[i] < ' ' && !(data[i] >= '\t' && data[i] <= '\r')) || data[i] == 0x7f)
+            return false;
+    return bytes >= LEAST_TEXT && fkv_utf8_valid(file, bytes, &bad);
 }
 
 const char *fkv_file_encoding(const void *file, size_t bytes) {

@@ -3,7 +3,9 @@
  * brackets end. The text itself may hold U+0000, but no half of a pair. */
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
+#include "engine/text/bytes.h"
 #include "engine/text/documents.h"
 
 struct row {
@@ -32,25 +34,9 @@ static bool accept(struct row *r, char wanted) {
 
 /* Four hexadecimal digits, or -1. */
 static int32_t hex4(struct row *r) {
-    int32_t value = 0;
-    if (r->end - r->at < 4) return -1;
-    for (int i = 0; i < 4; i++) {
-        static const char digits[] = "0123456789abcdefABCDEF";
-        const char *digit = memchr(digits, r->at[i], sizeof digits - 1);
-        if (!digit) return -1;
-        value = value << 4 | (int32_t)(digit - digits - (digit - digits > 15 ? 6 : 0));
-    }
-    r->at += 4;
+    int32_t value = r->end - r->at < 4 ? -1 : fkv_hex(r->at, 4);
+    if (value >= 0) r->at += 4;
     return value;
-}
-
-static size_t put_utf8(char *out, uint32_t c) {
-    if (c < 0x80) return out[0] = (char)c, 1;
-    int more = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-    static const uint8_t lead[] = {0, 0xc0, 0xe0, 0xf0};
-    out[0] = (char)(lead[more] | c >> 6 * more);
-    for (int i = 1; i <= more; i++) out[i] = (char)(0x80 | (c >> 6 * (more - i) & 0x3f));
-    return (size_t)more + 1;
 }
 
 /* What stands behind a backslash. */
@@ -65,7 +51,7 @@ static int read_escape(struct row *r, char *out, size_t *count) {
     }
     if (name != 'u') return refuse(r, "an escape");
     r->at++;
-    int32_t c = hex4(r), low = 0;
+    int32_t c = hex4(r), low;
     if (c >= 0xd800 && c < 0xdc00 && r->end - r->at > 2 && r->at[0] == '\\' && r->at[1] == 'u') {
         r->at += 2;
         low = hex4(r);
@@ -76,7 +62,7 @@ static int read_escape(struct row *r, char *out, size_t *count) {
     if (c >= 0xd800 && c < 0xe000)
         return refuse(r, "both halves of a surrogate pair (a half is no character: repair the "
                          "text, or leave the row out)");
-    *count += put_utf8(out + *count, (uint32_t)c);
+    *count += (size_t)utf8proc_encode_char(c, (utf8proc_uint8_t *)out + *count);
     return FKV_OK;
 }
 

@@ -33,47 +33,29 @@ enum looks {
 struct fkv_token_classifier {
     const struct fkv_tokenizer *tokenizer;
     int32_t vocabulary;
-    uint8_t *looks; /* [vocabulary] enum looks */
+    uint8_t looks[]; /* [vocabulary] enum looks */
 };
 
 int fkv_token_classifier_open(const struct fkv_tokenizer *tokenizer,
                               struct fkv_token_classifier **out, struct fkv_error *err) {
-    struct fkv_token_classifier *c = calloc(1, sizeof *c);
+    const int32_t vocabulary = fkv_tokenizer_vocabulary(tokenizer);
+    struct fkv_token_classifier *c = calloc(1, sizeof *c + (size_t)vocabulary);
     *out = c;
     if (!c) return fkv_fail(err, "out of memory");
-    *c = (struct fkv_token_classifier){tokenizer, fkv_tokenizer_vocabulary(tokenizer), NULL};
-    if ((c->looks = calloc((size_t)c->vocabulary + 1, 1))) return FKV_OK;
-    free(c);
-    *out = NULL;
-    return fkv_fail(err, "out of memory");
+    c->tokenizer = tokenizer;
+    c->vocabulary = vocabulary;
+    return FKV_OK;
 }
 
-void fkv_token_classifier_close(struct fkv_token_classifier *c) {
-    if (!c) return;
-    free(c->looks);
-    free(c);
-}
+void fkv_token_classifier_close(struct fkv_token_classifier *c) { free(c); }
 
 static enum looks look_of(utf8proc_int32_t character) {
-    switch (utf8proc_category(character)) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-    case UTF8PROC_CATEGORY_MN:
-    case UTF8PROC_CATEGORY_MC:
-    case UTF8PROC_CATEGORY_ME:
-    case UTF8PROC_CATEGORY_CF: return LETTER;
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO: return DIGIT;
-    case UTF8PROC_CATEGORY_ZS:
-    case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP:
-    case UTF8PROC_CATEGORY_CC: return UNKNOWN; /* white space and controls: nothing to see */
-    default: return VISIBLE;
-    }
+    const utf8proc_category_t k = utf8proc_category(character);
+    if (k == UTF8PROC_CATEGORY_CF) return LETTER;
+    if (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_ME) return LETTER;
+    if (k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO) return DIGIT;
+    if (k >= UTF8PROC_CATEGORY_ZS && k <= UTF8PROC_CATEGORY_CC) return UNKNOWN; /* not seen */
+    return VISIBLE;
 }
 
 static uint8_t look_at(const char *text, size_t bytes) {

@@ -63,10 +63,6 @@ int fkv_tokenizer_stream_finish(struct fkv_tokenizer_stream *s, const char **tex
 void fkv_tokenizer_stream_close(
     struct fkv_tokenizer_stream *s); /* NULL is fine; t must live until then */
 
-/* How much of text [bytes] is left without a last UTF-8 character that is not complete. */
-size_t fkv_utf8_complete(const char *text, size_t bytes);
-
-bool fkv_tokenizer_adds_bos(const struct fkv_tokenizer *t);
 int32_t fkv_tokenizer_bos(const struct fkv_tokenizer *t); /* the id it adds in front, -1 if none */
 int32_t fkv_tokenizer_vocabulary(const struct fkv_tokenizer *t); /* largest id + 1 */
 /* Of the file, of a GGUF file of its keys tokenizer.ggml.*: 64 hex digits. */

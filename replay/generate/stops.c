@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/text/bytes.h"
+
 /* Whether the text is the spelling of one special token: those are left out of decoded text. */
 static int find_special(const struct fkv_tokenizer *tokenizer, const char *text, int32_t *id,
                         struct fkv_error *err) {

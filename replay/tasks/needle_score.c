@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/text/bytes.h"
 #include "kernels/base/json.h"
 
 void fkv_needle_result_free(struct fkv_needle_result *r) {

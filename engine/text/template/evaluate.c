@@ -1,5 +1,4 @@
-/* Expressions -> values. A value that a function hands out is the caller's to free; after a failure
- * it is undefined. */
+/* Expressions -> values. */
 #include "engine/text/template/parts.h"
 
 static const struct fkv_tpl_value *find(const struct fkv_tpl_run *r, const char *name) {
@@ -62,48 +61,42 @@ static int evaluate_slice(struct fkv_tpl_run *r, const struct fkv_tpl_node *node
 
 static int evaluate_list(struct fkv_tpl_run *r, const struct fkv_tpl_node *node,
                          struct fkv_tpl_value *out) {
-    if (fkv_tpl_plain(r, json_array(), out)) return FKV_FAILED;
-    for (const struct fkv_tpl_node *item = node->items; item; item = item->next) {
+    int status = fkv_tpl_plain(r, json_array(), out);
+    for (const struct fkv_tpl_node *item = node->items; item && !status; item = item->next) {
         struct fkv_tpl_value v = {0};
-        int status = fkv_tpl_evaluate(r, item, &v);
-        json_t *part = status ? NULL : fkv_tpl_part(r, &v);
-        if (part && json_array_append(out->json, part)) status = FKV_TPL_REFUSE(r, "out of memory");
+        status = fkv_tpl_evaluate(r, item, &v);
+        if (!status) status = fkv_tpl_put_part(r, out->json, NULL, &v);
         fkv_tpl_value_free(&v);
-        if (status || !part) return FKV_FAILED;
     }
-    return FKV_OK;
+    return status;
 }
 
 static int evaluate_dict(struct fkv_tpl_run *r, const struct fkv_tpl_node *node,
                          struct fkv_tpl_value *out) {
-    if (fkv_tpl_plain(r, json_object(), out)) return FKV_FAILED;
-    for (const struct fkv_tpl_node *item = node->items; item; item = item->next->next) {
+    int status = fkv_tpl_plain(r, json_object(), out);
+    for (const struct fkv_tpl_node *item = node->items; item && !status; item = item->next->next) {
         struct fkv_tpl_value key = {0}, v = {0};
-        int status = fkv_tpl_evaluate(r, item, &key);
+        status = fkv_tpl_evaluate(r, item, &key);
         if (!status && !fkv_tpl_is_string(&key))
             status = FKV_TPL_REFUSE(r, "expected a string as key, found %s", fkv_tpl_type(&key));
         if (!status) status = fkv_tpl_evaluate(r, item->next, &v);
-        json_t *part = status ? NULL : fkv_tpl_part(r, &v);
-        if (part && json_object_set(out->json, json_string_value(key.json), part))
-            status = FKV_TPL_REFUSE(r, "out of memory");
+        if (!status) status = fkv_tpl_put_part(r, out->json, json_string_value(key.json), &v);
         fkv_tpl_value_free(&key);
         fkv_tpl_value_free(&v);
-        if (status || !part) return FKV_FAILED;
     }
-    return FKV_OK;
+    return status;
 }
 
 /* ---- operators ---- */
 
+/* ==, !=, in, not in; <, <=, >, >=. */
 static int compare(struct fkv_tpl_run *r, const char *name, const struct fkv_tpl_value *a,
                    const struct fkv_tpl_value *b, bool *holds) {
     int order;
-    if (!strcmp(name, "in")) return fkv_tpl_contains(r, b, a, holds);
-    if (!strcmp(name, "==")) return fkv_tpl_equal(r, a, b, holds);
-    if (!strcmp(name, "!=") || !strcmp(name, "not in")) {
-        const int status =
-            *name == '!' ? fkv_tpl_equal(r, a, b, holds) : fkv_tpl_contains(r, b, a, holds);
-        *holds = !*holds;
+    const bool equal = *name == '=' || *name == '!', negated = *name == '!' || *name == 'n';
+    if (equal || negated || *name == 'i') {
+        const int status = equal ? fkv_tpl_equal(r, a, b, holds) : fkv_tpl_contains(r, b, a, holds);
+        *holds ^= negated;
         return status;
     }
     if (fkv_tpl_order(r, a, b, &order)) return FKV_FAILED;
@@ -166,11 +159,10 @@ static int join_lists(struct fkv_tpl_run *r, const struct fkv_tpl_value *a,
 
 static int put_both(struct fkv_tpl_run *r, const struct fkv_tpl_value *a,
                     const struct fkv_tpl_value *b, struct fkv_tpl_value *out) {
-    struct fkv_tpl_text text = {0};
+    struct fkv_bytes text = {0};
     int status = fkv_tpl_print(r, a, &text);
     if (!status) status = fkv_tpl_print(r, b, &text);
-    const int taken = fkv_tpl_take_text(r, &text, out);
-    return status ? status : taken;
+    return fkv_tpl_take_text(r, status, &text, out);
 }
 
 static int operate(struct fkv_tpl_run *r, const char *name, const struct fkv_tpl_value *a,
@@ -208,10 +200,8 @@ static int evaluate_logic(struct fkv_tpl_run *r, const struct fkv_tpl_node *node
 
 static int evaluate_choice(struct fkv_tpl_run *r, const struct fkv_tpl_node *node,
                            struct fkv_tpl_value *out) {
-    struct fkv_tpl_value condition = {0};
-    if (fkv_tpl_evaluate(r, node->right, &condition)) return FKV_FAILED;
-    const bool holds = fkv_tpl_truth(&condition);
-    fkv_tpl_value_free(&condition);
+    bool holds;
+    if (fkv_tpl_holds(r, node->right, &holds)) return FKV_FAILED;
     if (!holds && !node->other) return FKV_OK;
     return fkv_tpl_evaluate(r, holds ? node->left : node->other, out);
 }
@@ -297,5 +287,13 @@ int fkv_tpl_evaluate(struct fkv_tpl_run *r, const struct fkv_tpl_node *node,
     }
     r->depth--;
     if (status) fkv_tpl_value_free(out);
+    return status;
+}
+
+int fkv_tpl_holds(struct fkv_tpl_run *r, const struct fkv_tpl_node *node, bool *holds) {
+    struct fkv_tpl_value v;
+    const int status = fkv_tpl_evaluate(r, node, &v);
+    *holds = fkv_tpl_truth(&v);
+    fkv_tpl_value_free(&v);
     return status;
 }

@@ -3,6 +3,7 @@
  * filters and tests. */
 #include <errno.h>
 #include <stdlib.h>
+#include <utf8proc.h>
 
 #include "engine/text/template/parts.h"
 
@@ -16,6 +17,14 @@ static bool skip_operator(struct fkv_tpl_parser *p, const char *text) {
 
 static bool at_word(const struct fkv_tpl_parser *p, const char *text) {
     return fkv_tpl_at(p, FKV_TPL_WORD, text);
+}
+
+/* A node at the next token that begins with `left`; NULL and a message. */
+static struct fkv_tpl_node *put_left(struct fkv_tpl_parser *p, enum fkv_tpl_kind kind,
+                                     struct fkv_tpl_node *left) {
+    struct fkv_tpl_node *node = fkv_tpl_node(p, kind, p->at->line);
+    if (node) node->left = left;
+    return node;
 }
 
 static struct fkv_tpl_node *fail(struct fkv_tpl_parser *p, const char *what) {
@@ -37,19 +46,6 @@ static struct fkv_tpl_node *constant(struct fkv_tpl_parser *p, int line, json_t 
     return node;
 }
 
-static size_t put_utf8(char *out, unsigned long c) {
-    size_t count = 0;
-    if (c < 0x80) {
-        out[count++] = (char)c;
-    } else {
-        if (c >= 0x800) out[count++] = (char)(0xe0 | c >> 12);
-        out[count] = (char)(c >= 0x800 ? 0x80 | (c >> 6 & 0x3f) : 0xc0 | c >> 6);
-        count++;
-        out[count++] = (char)(0x80 | (c & 0x3f));
-    }
-    return count;
-}
-
 /* A character for the escape at `at`, which stands behind a backslash; how many bytes it has, 0:
  * it is none of Python's, and the backslash stays. */
 static size_t read_escape(const char *at, const char *end, char *out, size_t *made) {
@@ -64,16 +60,12 @@ static size_t read_escape(const char *at, const char *end, char *out, size_t *ma
         *made = 0;
         return 1;
     }
-    const size_t digits = *at == 'x' ? 2 : *at == 'u' ? 4 : 0;
-    char hex[5] = "", *stop;
-    if (!digits || (size_t)(end - at) <= digits) return 0;
-    memcpy(hex, at + 1, digits);
-    const unsigned long c = strtoul(hex, &stop, 16);
-    if (*stop || strspn(hex, "0123456789abcdefABCDEF") != digits || !c ||
-        (c >= 0xd800 && c < 0xe000))
-        return 0;
-    *made = put_utf8(out, c);
-    return digits + 1;
+    const int digits = *at == 'x' ? 2 : *at == 'u' ? 4 : 0;
+    if (!digits || end - at <= digits) return 0;
+    const int32_t c = fkv_hex(at + 1, digits);
+    if (c <= 0 || (c >= 0xd800 && c < 0xe000)) return 0;
+    *made = (size_t)utf8proc_encode_char(c, (utf8proc_uint8_t *)out);
+    return (size_t)digits + 1;
 }
 
 /* Strings that follow one another are one. An escape never makes more bytes than it has. */
@@ -196,9 +188,8 @@ static int parse_arguments(struct fkv_tpl_parser *p, struct fkv_tpl_node **first
 
 /* [a] or [a:b:c], behind the bracket. */
 static struct fkv_tpl_node *parse_item(struct fkv_tpl_parser *p, struct fkv_tpl_node *left) {
-    struct fkv_tpl_node *node = fkv_tpl_node(p, FKV_TPL_ITEM, p->at->line);
+    struct fkv_tpl_node *node = put_left(p, FKV_TPL_ITEM, left);
     if (!node) return NULL;
-    node->left = left;
     struct fkv_tpl_node **const parts[] = {&node->right, &node->other, &node->third};
     for (int i = 0; i < 3; i++) {
         if (!at_operator(p, ":") && !at_operator(p, "]") && !(*parts[i] = fkv_tpl_expression(p)))
@@ -214,35 +205,27 @@ static struct fkv_tpl_node *parse_item(struct fkv_tpl_parser *p, struct fkv_tpl_
 /* What may follow a value without a filter or a test between. */
 static struct fkv_tpl_node *parse_postfix(struct fkv_tpl_parser *p, struct fkv_tpl_node *left) {
     while (left) {
-        const int line = p->at->line;
-        struct fkv_tpl_node *node;
-        if (skip_operator(p, ".")) {
-            if (!(node = fkv_tpl_node(p, FKV_TPL_ATTRIBUTE, line)) ||
-                !(node->name = fkv_tpl_take_name(p)))
-                return NULL;
-            node->left = left;
+        if (at_operator(p, ".")) {
+            left = put_left(p, FKV_TPL_ATTRIBUTE, left);
+            p->at++;
+            if (left && !(left->name = fkv_tpl_take_name(p))) return NULL;
         } else if (skip_operator(p, "[")) {
-            node = parse_item(p, left);
+            left = parse_item(p, left);
         } else if (at_operator(p, "(")) {
-            if (!(node = fkv_tpl_node(p, FKV_TPL_CALL, line)) || parse_arguments(p, &node->items))
-                return NULL;
-            node->left = left;
+            left = put_left(p, FKV_TPL_CALL, left);
+            if (left && parse_arguments(p, &left->items)) return NULL;
         } else {
             break;
         }
-        left = node;
     }
     return left;
 }
 
 /* is NAME, is not NAME; an argument may stand without brackets. */
 static struct fkv_tpl_node *parse_test(struct fkv_tpl_parser *p, struct fkv_tpl_node *left) {
-    struct fkv_tpl_node *node = fkv_tpl_node(p, FKV_TPL_TEST, p->at->line), *negation = NULL;
-    if (node && fkv_tpl_skip(p, FKV_TPL_WORD, "not") &&
-        !(negation = fkv_tpl_node(p, FKV_TPL_NOT, p->at->line)))
-        return NULL;
+    const bool negated = fkv_tpl_skip(p, FKV_TPL_WORD, "not");
+    struct fkv_tpl_node *node = put_left(p, FKV_TPL_TEST, left);
     if (!node || !(node->name = fkv_tpl_take_name(p))) return NULL;
-    node->left = left;
     const bool bare = p->at->kind == FKV_TPL_STRING || p->at->kind == FKV_TPL_INTEGER ||
                       p->at->kind == FKV_TPL_REAL || at_operator(p, "[") || at_operator(p, "{") ||
                       (p->at->kind == FKV_TPL_WORD && !at_word(p, "else") && !at_word(p, "or") &&
@@ -254,20 +237,16 @@ static struct fkv_tpl_node *parse_test(struct fkv_tpl_parser *p, struct fkv_tpl_
     } else if (parse_arguments(p, &node->items)) {
         return NULL;
     }
-    if (!negation) return node;
-    negation->left = node;
-    return negation;
+    return negated ? put_left(p, FKV_TPL_NOT, node) : node;
 }
 
 static struct fkv_tpl_node *parse_filters(struct fkv_tpl_parser *p, struct fkv_tpl_node *left) {
     while (left) {
-        const int line = p->at->line;
-        if (skip_operator(p, "|")) {
-            struct fkv_tpl_node *node = fkv_tpl_node(p, FKV_TPL_FILTER, line);
-            if (!node || !(node->name = fkv_tpl_take_name(p)) || parse_arguments(p, &node->items))
+        if (at_operator(p, "|")) {
+            left = put_left(p, FKV_TPL_FILTER, left);
+            p->at++;
+            if (!left || !(left->name = fkv_tpl_take_name(p)) || parse_arguments(p, &left->items))
                 return NULL;
-            node->left = left;
-            left = node;
         } else if (fkv_tpl_skip(p, FKV_TPL_WORD, "is")) {
             left = parse_test(p, left);
         } else {
@@ -294,23 +273,31 @@ static struct fkv_tpl_node *parse_unary(struct fkv_tpl_parser *p, bool filters) 
     return filters ? parse_filters(p, node) : node;
 }
 
-/* Operators of one rank, strongest last. */
-static const char *const ranks[][5] = {{"+", "-"}, {"~"}, {"*", "/", "//", "%"}};
-enum { RANKS = sizeof ranks / sizeof *ranks };
+/* Operators of one rank, strongest last; between words and signs stand `not` and comparisons. */
+static const struct {
+    enum fkv_tpl_kind kind;
+    const char *names[5];
+} ranks[] = {
+    {FKV_TPL_OR, {"or"}},         {FKV_TPL_AND, {"and"}},  {FKV_TPL_COMPARE, {NULL}},
+    {FKV_TPL_BINARY, {"+", "-"}}, {FKV_TPL_BINARY, {"~"}}, {FKV_TPL_BINARY, {"*", "/", "//", "%"}},
+};
+enum { COMPARISON = 2, RANKS = sizeof ranks / sizeof *ranks };
 
-static struct fkv_tpl_node *parse_binary(struct fkv_tpl_parser *p, int rank) {
+static struct fkv_tpl_node *parse_not(struct fkv_tpl_parser *p);
+
+static struct fkv_tpl_node *parse_rank(struct fkv_tpl_parser *p, int rank) {
+    if (rank == COMPARISON) return parse_not(p);
     if (rank == RANKS) return parse_unary(p, true);
-    struct fkv_tpl_node *left = parse_binary(p, rank + 1);
-    for (int i = 0; left && ranks[rank][i];) {
-        if (!at_operator(p, ranks[rank][i])) {
+    const enum fkv_tpl_token_kind token = rank < COMPARISON ? FKV_TPL_WORD : FKV_TPL_OPERATOR;
+    struct fkv_tpl_node *left = parse_rank(p, rank + 1);
+    for (int i = 0; left && ranks[rank].names[i];) {
+        if (!fkv_tpl_at(p, token, ranks[rank].names[i])) {
             i++;
             continue;
         }
-        struct fkv_tpl_node *node = fkv_tpl_node(p, FKV_TPL_BINARY, p->at->line);
-        if (!node || !(node->name = fkv_tpl_take(p))) return NULL;
-        node->left = left;
-        node->right = parse_binary(p, rank + 1);
-        left = node->right ? node : NULL;
+        left = put_left(p, ranks[rank].kind, left);
+        if (!left || !(left->name = fkv_tpl_take(p)) || !(left->right = parse_rank(p, rank + 1)))
+            return NULL;
         i = 0;
     }
     return left;
@@ -330,15 +317,14 @@ static const char *take_comparison(struct fkv_tpl_parser *p) {
 }
 
 static struct fkv_tpl_node *parse_comparison(struct fkv_tpl_parser *p) {
-    struct fkv_tpl_node *left = parse_binary(p, 0), *node = NULL, **last = NULL;
+    struct fkv_tpl_node *left = parse_rank(p, COMPARISON + 1), *node = NULL, **last = NULL;
     for (const char *name; left && *(name = take_comparison(p)); last = &(*last)->next) {
         if (!node) {
-            if (!(node = fkv_tpl_node(p, FKV_TPL_COMPARE, p->at->line))) return NULL;
-            node->left = left;
+            if (!(node = put_left(p, FKV_TPL_COMPARE, left))) return NULL;
             last = &node->items;
         }
         if (!(*last = fkv_tpl_node(p, FKV_TPL_BINARY, p->at->line)) ||
-            !((*last)->right = parse_binary(p, 0)))
+            !((*last)->right = parse_rank(p, COMPARISON + 1)))
             return NULL;
         (*last)->name = name;
     }
@@ -355,35 +341,18 @@ static struct fkv_tpl_node *parse_not(struct fkv_tpl_parser *p) {
     return node;
 }
 
-/* `and` where `all`, else `or`. */
-static struct fkv_tpl_node *parse_logic(struct fkv_tpl_parser *p, bool all) {
-    struct fkv_tpl_node *left = all ? parse_not(p) : parse_logic(p, true);
-    const int line = p->at->line;
-    while (left && fkv_tpl_skip(p, FKV_TPL_WORD, all ? "and" : "or")) {
-        struct fkv_tpl_node *node = fkv_tpl_node(p, all ? FKV_TPL_AND : FKV_TPL_OR, line);
-        if (!node) return NULL;
-        node->left = left;
-        node->right = all ? parse_not(p) : parse_logic(p, true);
-        left = node->right ? node : NULL;
-    }
-    return left;
-}
-
 struct fkv_tpl_node *fkv_tpl_disjunction(struct fkv_tpl_parser *p) {
-    return parse_logic(p, false);
+    return parse_rank(p, 0);
 }
 
 struct fkv_tpl_node *fkv_tpl_expression(struct fkv_tpl_parser *p) {
     if (++p->depth > FKV_TPL_DEPTH) return fail(p, "an expression less deep");
     struct fkv_tpl_node *left = fkv_tpl_disjunction(p);
-    const int line = p->at->line;
     while (left && fkv_tpl_skip(p, FKV_TPL_WORD, "if")) {
-        struct fkv_tpl_node *node = fkv_tpl_node(p, FKV_TPL_CHOICE, line);
-        if (!node || !(node->right = fkv_tpl_disjunction(p))) return NULL;
-        if (fkv_tpl_skip(p, FKV_TPL_WORD, "else") && !(node->other = fkv_tpl_expression(p)))
+        left = put_left(p, FKV_TPL_CHOICE, left);
+        if (!left || !(left->right = fkv_tpl_disjunction(p))) return NULL;
+        if (fkv_tpl_skip(p, FKV_TPL_WORD, "else") && !(left->other = fkv_tpl_expression(p)))
             return NULL;
-        node->left = left;
-        left = node;
     }
     p->depth--;
     return left;

@@ -7,7 +7,7 @@
  *   values.c       values: truth, order, text, JSON
  *   strings.c      Python's methods of strings
  *   evaluate.c     expressions -> values
- *   calls.c        functions, macros, methods
+ *   calls.c        functions, filters and methods by name, macros
  *   filters.c, tests.c
  *   render.c       statements -> text */
 #ifndef FKV_ENGINE_TEXT_TEMPLATE_PARTS_H
@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "engine/text/bytes.h"
 #include "engine/text/template.h"
 
 /* ---- lexer.c ---- */
@@ -44,7 +45,8 @@ struct fkv_tpl_tokens {
     struct fkv_tpl_token *at; /* [count], malloc'd; the last is FKV_TPL_FINISH */
     size_t count, capacity;
 };
-int fkv_tpl_lex(const char *source, size_t bytes, const char *where, struct fkv_tpl_tokens *tokens,
+/* A NUL ends the source. */
+int fkv_tpl_lex(const char *source, const char *where, struct fkv_tpl_tokens *tokens,
                 struct fkv_error *err);
 
 /* ---- nodes ---- */
@@ -156,11 +158,6 @@ struct fkv_tpl_arguments {
     int count;
 };
 
-struct fkv_tpl_text { /* grows; with no NUL behind it */
-    char *at;
-    size_t bytes, capacity;
-};
-
 struct fkv_tpl_variable {
     const char *name; /* the template's or that of the object of variables */
     struct fkv_tpl_value value;
@@ -176,7 +173,7 @@ struct fkv_tpl_run {
     const char *date; /* or NULL */
     struct fkv_tpl_scope *scope;
     struct fkv_tpl_scope *outermost;
-    struct fkv_tpl_text *out;
+    struct fkv_bytes *out;
     enum { FKV_TPL_ON, FKV_TPL_BREAKS, FKV_TPL_CONTINUES } jump;
     size_t effort;
     int depth;
@@ -189,7 +186,7 @@ enum { FKV_TPL_RUN_DEPTH = 400 };
 
 /* Adds to the effort. */
 int fkv_tpl_spend(struct fkv_tpl_run *r, size_t effort);
-int fkv_tpl_put(struct fkv_tpl_run *r, struct fkv_tpl_text *text, const char *at, size_t bytes);
+int fkv_tpl_put(struct fkv_tpl_run *r, struct fkv_bytes *text, const char *at, size_t bytes);
 
 /* ---- values.c ---- */
 
@@ -199,8 +196,10 @@ struct fkv_tpl_value fkv_tpl_share(const struct fkv_tpl_value *v);
 int fkv_tpl_plain(struct fkv_tpl_run *r, json_t *json, struct fkv_tpl_value *out);
 int fkv_tpl_string_value(struct fkv_tpl_run *r, const char *at, size_t bytes,
                          struct fkv_tpl_value *out);
-/* A string of a text, which is freed. */
-int fkv_tpl_take_text(struct fkv_tpl_run *r, struct fkv_tpl_text *text, struct fkv_tpl_value *out);
+/* The string of a text, where `status` says that it is whole. Frees the text; returns the status.
+ */
+int fkv_tpl_take_text(struct fkv_tpl_run *r, int status, struct fkv_bytes *text,
+                      struct fkv_tpl_value *out);
 
 const char *fkv_tpl_type(const struct fkv_tpl_value *v); /* for messages: "a string" */
 bool fkv_tpl_is_string(const struct fkv_tpl_value *v);
@@ -216,18 +215,20 @@ int fkv_tpl_contains(struct fkv_tpl_run *r, const struct fkv_tpl_value *all,
                      const struct fkv_tpl_value *one, bool *contains);
 int fkv_tpl_length(struct fkv_tpl_run *r, const struct fkv_tpl_value *v, int64_t *length);
 /* As it is printed, behind what `text` has. */
-int fkv_tpl_print(struct fkv_tpl_run *r, const struct fkv_tpl_value *v, struct fkv_tpl_text *text);
-/* As JSON, `indent` spaces per level; negative: on one line. */
-int fkv_tpl_json(struct fkv_tpl_run *r, const json_t *json, int indent, int level,
-                 struct fkv_tpl_text *text);
+int fkv_tpl_print(struct fkv_tpl_run *r, const struct fkv_tpl_value *v, struct fkv_bytes *text);
+/* As JSON, `indent` spaces per level; negative: on one line. `text` is empty. */
+int fkv_tpl_json(struct fkv_tpl_run *r, const json_t *json, int indent, struct fkv_bytes *text);
 /* What a loop over it goes through, as a list: items, keys or characters. */
-int fkv_tpl_items(struct fkv_tpl_run *r, const struct fkv_tpl_value *v, json_t **list);
+int fkv_tpl_items(struct fkv_tpl_run *r, const struct fkv_tpl_value *v, struct fkv_tpl_value *out);
 /* v.name or v["name"]; undefined where there is none. */
 int fkv_tpl_attribute(struct fkv_tpl_run *r, const struct fkv_tpl_value *v, const char *name,
                       struct fkv_tpl_value *out);
-/* A value that may be part of a list or mapping, which must not be too deep; borrowed, or NULL and
- * a message. */
-json_t *fkv_tpl_part(struct fkv_tpl_run *r, const struct fkv_tpl_value *v);
+/* Puts a value into a mapping, or behind a list where `key` is NULL. Refused are values that are no
+ * JSON, or nested too deep. */
+int fkv_tpl_put_part(struct fkv_tpl_run *r, json_t *all, const char *key,
+                     const struct fkv_tpl_value *v);
+/* Appends a new reference; NULL is refused as out of memory. */
+int fkv_tpl_append(struct fkv_tpl_run *r, json_t *list, json_t *item);
 
 /* ---- strings.c: of UTF-8 ---- */
 
@@ -237,17 +238,6 @@ struct fkv_tpl_span {
 };
 struct fkv_tpl_span fkv_tpl_span(const json_t *string);
 size_t fkv_tpl_characters(struct fkv_tpl_span s);
-/* Without characters of `set` (at NULL: white space) at its ends. */
-struct fkv_tpl_span fkv_tpl_strip(struct fkv_tpl_span s, struct fkv_tpl_span set, bool left,
-                                  bool right);
-enum fkv_tpl_case { FKV_TPL_UPPER, FKV_TPL_LOWER, FKV_TPL_CAPITALIZE, FKV_TPL_TITLE };
-int fkv_tpl_change_case(struct fkv_tpl_run *r, struct fkv_tpl_span s, enum fkv_tpl_case how,
-                        struct fkv_tpl_value *out);
-int fkv_tpl_replace(struct fkv_tpl_run *r, struct fkv_tpl_span s, struct fkv_tpl_span from,
-                    struct fkv_tpl_span to, struct fkv_tpl_value *out);
-/* At every `separator` (at NULL: at white space, without empty parts), at most `most` times. */
-int fkv_tpl_split(struct fkv_tpl_run *r, struct fkv_tpl_span s, struct fkv_tpl_span separator,
-                  int64_t most, struct fkv_tpl_value *out);
 /* v [start : stop : step] as Python has it; NULL: left out. */
 int fkv_tpl_slice(struct fkv_tpl_run *r, const struct fkv_tpl_value *v, const int64_t *start,
                   const int64_t *stop, const int64_t *step, struct fkv_tpl_value *out);
@@ -256,8 +246,11 @@ int fkv_tpl_join(struct fkv_tpl_run *r, const json_t *list, struct fkv_tpl_span 
 
 /* ---- evaluate.c, calls.c, filters.c, tests.c, render.c ---- */
 
+/* A value handed out is the caller's to free, after a failure too. */
 int fkv_tpl_evaluate(struct fkv_tpl_run *r, const struct fkv_tpl_node *node,
                      struct fkv_tpl_value *out);
+/* Whether the value of `node` counts as true. */
+int fkv_tpl_holds(struct fkv_tpl_run *r, const struct fkv_tpl_node *node, bool *holds);
 /* A node's arguments; freed by the caller, after a failure too. */
 int fkv_tpl_evaluate_arguments(struct fkv_tpl_run *r, const struct fkv_tpl_node *first,
                                struct fkv_tpl_arguments *arguments);
@@ -271,6 +264,19 @@ int fkv_tpl_want_string(struct fkv_tpl_run *r, const char *what, const struct fk
                         struct fkv_tpl_span *span);
 int fkv_tpl_want_integer(struct fkv_tpl_run *r, const char *what, const struct fkv_tpl_value *v,
                          int64_t *value);
+
+/* What a function, filter or method does (table in calls.c). v: what stands before the | or the
+ * dot; of a function it is undefined. The arguments are bound. */
+typedef int fkv_tpl_callee(struct fkv_tpl_run *r, const char *name, const struct fkv_tpl_value *v,
+                           struct fkv_tpl_arguments *a, struct fkv_tpl_value *out);
+/* strings.c: v is a string */
+fkv_tpl_callee fkv_tpl_call_strip, fkv_tpl_call_ends, fkv_tpl_call_case, fkv_tpl_call_replace,
+    fkv_tpl_call_split, fkv_tpl_call_join_list;
+/* filters.c: v is a string; a list; any value */
+fkv_tpl_callee fkv_tpl_call_int;
+fkv_tpl_callee fkv_tpl_call_end, fkv_tpl_call_join, fkv_tpl_call_each;
+fkv_tpl_callee fkv_tpl_call_same, fkv_tpl_call_length, fkv_tpl_call_default, fkv_tpl_call_tojson,
+    fkv_tpl_call_items;
 
 bool fkv_tpl_is_function(const struct fkv_tpl_run *r, const char *name);
 int fkv_tpl_call(struct fkv_tpl_run *r, const struct fkv_tpl_node *node, struct fkv_tpl_value *out);

@@ -43,11 +43,11 @@ int fkv_tpl_set(struct fkv_tpl_run *r, const char *name, struct fkv_tpl_value *v
 /* The text of a body as a value. */
 static int render_value(struct fkv_tpl_run *r, const struct fkv_tpl_node *first,
                         struct fkv_tpl_value *out) {
-    struct fkv_tpl_text text = {0}, *outer = r->out;
+    struct fkv_bytes text = {0}, *outer = r->out;
     r->out = &text;
     const int status = render_list(r, first);
     r->out = outer;
-    return fkv_tpl_take_text(r, &text, out) || status ? FKV_FAILED : FKV_OK;
+    return fkv_tpl_take_text(r, status, &text, out);
 }
 
 /* ---- macros ---- */
@@ -116,19 +116,17 @@ static int set_loop(struct fkv_tpl_run *r, json_t *list, size_t i) {
 }
 
 /* The items for which the loop's `if` holds. */
-static int filter_items(struct fkv_tpl_run *r, const struct fkv_tpl_node *node, json_t *all,
-                        json_t **kept) {
-    int status = (*kept = json_array()) ? FKV_OK : FKV_TPL_REFUSE(r, "out of memory");
+static int filter_items(struct fkv_tpl_run *r, const struct fkv_tpl_node *node, const json_t *all,
+                        struct fkv_tpl_value *kept) {
+    int status = fkv_tpl_plain(r, json_array(), kept);
     for (size_t i = 0; i < json_array_size(all) && !status; i++) {
         struct fkv_tpl_scope scope;
-        struct fkv_tpl_value condition = {0};
+        bool holds = false;
         json_t *item = json_array_get(all, i);
         open_scope(r, &scope);
         status = set_targets(r, node, item);
-        if (!status) status = fkv_tpl_evaluate(r, node->right, &condition);
-        if (!status && fkv_tpl_truth(&condition) && json_array_append(*kept, item))
-            status = FKV_TPL_REFUSE(r, "out of memory");
-        fkv_tpl_value_free(&condition);
+        if (!status) status = fkv_tpl_holds(r, node->right, &holds);
+        if (!status && holds) status = fkv_tpl_append(r, kept->json, json_incref(item));
         close_scope(r, &scope);
     }
     return status;
@@ -151,20 +149,19 @@ static int render_turns(struct fkv_tpl_run *r, const struct fkv_tpl_node *node, 
 }
 
 static int render_for(struct fkv_tpl_run *r, const struct fkv_tpl_node *node) {
-    struct fkv_tpl_value v;
-    json_t *list = NULL, *kept = NULL;
+    struct fkv_tpl_value v, all = {0}, kept = {0};
     if (fkv_tpl_evaluate(r, node->left, &v)) return FKV_FAILED;
     r->line = node->line;
-    int status = fkv_tpl_items(r, &v, &list);
+    int status = fkv_tpl_items(r, &v, &all);
     fkv_tpl_value_free(&v);
-    if (!status && node->right) status = filter_items(r, node, list, &kept);
-    json_t *items = kept ? kept : list;
-    if (!status && !json_array_size(items))
-        status = node->other ? render_list(r, node->other->items) : FKV_OK;
-    else if (!status)
+    if (!status && node->right) status = filter_items(r, node, all.json, &kept);
+    json_t *items = node->right ? kept.json : all.json;
+    if (!status && json_array_size(items))
         status = render_turns(r, node, items);
-    json_decref(list);
-    json_decref(kept);
+    else if (!status && node->other)
+        status = render_list(r, node->other->items);
+    fkv_tpl_value_free(&all);
+    fkv_tpl_value_free(&kept);
     return status;
 }
 
@@ -172,10 +169,8 @@ static int render_for(struct fkv_tpl_run *r, const struct fkv_tpl_node *node) {
 
 static int render_if(struct fkv_tpl_run *r, const struct fkv_tpl_node *node) {
     for (; node && node->kind == FKV_TPL_IF; node = node->other) {
-        struct fkv_tpl_value condition;
-        if (fkv_tpl_evaluate(r, node->right, &condition)) return FKV_FAILED;
-        const bool holds = fkv_tpl_truth(&condition);
-        fkv_tpl_value_free(&condition);
+        bool holds;
+        if (fkv_tpl_holds(r, node->right, &holds)) return FKV_FAILED;
         if (holds) break;
     }
     return node ? render_list(r, node->items) : FKV_OK;
@@ -185,15 +180,10 @@ static int set_attribute(struct fkv_tpl_run *r, const struct fkv_tpl_node *targe
                          const struct fkv_tpl_value *v) {
     struct fkv_tpl_value space;
     if (fkv_tpl_evaluate(r, target->left, &space)) return FKV_FAILED;
-    json_t *part = NULL;
-    int status = FKV_FAILED;
-    if (space.kind != FKV_TPL_NAMESPACE)
-        FKV_TPL_REFUSE(r, "expected a namespace to set %.80s of, found %s", target->name,
-                       fkv_tpl_type(&space));
-    else if ((part = fkv_tpl_part(r, v)))
-        status = json_object_set(space.json, target->name, part)
-                     ? FKV_TPL_REFUSE(r, "out of memory")
-                     : FKV_OK;
+    const int status = space.kind == FKV_TPL_NAMESPACE
+                           ? fkv_tpl_put_part(r, space.json, target->name, v)
+                           : FKV_TPL_REFUSE(r, "expected a namespace to set %.80s of, found %s",
+                                            target->name, fkv_tpl_type(&space));
     fkv_tpl_value_free(&space);
     return status;
 }
@@ -262,14 +252,14 @@ static int render(struct fkv_tpl_run *r, const json_t *variables) {
         struct fkv_tpl_value v = {FKV_TPL_PLAIN, json_incref(value), NULL};
         if (fkv_tpl_set(r, name, &v)) return FKV_FAILED;
     }
-    if (render_list(r, r->t->body->items) || fkv_tpl_put(r, r->out, "", 1)) return FKV_FAILED;
-    return FKV_OK;
+    if (render_list(r, r->t->body->items)) return FKV_FAILED;
+    return fkv_tpl_put(r, r->out, "", 1);
 }
 
 int fkv_template_render(const struct fkv_template *t, const json_t *variables, const char *date,
                         char **text, size_t *bytes, struct fkv_error *err) {
     struct fkv_tpl_scope scope = {0};
-    struct fkv_tpl_text out = {0};
+    struct fkv_bytes out = {0};
     struct fkv_tpl_run run = {.t = t,
                               .date = date,
                               .scope = &scope,
@@ -285,6 +275,6 @@ int fkv_template_render(const struct fkv_template *t, const json_t *variables, c
         return FKV_FAILED;
     }
     *text = out.at;
-    *bytes = out.bytes - 1;
+    *bytes = out.count - 1;
     return FKV_OK;
 }

@@ -67,14 +67,14 @@ static struct fkv_tpl_node *parse_name(struct fkv_tpl_parser *p, enum fkv_tpl_ki
 
 /* {% WORD %}, which ends a body; the parser stands at WORD. */
 static int end_statement(struct fkv_tpl_parser *p, const char *word) {
-    return fkv_tpl_expect(p, FKV_TPL_WORD, word) || fkv_tpl_expect(p, FKV_TPL_END, NULL)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (fkv_tpl_expect(p, FKV_TPL_WORD, word)) return FKV_FAILED;
+    return fkv_tpl_expect(p, FKV_TPL_END, NULL);
 }
 
 /* %} BODY {% ; the parser then stands at the word that ended the body. */
 static int parse_inner(struct fkv_tpl_parser *p, struct fkv_tpl_node **items) {
-    return fkv_tpl_expect(p, FKV_TPL_END, NULL) || parse_body(p, items) ? FKV_FAILED : FKV_OK;
+    if (fkv_tpl_expect(p, FKV_TPL_END, NULL)) return FKV_FAILED;
+    return parse_body(p, items);
 }
 
 /* What follows {% else. */

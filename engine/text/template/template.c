@@ -3,30 +3,21 @@
 
 #include "engine/text/template/parts.h"
 
-enum { BLOCK = 1 << 14 };
 struct fkv_tpl_block {
     struct fkv_tpl_block *next;
-    size_t used;
     max_align_t data[];
 };
 
 void *fkv_tpl_alloc(struct fkv_template *t, size_t bytes) {
-    const size_t need =
-        (bytes + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
-    if (!t->blocks || need > BLOCK - t->blocks->used) {
-        struct fkv_tpl_block *block =
-            calloc(1, sizeof *block + (need > BLOCK ? need : (size_t)BLOCK));
-        if (!block) return NULL;
-        block->next = t->blocks;
-        t->blocks = block;
-    }
-    void *at = (char *)t->blocks->data + t->blocks->used;
-    t->blocks->used += need > BLOCK ? (size_t)BLOCK : need; /* a larger one fills its block */
-    return at;
+    struct fkv_tpl_block *block = calloc(1, sizeof *block + bytes);
+    if (!block) return NULL;
+    block->next = t->blocks;
+    t->blocks = block;
+    return block->data;
 }
 
 /* A copy of the source as Jinja reads it: lines end in \n, and the last line's end goes. */
-static size_t copy_source(char *out, const char *source, size_t bytes) {
+static void copy_source(char *out, const char *source, size_t bytes) {
     size_t count = 0;
     for (size_t i = 0; i < bytes; i++) {
         if (source[i] == '\r' && i + 1 < bytes && source[i + 1] == '\n') continue;
@@ -34,12 +25,11 @@ static size_t copy_source(char *out, const char *source, size_t bytes) {
     }
     if (count && out[count - 1] == '\n') count--;
     out[count] = 0;
-    return count;
 }
 
-static int parse(struct fkv_template *t, size_t bytes, struct fkv_error *err) {
+static int parse(struct fkv_template *t, struct fkv_error *err) {
     struct fkv_tpl_tokens tokens = {0};
-    int status = fkv_tpl_lex(t->source, bytes, t->where, &tokens, err);
+    int status = fkv_tpl_lex(t->source, t->where, &tokens, err);
     if (!status) {
         struct fkv_tpl_parser parser = {.t = t, .at = tokens.at, .err = err};
         status = fkv_tpl_parse_statements(&parser, &t->body);
@@ -51,9 +41,8 @@ static int parse(struct fkv_template *t, size_t bytes, struct fkv_error *err) {
 int fkv_template_parse(const char *source, size_t bytes, const char *where,
                        struct fkv_template **out, struct fkv_error *err) {
     *out = NULL;
-    json_t *text = json_stringn(source, bytes);
-    json_decref(text);
-    if (!text || memchr(source, 0, bytes))
+    size_t bad;
+    if (!fkv_utf8_valid(source, bytes, &bad) || memchr(source, 0, bytes))
         return fkv_fail(err, "%s: expected a template in UTF-8, found other bytes", where);
     struct fkv_template *t = calloc(1, sizeof *t);
     if (t) {
@@ -65,7 +54,8 @@ int fkv_template_parse(const char *source, size_t bytes, const char *where,
         fkv_template_close(t);
         return fkv_fail(err, "%s: out of memory", where);
     }
-    if (parse(t, copy_source(t->source, source, bytes), err)) {
+    copy_source(t->source, source, bytes);
+    if (parse(t, err)) {
         fkv_template_close(t);
         return FKV_FAILED;
     }

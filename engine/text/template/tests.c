@@ -1,60 +1,62 @@
 /* Tests: `value is NAME`. */
 #include "engine/text/template/parts.h"
 
-static bool is_defined(const struct fkv_tpl_value *v) { return v->kind != FKV_TPL_UNDEFINED; }
-static bool is_undefined(const struct fkv_tpl_value *v) { return v->kind == FKV_TPL_UNDEFINED; }
-static bool is_none(const struct fkv_tpl_value *v) { return json_is_null(v->json); }
-static bool is_boolean(const struct fkv_tpl_value *v) { return json_is_boolean(v->json); }
-static bool is_true(const struct fkv_tpl_value *v) { return json_is_true(v->json); }
-static bool is_false(const struct fkv_tpl_value *v) { return json_is_false(v->json); }
-static bool is_integer(const struct fkv_tpl_value *v) { return json_is_integer(v->json); }
-static bool is_real(const struct fkv_tpl_value *v) { return json_is_real(v->json); }
+enum type {
+    MAPPING = 1 << JSON_OBJECT,
+    LIST = 1 << JSON_ARRAY,
+    STRING = 1 << JSON_STRING,
+    INTEGER = 1 << JSON_INTEGER,
+    REAL = 1 << JSON_REAL,
+    YES = 1 << JSON_TRUE,
+    NO = 1 << JSON_FALSE,
+    NONE = 1 << JSON_NULL,
+    UNDEFINED = NONE << 1,
+    FUNCTION = NONE << 2,
+    NAMESPACE = NONE << 3,
+};
 
-static bool is_number(const struct fkv_tpl_value *v) {
-    return json_is_number(v->json) || json_is_boolean(v->json);
+static enum type type_of(const struct fkv_tpl_value *v) {
+    if (v->kind == FKV_TPL_PLAIN) return 1 << json_typeof(v->json);
+    return v->kind == FKV_TPL_UNDEFINED  ? UNDEFINED
+           : v->kind == FKV_TPL_FUNCTION ? FUNCTION
+                                         : NAMESPACE;
 }
-
-static bool is_mapping(const struct fkv_tpl_value *v) {
-    return v->kind == FKV_TPL_PLAIN && json_is_object(v->json);
-}
-
-static bool is_sequence(const struct fkv_tpl_value *v) {
-    return is_mapping(v) || json_is_array(v->json) || fkv_tpl_is_string(v) || is_undefined(v);
-}
-
-static bool is_callable(const struct fkv_tpl_value *v) { return v->kind == FKV_TPL_FUNCTION; }
 
 static const struct {
     const char *name;
-    bool (*holds)(const struct fkv_tpl_value *v);
+    int types; /* for which it holds */
 } tests[] = {
-    {"defined", is_defined},   {"undefined", is_undefined},
-    {"none", is_none},         {"string", fkv_tpl_is_string},
-    {"number", is_number},     {"integer", is_integer},
-    {"float", is_real},        {"boolean", is_boolean},
-    {"true", is_true},         {"false", is_false},
-    {"mapping", is_mapping},   {"sequence", is_sequence},
-    {"iterable", is_sequence}, {"callable", is_callable},
+    {"defined", ~UNDEFINED},
+    {"undefined", UNDEFINED},
+    {"none", NONE},
+    {"string", STRING},
+    {"number", INTEGER | REAL | YES | NO},
+    {"integer", INTEGER},
+    {"float", REAL},
+    {"boolean", YES | NO},
+    {"true", YES},
+    {"false", NO},
+    {"mapping", MAPPING},
+    {"sequence", MAPPING | LIST | STRING | UNDEFINED},
+    {"iterable", MAPPING | LIST | STRING | UNDEFINED},
+    {"callable", FUNCTION},
 };
 enum { TESTS = sizeof tests / sizeof *tests };
-
-/* odd and even. */
-static int test_parity(struct fkv_tpl_run *r, const char *name, const struct fkv_tpl_value *v,
-                       bool *out) {
-    int64_t value;
-    if (fkv_tpl_want_integer(r, name, v, &value)) return FKV_FAILED;
-    *out = (value % 2 != 0) == (*name == 'o');
-    return FKV_OK;
-}
 
 int fkv_tpl_test(struct fkv_tpl_run *r, const char *name, const struct fkv_tpl_value *v,
                  struct fkv_tpl_arguments *arguments, bool *out) {
     for (int i = 0; i < TESTS; i++)
         if (!strcmp(tests[i].name, name)) {
-            *out = tests[i].holds(v);
+            *out = tests[i].types & type_of(v);
             return fkv_tpl_bind(r, name, arguments, "", 0);
         }
-    if (!strcmp(name, "odd") || !strcmp(name, "even")) return test_parity(r, name, v, out);
+    const bool odd = !strcmp(name, "odd");
+    int64_t value;
+    if (odd || !strcmp(name, "even")) {
+        if (fkv_tpl_want_integer(r, name, v, &value)) return FKV_FAILED;
+        *out = (value % 2 != 0) == odd;
+        return FKV_OK;
+    }
     const bool equal = !strcmp(name, "equalto") || !strcmp(name, "eq") || !strcmp(name, "=="),
                other = !strcmp(name, "ne") || !strcmp(name, "!="), in = !strcmp(name, "in");
     if (!equal && !other && !in)

@@ -1,5 +1,5 @@
 /* Values: what Python makes of them where a template asks. */
-#include <inttypes.h>
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -24,14 +24,15 @@ int fkv_tpl_plain(struct fkv_tpl_run *r, json_t *json, struct fkv_tpl_value *out
 
 int fkv_tpl_string_value(struct fkv_tpl_run *r, const char *at, size_t bytes,
                          struct fkv_tpl_value *out) {
-    return fkv_tpl_spend(r, bytes) || fkv_tpl_plain(r, json_stringn(at, bytes), out) ? FKV_FAILED
-                                                                                     : FKV_OK;
+    if (fkv_tpl_spend(r, bytes)) return FKV_FAILED;
+    return fkv_tpl_plain(r, json_stringn(at, bytes), out);
 }
 
-int fkv_tpl_take_text(struct fkv_tpl_run *r, struct fkv_tpl_text *text, struct fkv_tpl_value *out) {
-    const int status = fkv_tpl_plain(r, json_stringn(text->at ? text->at : "", text->bytes), out);
+int fkv_tpl_take_text(struct fkv_tpl_run *r, int status, struct fkv_bytes *text,
+                      struct fkv_tpl_value *out) {
+    if (!status)
+        status = fkv_tpl_plain(r, json_stringn(text->at ? text->at : "", text->count), out);
     free(text->at);
-    *text = (struct fkv_tpl_text){0};
     return status;
 }
 
@@ -77,33 +78,46 @@ bool fkv_tpl_truth(const struct fkv_tpl_value *v) {
 }
 
 /* Spends what going through all of it takes, so that nothing that is done with it later can take
- * longer; refuses what is too deep. */
-static int go_through(struct fkv_tpl_run *r, const json_t *json, int depth) {
+ * longer; refuses what is too deep and, where all is to be `whole`, other numbers. */
+static int go_through(struct fkv_tpl_run *r, const json_t *json, bool whole, int depth) {
     const char *key;
     json_t *inner;
     size_t i;
+    if (whole && json_is_real(json))
+        return FKV_TPL_REFUSE(r, "expected whole numbers to write as JSON, found another");
     if (!json_is_array(json) && !json_is_object(json)) return FKV_OK;
     if (depth > MAX_JSON) return FKV_TPL_REFUSE(r, "expected lists and mappings less deep");
     if (fkv_tpl_spend(r, FKV_TEMPLATE_STEP * (size_of(json) + 1))) return FKV_FAILED;
-    if (json_is_array(json)) {
-        json_array_foreach(json, i, inner) {
-            if (go_through(r, inner, depth + 1)) return FKV_FAILED;
-        }
-        return FKV_OK;
+    json_array_foreach(json, i, inner) {
+        if (go_through(r, inner, whole, depth + 1)) return FKV_FAILED;
     }
     json_object_foreach((json_t *)json, key, inner) {
-        if (go_through(r, inner, depth + 1)) return FKV_FAILED;
+        if (go_through(r, inner, whole, depth + 1)) return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-json_t *fkv_tpl_part(struct fkv_tpl_run *r, const struct fkv_tpl_value *v) {
+/* Borrowed, or NULL and a message. */
+static json_t *part_of(struct fkv_tpl_run *r, const struct fkv_tpl_value *v) {
     if (v->kind != FKV_TPL_PLAIN) {
         FKV_TPL_REFUSE(r, "expected a value to keep in a list or a mapping, found %s",
                        fkv_tpl_type(v));
         return NULL;
     }
-    return go_through(r, v->json, MAX_JSON - MAX_NESTED) ? NULL : v->json;
+    return go_through(r, v->json, false, MAX_JSON - MAX_NESTED) ? NULL : v->json;
+}
+
+int fkv_tpl_put_part(struct fkv_tpl_run *r, json_t *all, const char *key,
+                     const struct fkv_tpl_value *v) {
+    json_t *part = part_of(r, v);
+    if (!part) return FKV_FAILED;
+    const int status = key ? json_object_set(all, key, part) : json_array_append(all, part);
+    return status ? FKV_TPL_REFUSE(r, "out of memory") : FKV_OK;
+}
+
+int fkv_tpl_append(struct fkv_tpl_run *r, json_t *list, json_t *item) {
+    if (json_array_append_new(list, item)) return FKV_TPL_REFUSE(r, "out of memory");
+    return fkv_tpl_spend(r, FKV_TEMPLATE_STEP);
 }
 
 int fkv_tpl_equal(struct fkv_tpl_run *r, const struct fkv_tpl_value *a,
@@ -119,7 +133,7 @@ int fkv_tpl_equal(struct fkv_tpl_run *r, const struct fkv_tpl_value *a,
                      : x == y;
         return FKV_OK;
     }
-    if (go_through(r, a->json, 0) || go_through(r, b->json, 0)) return FKV_FAILED;
+    if (go_through(r, a->json, false, 0) || go_through(r, b->json, false, 0)) return FKV_FAILED;
     *equal = json_equal(a->json, b->json);
     return FKV_OK;
 }
@@ -182,37 +196,26 @@ int fkv_tpl_spend(struct fkv_tpl_run *r, size_t effort) {
     return FKV_OK;
 }
 
-int fkv_tpl_put(struct fkv_tpl_run *r, struct fkv_tpl_text *text, const char *at, size_t bytes) {
+int fkv_tpl_put(struct fkv_tpl_run *r, struct fkv_bytes *text, const char *at, size_t bytes) {
     if (fkv_tpl_spend(r, bytes)) return FKV_FAILED;
-    if (bytes > text->capacity - text->bytes) {
-        const size_t capacity = 2 * text->capacity + bytes + 64;
-        char *larger = realloc(text->at, capacity);
-        if (!larger) return FKV_TPL_REFUSE(r, "out of memory");
-        text->at = larger;
-        text->capacity = capacity;
-    }
-    if (bytes) memcpy(text->at + text->bytes, at, bytes);
-    text->bytes += bytes;
-    return FKV_OK;
+    return fkv_bytes_append(text, at, bytes, NULL) ? FKV_TPL_REFUSE(r, "out of memory") : FKV_OK;
 }
 
-static int put_string(struct fkv_tpl_run *r, struct fkv_tpl_text *text, const char *string) {
+static int put_string(struct fkv_tpl_run *r, struct fkv_bytes *text, const char *string) {
     return fkv_tpl_put(r, text, string, strlen(string));
 }
 
-static int put_integer(struct fkv_tpl_run *r, struct fkv_tpl_text *text, int64_t value) {
-    char digits[24];
-    snprintf(digits, sizeof digits, "%" PRId64, value);
-    return put_string(r, text, digits);
-}
-
-int fkv_tpl_print(struct fkv_tpl_run *r, const struct fkv_tpl_value *v, struct fkv_tpl_text *text) {
+int fkv_tpl_print(struct fkv_tpl_run *r, const struct fkv_tpl_value *v, struct fkv_bytes *text) {
     if (v->kind == FKV_TPL_UNDEFINED) return FKV_OK;
     if (fkv_tpl_is_string(v)) {
         const struct fkv_tpl_span s = fkv_tpl_span(v->json);
         return fkv_tpl_put(r, text, s.at, s.bytes);
     }
-    if (json_is_integer(v->json)) return put_integer(r, text, json_integer_value(v->json));
+    if (json_is_integer(v->json)) {
+        char digits[24];
+        snprintf(digits, sizeof digits, "%" JSON_INTEGER_FORMAT, json_integer_value(v->json));
+        return put_string(r, text, digits);
+    }
     if (json_is_boolean(v->json))
         return put_string(r, text, json_is_true(v->json) ? "True" : "False");
     if (json_is_null(v->json)) return put_string(r, text, "None");
@@ -220,90 +223,42 @@ int fkv_tpl_print(struct fkv_tpl_run *r, const struct fkv_tpl_value *v, struct f
                           fkv_tpl_type(v), json_is_real(v->json) ? " that is not whole" : "");
 }
 
-static int json_string_text(struct fkv_tpl_run *r, struct fkv_tpl_span s,
-                            struct fkv_tpl_text *text) {
-    static const char names[] = "\"\\\n\r\t\b\f", letters[] = "\"\\nrtbf";
-    if (fkv_tpl_put(r, text, "\"", 1)) return FKV_FAILED;
-    for (size_t i = 0; i < s.bytes; i++) {
-        char escape[8] = "\\";
-        const char *name = s.at[i] ? strchr(names, s.at[i]) : NULL;
-        if (name)
-            escape[1] = letters[name - names];
-        else if ((unsigned char)s.at[i] < 0x20)
-            snprintf(escape, sizeof escape, "\\u%04x", s.at[i]);
-        else
-            escape[0] = s.at[i];
-        if (put_string(r, text, escape)) return FKV_FAILED;
-    }
-    return fkv_tpl_put(r, text, "\"", 1);
+struct writing {
+    struct fkv_tpl_run *r;
+    struct fkv_bytes *text;
+    int status;
+};
+
+static int write_part(const char *at, size_t bytes, void *data) {
+    struct writing *w = data;
+    return w->status = fkv_tpl_put(w->r, w->text, at, bytes);
 }
 
-/* A line's end and the blanks of a level; without `indent` nothing. */
-static int json_line(struct fkv_tpl_run *r, int indent, int level, struct fkv_tpl_text *text) {
-    if (indent < 0) return FKV_OK;
-    if (put_string(r, text, "\n")) return FKV_FAILED;
-    for (int i = 0; i < indent * level; i++)
-        if (put_string(r, text, " ")) return FKV_FAILED;
+/* Jansson writes as Python does, but for lower case in \u001f, and lines without blanks. */
+int fkv_tpl_json(struct fkv_tpl_run *r, const json_t *json, int indent, struct fkv_bytes *text) {
+    struct writing w = {r, text, FKV_OK};
+    const size_t blanks = indent < 0 ? 0 : indent ? (size_t)indent : 1;
+    if (go_through(r, json, true, 0)) return FKV_FAILED;
+    if (json_dump_callback(json, write_part, &w, JSON_ENCODE_ANY | JSON_INDENT(blanks)))
+        return w.status ? FKV_FAILED : FKV_TPL_REFUSE(r, "out of memory");
+    size_t count = 0;
+    for (size_t i = 0; i < text->count; i++) {
+        if (!indent && count && text->at[count - 1] == '\n' && text->at[i] == ' ') continue;
+        text->at[count++] = text->at[i];
+    }
+    text->count = count;
+    const char *end = text->at + count;
+    for (char *at = text->at; (at = memchr(at, '\\', (size_t)(end - at))); at += 2)
+        if (at[1] == 'u') at[5] = (char)tolower(at[5]);
     return FKV_OK;
-}
-
-static int json_between(struct fkv_tpl_run *r, bool first, int indent, int level,
-                        struct fkv_tpl_text *text) {
-    if (!first && put_string(r, text, indent < 0 ? ", " : ",")) return FKV_FAILED;
-    return json_line(r, indent, level, text);
-}
-
-static int json_list(struct fkv_tpl_run *r, const json_t *json, int indent, int level,
-                     struct fkv_tpl_text *text) {
-    if (put_string(r, text, "[")) return FKV_FAILED;
-    for (size_t i = 0; i < json_array_size(json); i++)
-        if (json_between(r, !i, indent, level + 1, text) ||
-            fkv_tpl_json(r, json_array_get(json, i), indent, level + 1, text))
-            return FKV_FAILED;
-    if (json_array_size(json) && json_line(r, indent, level, text)) return FKV_FAILED;
-    return put_string(r, text, "]");
-}
-
-static int json_mapping(struct fkv_tpl_run *r, const json_t *json, int indent, int level,
-                        struct fkv_tpl_text *text) {
-    const char *key;
-    json_t *value;
-    bool first = true;
-    if (put_string(r, text, "{")) return FKV_FAILED;
-    json_object_foreach((json_t *)json, key, value) {
-        if (json_between(r, first, indent, level + 1, text) ||
-            json_string_text(r, (struct fkv_tpl_span){key, strlen(key)}, text) ||
-            put_string(r, text, ": ") || fkv_tpl_json(r, value, indent, level + 1, text))
-            return FKV_FAILED;
-        first = false;
-    }
-    if (!first && json_line(r, indent, level, text)) return FKV_FAILED;
-    return put_string(r, text, "}");
-}
-
-int fkv_tpl_json(struct fkv_tpl_run *r, const json_t *json, int indent, int level,
-                 struct fkv_tpl_text *text) {
-    if (level > MAX_JSON) return FKV_TPL_REFUSE(r, "expected lists and mappings less deep");
-    switch (json_typeof(json)) {
-    case JSON_OBJECT: return json_mapping(r, json, indent, level, text);
-    case JSON_ARRAY: return json_list(r, json, indent, level, text);
-    case JSON_STRING: return json_string_text(r, fkv_tpl_span(json), text);
-    case JSON_INTEGER: return put_integer(r, text, json_integer_value(json));
-    case JSON_TRUE: return put_string(r, text, "true");
-    case JSON_FALSE: return put_string(r, text, "false");
-    case JSON_NULL: return put_string(r, text, "null");
-    default: return FKV_TPL_REFUSE(r, "expected whole numbers to write as JSON, found another");
-    }
 }
 
 /* ---- parts ---- */
 
 static int append_characters(struct fkv_tpl_run *r, struct fkv_tpl_span s, json_t *list) {
     for (size_t i = 0, bytes; i < s.bytes; i += bytes) {
-        for (bytes = 1; i + bytes < s.bytes && (s.at[i + bytes] & 0xc0) == 0x80; bytes++) continue;
-        if (fkv_tpl_spend(r, FKV_TEMPLATE_STEP)) return FKV_FAILED;
-        if (json_array_append_new(list, json_stringn(s.at + i, bytes)))
-            return FKV_TPL_REFUSE(r, "out of memory");
+        bytes = fkv_utf8_bytes(s.at[i]);
+        if (fkv_tpl_append(r, list, json_stringn(s.at + i, bytes))) return FKV_FAILED;
     }
     return FKV_OK;
 }
@@ -312,33 +267,20 @@ static int append_keys(struct fkv_tpl_run *r, json_t *object, json_t *list) {
     const char *key;
     json_t *value;
     json_object_foreach(object, key, value) {
-        if (fkv_tpl_spend(r, FKV_TEMPLATE_STEP)) return FKV_FAILED;
-        if (json_array_append_new(list, json_string(key)))
-            return FKV_TPL_REFUSE(r, "out of memory");
+        if (fkv_tpl_append(r, list, json_string(key))) return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-int fkv_tpl_items(struct fkv_tpl_run *r, const struct fkv_tpl_value *v, json_t **list) {
-    const bool plain = v->kind == FKV_TPL_PLAIN;
-    if (plain && json_is_array(v->json)) {
-        *list = json_incref(v->json);
-        return FKV_OK;
-    }
-    *list = json_array();
-    if (!*list) return FKV_TPL_REFUSE(r, "out of memory");
-    int status = FKV_OK;
-    if (plain && fkv_tpl_is_string(v))
-        status = append_characters(r, fkv_tpl_span(v->json), *list);
-    else if (plain && json_is_object(v->json))
-        status = append_keys(r, v->json, *list);
-    else if (v->kind != FKV_TPL_UNDEFINED)
-        status = FKV_TPL_REFUSE(r, "expected a list, a mapping or a string to go through, found %s",
-                                fkv_tpl_type(v));
-    if (!status) return FKV_OK;
-    json_decref(*list);
-    *list = NULL;
-    return FKV_FAILED;
+int fkv_tpl_items(struct fkv_tpl_run *r, const struct fkv_tpl_value *v, struct fkv_tpl_value *out) {
+    if (json_is_array(v->json)) return fkv_tpl_plain(r, json_incref(v->json), out);
+    if (fkv_tpl_plain(r, json_array(), out)) return FKV_FAILED;
+    if (fkv_tpl_is_string(v)) return append_characters(r, fkv_tpl_span(v->json), out->json);
+    if (v->kind == FKV_TPL_PLAIN && json_is_object(v->json))
+        return append_keys(r, v->json, out->json);
+    if (v->kind == FKV_TPL_UNDEFINED) return FKV_OK;
+    return FKV_TPL_REFUSE(r, "expected a list, a mapping or a string to go through, found %s",
+                          fkv_tpl_type(v));
 }
 
 int fkv_tpl_attribute(struct fkv_tpl_run *r, const struct fkv_tpl_value *v, const char *name,

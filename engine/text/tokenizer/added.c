@@ -42,7 +42,7 @@ static const struct fkv_tok_added *match(const struct fkv_tok_cut *cut, size_t a
 }
 
 static bool stands_alone(struct fkv_tok_text text, size_t start, size_t stop) {
-    if (start && fkv_tok_word_at(text, fkv_tok_before(text, start))) return false;
+    if (start && fkv_tok_word_at(text, fkv_utf8_before(text.at, start))) return false;
     return stop == text.bytes || !fkv_tok_word_at(text, stop);
 }
 
@@ -66,7 +66,7 @@ static const struct fkv_tok_added *find(struct fkv_tok_cut *cut, size_t *start, 
         if (token->single_word && !stands_alone(text, *start, *stop)) continue;
         size_t bytes;
         if (token->lstrip) {
-            while (*start && fkv_tok_space_at(text, fkv_tok_before(text, *start), &bytes))
+            while (*start && fkv_tok_space_at(text, fkv_utf8_before(text.at, *start), &bytes))
                 *start -= bytes;
             if (*start < cut->done) *start = cut->done;
         }

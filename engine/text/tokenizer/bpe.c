@@ -7,7 +7,6 @@
  * whole book as one word. A bucket per rank was considered and dropped: merges may create pairs of
  * lower rank than their own, so buckets must be revisited and sorted, and once words are short
  (split.c) and repeat (the cache here) the heap no longer shows in a profile. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/text/tokenizer/parts.h"
@@ -45,7 +44,7 @@ static bool add_candidate(struct fkv_tok_encoding *w, int64_t at) {
 
 static int reserve_heap(struct fkv_tok_encoding *w) {
     struct fkv_tok_candidate *heap =
-        fkv_tok_grow(w->heap, &w->heap_capacity, 3 * w->symbol_count, sizeof *heap);
+        fkv_grow(w->heap, &w->heap_capacity, 3 * w->symbol_count, sizeof *heap);
     if (!heap)
         return fkv_fail(w->err, "out of memory for a word of %zu characters", w->symbol_count);
     w->heap = heap;
@@ -100,7 +99,7 @@ static void add_characters(struct fkv_tok_encoding *w, const char *at, size_t by
     const struct fkv_tokenizer *t = w->t;
     bool held = false;
     for (size_t i = 0, n; i < bytes; i += n) {
-        n = fkv_tok_char_bytes(at[i]);
+        n = fkv_utf8_bytes(at[i]);
         uint32_t c = (uint8_t)at[i];
         if (n == 2) c = (c & 0x1f) << 6 | (at[i + 1] & 0x3f);
         int32_t id = n <= 2 ? t->first[c] : fkv_tok_find(&t->strings, at + i, n);
@@ -123,7 +122,7 @@ static int tokenize(struct fkv_tok_encoding *w, const char *at, size_t bytes) {
         if (id >= 0) return fkv_tok_push(&w->out, id, w->err);
     }
     struct fkv_tok_symbol *symbols =
-        fkv_tok_grow(w->symbols, &w->symbol_capacity, bytes, sizeof *symbols);
+        fkv_grow(w->symbols, &w->symbol_capacity, bytes, sizeof *symbols);
     if (!symbols) return fkv_fail(w->err, "out of memory for a word of %zu bytes", bytes);
     w->symbols = symbols;
     w->symbol_count = 0;
@@ -153,22 +152,20 @@ static int cached(struct fkv_tok_encoding *w, const char *at, size_t bytes) {
     return FKV_OK;
 }
 
-static const char space[] = "\xe2\x96\x81"; /* U+2581 */
-enum { SPACE_BYTES = 3 };
-
 /* A sentencepiece model takes the whole text as one word. But almost every such model was trained
  * so that no token continues past a space (U+2581): then no merge ever joins what lies on both
  * sides, and cutting there gives the same ids from short words, which the cache serves. */
 int fkv_tok_word(struct fkv_tok_encoding *w, struct fkv_tok_text text) {
     if (!w->t->words_start_at_spaces) return cached(w, text.at, text.bytes);
-    const char *word = text.at, *end = text.at + text.bytes, *spaces_end = text.at;
-    for (const char *hit = word; (hit = memmem(hit, (size_t)(end - hit), space, SPACE_BYTES));
-         hit += SPACE_BYTES) {
-        if (hit != spaces_end) {
+    const struct fkv_tok_text mark = fkv_tok_mark;
+    const char *word = text.at, *end = text.at + text.bytes, *marks_end = text.at;
+    for (const char *hit = word; (hit = memmem(hit, (size_t)(end - hit), mark.at, mark.bytes));
+         hit += mark.bytes) {
+        if (hit != marks_end) {
             if (cached(w, word, (size_t)(hit - word))) return FKV_FAILED;
             word = hit;
         }
-        spaces_end = hit + SPACE_BYTES;
+        marks_end = hit + mark.bytes;
     }
     return cached(w, word, (size_t)(end - word));
 }

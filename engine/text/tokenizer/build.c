@@ -8,7 +8,7 @@
 
 int fkv_tok_keep(struct fkv_tokenizer *t, struct fkv_tok_text text, struct fkv_tok_text *kept,
                  struct fkv_error *err) {
-    char **grown = fkv_tok_grow(t->kept, &t->kept_capacity, t->kept_count + 1, sizeof *grown);
+    char **grown = fkv_grow(t->kept, &t->kept_capacity, t->kept_count + 1, sizeof *grown);
     if (grown) t->kept = grown;
     char *copy = grown ? malloc(text.bytes + 1) : NULL;
     if (!copy) return fkv_fail(err, "out of memory for a tokenizer");
@@ -69,10 +69,9 @@ int fkv_tok_add_byte_level(struct fkv_tokenizer *t, bool space_before, bool spli
 
 /* ---- the model ---- */
 
-static const struct fkv_tok_text space = {"\xe2\x96\x81", 3}; /* U+2581 */
-
-static bool ends_with_space(struct fkv_tok_text s) {
-    return s.bytes >= space.bytes && !memcmp(s.at + s.bytes - space.bytes, space.at, space.bytes);
+static bool ends_with_mark(struct fkv_tok_text s) {
+    const struct fkv_tok_text mark = fkv_tok_mark;
+    return s.bytes >= mark.bytes && !memcmp(s.at + s.bytes - mark.bytes, mark.at, mark.bytes);
 }
 
 /* Whether no character can be unknown. */
@@ -99,33 +98,33 @@ int fkv_tok_start_merges(struct fkv_tokenizer *t, const char *unknown, size_t me
         return fkv_fail(err, "%s.unk_token: \"%s\" is not in the vocabulary", where, unknown);
     /* Cutting must not part what could meet later: neither an unknown token spelt like a space, nor
      * spaces with a vanished character between. */
-    t->words_start_at_spaces = !t->ignore_merges && t->unknown >= 0 &&
-                               fkv_tok_find(&t->strings, space.at, space.bytes) >= 0 &&
-                               !ends_with_space(fkv_tok_string(&t->strings, t->unknown));
+    t->words_start_at_spaces =
+        !t->ignore_merges && t->unknown >= 0 &&
+        fkv_tok_find(&t->strings, fkv_tok_mark.at, fkv_tok_mark.bytes) >= 0 &&
+        !ends_with_mark(fkv_tok_string(&t->strings, t->unknown));
     return fkv_tok_merges_init(&t->merges, merges, err);
 }
 
 int fkv_tok_add_merge(struct fkv_tokenizer *t, struct fkv_tok_text left, struct fkv_tok_text right,
                       int32_t rank, struct fkv_error *err) {
-    struct fkv_tok_bytes both = {0};
-    if (fkv_tok_append(&both, left.at, left.bytes, err) ||
-        fkv_tok_append(&both, right.at, right.bytes, err) || fkv_tok_append(&both, "", 1, err)) {
+    struct fkv_bytes both = {0};
+    if (fkv_bytes_append(&both, left.at, left.bytes, err) ||
+        fkv_bytes_append(&both, right.at, right.bytes, err)) {
         free(both.at);
         return FKV_FAILED;
     }
     int32_t a = fkv_tok_find(&t->strings, left.at, left.bytes),
             b = fkv_tok_find(&t->strings, right.at, right.bytes),
-            id = fkv_tok_find(&t->strings, both.at, both.count - 1);
+            id = fkv_tok_find(&t->strings, both.at, both.count);
     int status = FKV_OK;
-    const struct fkv_tok_text whole = {both.at, both.count - 1}, missing = a < 0   ? left
-                                                                           : b < 0 ? right
-                                                                                   : whole;
+    const struct fkv_tok_text whole = {both.at, both.count};
+    const struct fkv_tok_text missing = a < 0 ? left : b < 0 ? right : whole;
     if (a < 0 || b < 0 || id < 0)
-        status = fkv_fail(err, "\"%.*s\" is not in the vocabulary",
-                          (int)(missing.bytes < 80 ? missing.bytes : 80), missing.at);
+        status =
+            fkv_fail(err, "\"%.*s\" is not in the vocabulary", fkv_tok_shown(missing), missing.at);
     else
         fkv_tok_merges_set(&t->merges, a, b, rank, id);
-    if (fkv_tok_starts_with(right, space) && !ends_with_space(left))
+    if (fkv_tok_starts_with(right, fkv_tok_mark) && !ends_with_mark(left))
         t->words_start_at_spaces = false;
     free(both.at);
     return status;
@@ -145,13 +144,11 @@ int fkv_tok_start_added(struct fkv_tokenizer *t, size_t count, struct fkv_error 
 /* The text that a normalized token is found by: its own, normalized like any other. */
 static int normalize_content(struct fkv_tokenizer *t, struct fkv_tok_added *token,
                              const char *where, struct fkv_error *err) {
-    struct fkv_tok_bytes buffer[2] = {0};
+    struct fkv_bytes buffer[2] = {0};
     struct fkv_tok_matcher matcher = {0};
     struct fkv_tok_normalizing w = {.matcher = &matcher, .err = err};
     int status = fkv_tok_matcher_open(&matcher, err);
-    if (!status)
-        status =
-            fkv_tok_normalize(t->normalizers, t->normalizer_count, &w, &token->content, buffer);
+    if (!status) status = fkv_tok_normalize(t, &w, &token->content, buffer);
     if (!status && !token->content.bytes)
         status = fkv_fail(err, "%s.content: normalizes to nothing", where);
     if (!status) status = fkv_tok_keep(t, token->content, &token->content, err);

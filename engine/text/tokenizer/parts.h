@@ -7,7 +7,7 @@
  *   pieces.c, read_sentencepiece.c  the same for tokenizer.model
  *   pre_tokenizers.c, read_gguf.c   the same for a GGUF file
  *   tables.c          token strings <-> ids, merge ranks
- *   text.c            UTF-8, character classes, growing buffers
+ *   text.c            character classes, stand-ins for bytes
  *   regex.c           Oniguruma's patterns by PCRE2
  *   added.c           added tokens in a text
  *   normalize.c       normalizers: a text -> another
@@ -26,16 +26,12 @@
 #include <jansson.h>
 #include <pcre2.h>
 
+#include "engine/text/bytes.h"
 #include "engine/text/tokenizer.h"
 
 struct fkv_tok_text {
     const char *at;
     size_t bytes;
-};
-
-struct fkv_tok_bytes {
-    char *at;
-    size_t count, capacity;
 };
 
 struct fkv_tok_ids {
@@ -50,7 +46,7 @@ enum { FKV_TOK_MAX_IDS = 1 << 22 };
 /* Every id's string, model vocabulary and added tokens; only the model's are found by fkv_tok_find,
  * as BPE must not produce the others. */
 struct fkv_tok_strings {
-    struct fkv_tok_bytes bytes;
+    struct fkv_bytes bytes;
     size_t *start;   /* [ids] offset into bytes */
     int32_t *length; /* [ids] -1: no token has this id */
     int32_t ids;     /* largest id + 1 */
@@ -86,20 +82,13 @@ const struct fkv_tok_merge *fkv_tok_merge(const struct fkv_tok_merges *m, int32_
 
 /* ---- text.c ---- */
 
-/* Memory for `need` elements of `size` bytes, at least doubled when it grows; NULL when out of
- * memory or beyond size_t (the old block stays). */
-void *fkv_tok_grow(void *old, size_t *capacity, size_t need, size_t size);
-int fkv_tok_append(struct fkv_tok_bytes *b, const char *at, size_t bytes, struct fkv_error *err);
 int fkv_tok_push(struct fkv_tok_ids *ids, int32_t id, struct fkv_error *err);
 
-bool fkv_tok_utf8_valid(const char *at, size_t bytes,
-                        size_t *bad); /* *bad: offset of the first byte that is not */
-size_t fkv_tok_char_bytes(char lead); /* of valid UTF-8 */
 bool fkv_tok_space_at(struct fkv_tok_text text, size_t at,
                       size_t *bytes); /* White_Space; *bytes: the character's */
 bool fkv_tok_word_at(struct fkv_tok_text text, size_t at); /* what Rust's regex crate calls \w */
-size_t fkv_tok_before(struct fkv_tok_text text,
-                      size_t at); /* start of the character before `at` > 0 */
+
+extern const struct fkv_tok_text fkv_tok_mark; /* U+2581, which stands for a space */
 
 /* GPT-2's printable stand-ins for bytes: byte b is written as the character fkv_tok_byte_char(b),
  * all below U+0144. */
@@ -108,9 +97,9 @@ bool fkv_tok_to_raw(
     struct fkv_tok_text text, char *out,
     size_t *bytes); /* stand-ins -> bytes; out: text.bytes; false if a character is no stand-in */
 int fkv_tok_replace(struct fkv_tok_text text, struct fkv_tok_text from, struct fkv_tok_text to,
-                    struct fkv_tok_bytes *out, struct fkv_error *err); /* appended to out */
-int32_t fkv_tok_char_at(struct fkv_tok_text text, size_t at);          /* of valid UTF-8 */
+                    struct fkv_bytes *out, struct fkv_error *err); /* appended to out */
 bool fkv_tok_starts_with(struct fkv_tok_text text, struct fkv_tok_text prefix);
+int fkv_tok_shown(struct fkv_tok_text text); /* how many bytes of it a message shows (%.*s) */
 
 /* ---- regex.c ---- */
 
@@ -136,7 +125,7 @@ bool fkv_tok_starts_with(struct fkv_tok_text text, struct fkv_tok_text prefix);
 /* Compiles a pattern in Oniguruma's dialect. One that PCRE2 does not take, or takes for something
  * else, is refused; `where` names the field. */
 int fkv_tok_compile(const char *regex, const char *where, pcre2_code **out, struct fkv_error *err);
-/* Compiles a pattern that matches `text` and nothing else. */
+/* Compiles a pattern that matches `text`, which has a NUL behind it, and nothing else. */
 int fkv_tok_compile_text(struct fkv_tok_text text, const char *where, pcre2_code **out,
                          struct fkv_error *err);
 
@@ -161,8 +150,7 @@ struct fkv_tok_spans {
     struct fkv_tok_text text;
     size_t done, search; /* spans reach up to done; the next match is looked for from search */
     size_t last_stop;    /* of the last match; SIZE_MAX: none yet */
-    struct fkv_tok_span found; /* the match behind the span before it */
-    bool waiting;              /* found has not been given yet */
+    struct fkv_tok_span found; /* where `match`: the next match, not given yet */
 };
 struct fkv_tok_spans fkv_tok_spans_start(const pcre2_code *pattern, struct fkv_tok_matcher *matcher,
                                          struct fkv_tok_text text);
@@ -175,8 +163,8 @@ int fkv_tok_spans_next(struct fkv_tok_spans *s, struct fkv_tok_span *span, bool 
 
 struct fkv_tok_normalizing {
     struct fkv_tok_matcher *matcher;
-    struct fkv_tok_bytes *out; /* of the step under way */
-    bool start_cut;            /* a step took away the start of the text */
+    struct fkv_bytes *out; /* of the step under way */
+    bool start_cut;        /* a step took away the start of the text */
     struct fkv_error *err;
 };
 
@@ -189,15 +177,15 @@ struct fkv_tok_normalizer {
     pcre2_code *pattern;    /* Replace */
     struct fkv_tok_text to; /* Replace, Prepend */
     bool left, right;       /* Strip: which end */
+    int form;               /* NFC and its like: options of utf8proc_map */
 };
-fkv_tok_normalize_step fkv_tok_nfc, fkv_tok_nfd, fkv_tok_nfkc, fkv_tok_nfkd, fkv_tok_lowercase,
-    fkv_tok_strip, fkv_tok_strip_accents, fkv_tok_replace_matches, fkv_tok_prepend;
+fkv_tok_normalize_step fkv_tok_normal_form, fkv_tok_lowercase, fkv_tok_strip, fkv_tok_strip_accents,
+    fkv_tok_replace_matches, fkv_tok_prepend;
 
 /* *text becomes the normalized text, in buffer[0] or buffer[1] or, when there are no steps, where
  * it was. */
-int fkv_tok_normalize(const struct fkv_tok_normalizer *steps, int count,
-                      struct fkv_tok_normalizing *w, struct fkv_tok_text *text,
-                      struct fkv_tok_bytes buffer[2]);
+int fkv_tok_normalize(const struct fkv_tokenizer *t, struct fkv_tok_normalizing *w,
+                      struct fkv_tok_text *text, struct fkv_bytes buffer[2]);
 
 /* ---- added.c ---- */
 
@@ -254,8 +242,8 @@ enum { FKV_TOK_MAX_STEPS = 32, FKV_TOK_MAX_TEMPLATE = 16 };
 struct fkv_tok_encoding {
     const struct fkv_tokenizer *t;
     struct fkv_tok_ids out;
-    struct fkv_tok_bytes normal[2];
-    struct fkv_tok_bytes made[FKV_TOK_MAX_STEPS]; /* by split.c's steps, for those after them */
+    struct fkv_bytes normal[2];
+    struct fkv_bytes made[FKV_TOK_MAX_STEPS]; /* by split.c's steps, for those after them */
     struct fkv_tok_matcher matcher;
     struct fkv_tok_symbol *symbols;
     size_t symbol_count, symbol_capacity;
@@ -412,19 +400,16 @@ int fkv_tok_set_strings(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p,
  * behind texts. Strings and merges are there. */
 int fkv_tok_set_added(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
                       struct fkv_error *err);
-/* All of a tokenizer of pieces with scores. */
-/* `t` is zeroed, and closed by the caller on failure; the pieces are the caller's. */
+/* All of a tokenizer of pieces with scores. `t` is zeroed, and closed by the caller on failure; the
+ * pieces are the caller's. */
 int fkv_tok_build_pieces(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
                          struct fkv_error *err);
 
 /* ---- read_sentencepiece.c: tokenizer.model ---- */
 
-struct fkv_tok_ends {
-    bool bos, eos; /* whether a text gets them */
-};
+/* `settings` decide about BOS (where they say nothing it is added) and EOS; they may be NULL. */
 int fkv_tok_read_sentencepiece(struct fkv_tokenizer *t, const void *data, size_t bytes,
-                               const struct fkv_tok_ends *ends, const char *where,
-                               struct fkv_error *err);
+                               const json_t *settings, const char *where, struct fkv_error *err);
 
 /* ---- pre_tokenizers.c ---- */
 
@@ -451,8 +436,6 @@ int fkv_tok_read_gguf(struct fkv_tokenizer *t, const struct fkv_gguf *g, struct 
 /* ---- settings.c: tokenizer_config.json ---- */
 
 json_t *fkv_tok_settings_open(const char *directory); /* NULL: none that can be read */
-/* Whether a text gets BOS (where nothing is said it does) and EOS; `settings` may be NULL. */
-struct fkv_tok_ends fkv_tok_settings_ends(const json_t *settings);
 /* Writes t->note where they and tokenizer.json disagree about BOS. */
 void fkv_tok_settings_compare(const json_t *settings, struct fkv_tokenizer *t);
 

@@ -2,7 +2,6 @@
  * of merges: two neighbours join where their text is a piece, the piece of the highest score first.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "engine/text/tokenizer/parts.h"
 
@@ -24,12 +23,11 @@ int fkv_tok_set_strings(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p,
                             (int)i, MAX_PIECE, piece->text.bytes);
         if (fkv_tok_strings_set(&t->strings, i, piece->text, err)) return FKV_FAILED;
         if (piece->type == FKV_TOK_UNUSED) continue; /* has an id, but no text is spelt by it */
-        if (!piece->text.bytes || !fkv_tok_utf8_valid(piece->text.at, piece->text.bytes, &bad))
+        if (!piece->text.bytes || !fkv_utf8_valid(piece->text.at, piece->text.bytes, &bad))
             return fkv_fail(err, "%s: piece %d: expected a text in UTF-8", where, (int)i);
         if (fkv_tok_find(&t->strings, piece->text.at, piece->text.bytes) >= 0)
             return fkv_fail(err, "%s: piece %d (\"%.*s\"): another piece is the same", where,
-                            (int)i, (int)(piece->text.bytes < 80 ? piece->text.bytes : 80),
-                            piece->text.at);
+                            (int)i, fkv_tok_shown(piece->text), piece->text.at);
         fkv_tok_strings_index(&t->strings, i);
     }
     return FKV_OK;
@@ -59,8 +57,8 @@ static int add_merges(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, s
         if (k && order[k].score != order[k - 1].score) rank++;
         const struct fkv_tok_text text = p->at[order[k].id].text;
         if (!text.bytes) continue; /* nothing to cut, and perhaps no address */
-        for (size_t cut = fkv_tok_char_bytes(text.at[0]); cut < text.bytes;
-             cut += fkv_tok_char_bytes(text.at[cut])) {
+        for (size_t cut = fkv_utf8_bytes(text.at[0]); cut < text.bytes;
+             cut += fkv_utf8_bytes(text.at[cut])) {
             struct fkv_tok_text left = {text.at, cut}, right = {text.at + cut, text.bytes - cut};
             if (fkv_tok_find(&t->strings, left.at, left.bytes) < 0 ||
                 fkv_tok_find(&t->strings, right.at, right.bytes) < 0)
@@ -69,8 +67,7 @@ static int add_merges(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, s
                 return fkv_fail(err,
                                 "%s: piece %d: expected an unused piece that no two others make, "
                                 "found \"%.*s\"",
-                                where, (int)order[k].id, (int)(text.bytes < 80 ? text.bytes : 80),
-                                text.at);
+                                where, (int)order[k].id, fkv_tok_shown(text), text.at);
             if (fkv_tok_add_merge(t, left, right, rank, err)) return FKV_FAILED;
         }
     }
@@ -120,7 +117,7 @@ int fkv_tok_set_added(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, c
     return FKV_OK;
 }
 
-static const struct fkv_tok_text blank = {" ", 1}, mark = {"\xe2\x96\x81", 3}; /* U+2581 */
+static const struct fkv_tok_text blank = {" ", 1};
 
 static int add_replace(struct fkv_tokenizer *t, const char *regex, struct fkv_tok_text to,
                        const char *where, struct fkv_error *err) {
@@ -139,15 +136,15 @@ static int set_normalizers(struct fkv_tokenizer *t, const struct fkv_tok_pieces 
     if (p->space_before) {
         struct fkv_tok_normalizer *n = fkv_tok_add_normalizer(t, fkv_tok_prepend, where, err);
         if (!n) return FKV_FAILED;
-        n->to = mark;
+        n->to = fkv_tok_mark;
     }
-    return add_replace(t, " ", mark, where, err);
+    return add_replace(t, " ", fkv_tok_mark, where, err);
 }
 
 static int set_decoders(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p, const char *where,
                         struct fkv_error *err) {
     const struct fkv_tok_decoder steps[] = {
-        {.kind = FKV_TOK_DECODE_REPLACE, .from = mark, .to = blank},
+        {.kind = FKV_TOK_DECODE_REPLACE, .from = fkv_tok_mark, .to = blank},
         {.kind = FKV_TOK_DECODE_BYTE_FALLBACK},
         {.kind = FKV_TOK_DECODE_FUSE},
         {.kind = FKV_TOK_DECODE_STRIP, .from = blank, .start = p->space_before},
@@ -167,9 +164,8 @@ int fkv_tok_build_pieces(struct fkv_tokenizer *t, const struct fkv_tok_pieces *p
                         (int)p->count);
     t->byte_fallback = p->byte_fallback;
     t->fuse_unknown = true;
-    return set_normalizers(t, p, where, err) || fkv_tok_set_strings(t, p, where, err) ||
-                   set_merges(t, p, where, err) || fkv_tok_set_added(t, p, where, err) ||
-                   set_decoders(t, p, where, err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (set_normalizers(t, p, where, err) || fkv_tok_set_strings(t, p, where, err) ||
+        set_merges(t, p, where, err) || fkv_tok_set_added(t, p, where, err))
+        return FKV_FAILED;
+    return set_decoders(t, p, where, err);
 }

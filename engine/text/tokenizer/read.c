@@ -36,7 +36,7 @@ int fkv_tok_read_text(struct fkv_tokenizer *t, const json_t *object, const char 
 int fkv_tok_read_character(struct fkv_tokenizer *t, const json_t *object, const char *where,
                            const char *field, struct fkv_tok_text *text, struct fkv_error *err) {
     if (fkv_tok_read_text(t, object, where, field, text, err)) return FKV_FAILED;
-    if (text->bytes && text->bytes == fkv_tok_char_bytes(text->at[0])) return FKV_OK;
+    if (text->bytes && text->bytes == fkv_utf8_bytes(text->at[0])) return FKV_OK;
     return fkv_fail(err, "%s.%s: expected one character, found \"%.40s\"", where, field, text->at);
 }
 
@@ -167,48 +167,45 @@ static int read_decoder(struct fkv_tokenizer *t, const json_t *step, const char 
     case FKV_TOK_DECODE_REPLACE:
         if (!from || !*from)
             return fkv_fail(err, "%s.pattern: expected a String that is not empty", where);
-        return fkv_tok_keep(t, (struct fkv_tok_text){from, strlen(from)}, &d->from, err) ||
-                       fkv_tok_read_text(t, step, where, "content", &d->to, err)
-                   ? FKV_FAILED
-                   : FKV_OK;
+        if (fkv_tok_keep(t, (struct fkv_tok_text){from, strlen(from)}, &d->from, err))
+            return FKV_FAILED;
+        return fkv_tok_read_text(t, step, where, "content", &d->to, err);
     case FKV_TOK_DECODE_STRIP:
-        return fkv_tok_read_character(t, step, where, "content", &d->from, err) ||
-                       fkv_json_get_int(step, where, "start", true, 0, INT32_MAX, &d->start, err) ||
-                       fkv_json_get_int(step, where, "stop", true, 0, INT32_MAX, &d->stop, err)
-                   ? FKV_FAILED
-                   : FKV_OK;
+        if (fkv_tok_read_character(t, step, where, "content", &d->from, err) ||
+            fkv_json_get_int(step, where, "start", true, 0, INT32_MAX, &d->start, err))
+            return FKV_FAILED;
+        return fkv_json_get_int(step, where, "stop", true, 0, INT32_MAX, &d->stop, err);
     case FKV_TOK_DECODE_METASPACE:
-        return fkv_tok_read_character(t, step, where, "replacement", &d->from, err) ||
-                       fkv_tok_read_scheme(step, where, &d->drop_first, &first_only, err)
-                   ? FKV_FAILED
-                   : FKV_OK;
+        if (fkv_tok_read_character(t, step, where, "replacement", &d->from, err)) return FKV_FAILED;
+        return fkv_tok_read_scheme(step, where, &d->drop_first, &first_only, err);
     default: return FKV_OK;
     }
+}
+
+/* A part of the document that is a step, or a Sequence with the list `list` of them. */
+static int read_part(struct fkv_tokenizer *t, const json_t *document, const char *part,
+                     const char *list, fkv_tok_read_step *read, const char *where,
+                     struct fkv_error *err) {
+    char field[480];
+    fkv_print_short(field, sizeof field, "%s: %s", where, part);
+    return read_steps(t, json_object_get(document, part), list, field, 0, read, err);
 }
 
 int fkv_tok_read(struct fkv_tokenizer *t, const json_t *document, const char *where,
                  struct fkv_error *err) {
     const json_t *added = json_object_get(document, "added_tokens"),
                  *model = json_object_get(document, "model");
-    char field[5][480];
-    static const char *const parts[] = {"normalizer", "pre_tokenizer", "model", "post_processor",
-                                        "decoder"};
-    for (int i = 0; i < 5; i++)
-        fkv_print_short(field[i], sizeof field[i], "%s: %s", where, parts[i]);
+    char field[480];
+    fkv_print_short(field, sizeof field, "%s: model", where);
     if (!json_is_object(model))
-        return fkv_fail(err, "%s: expected an object with vocab and merges", field[2]);
+        return fkv_fail(err, "%s: expected an object with vocab and merges", field);
     if (added && !json_is_null(added) && !json_is_array(added))
         return fkv_fail(err, "%s: added_tokens: expected a list", where);
-    return read_steps(t, json_object_get(document, parts[0]), "normalizers", field[0], 0,
-                      fkv_tok_read_normalizer, err) ||
-                   read_steps(t, json_object_get(document, parts[1]), "pretokenizers", field[1], 0,
-                              fkv_tok_read_splitter, err) ||
-                   fkv_tok_read_model(t, model, added, field[2], err) ||
-                   read_added(t, added, where, err) ||
-                   read_steps(t, json_object_get(document, parts[3]), "processors", field[3], 0,
-                              read_post_processor, err) ||
-                   read_steps(t, json_object_get(document, parts[4]), "decoders", field[4], 0,
-                              read_decoder, err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (read_part(t, document, "normalizer", "normalizers", fkv_tok_read_normalizer, where, err) ||
+        read_part(t, document, "pre_tokenizer", "pretokenizers", fkv_tok_read_splitter, where,
+                  err) ||
+        fkv_tok_read_model(t, model, added, field, err) || read_added(t, added, where, err) ||
+        read_part(t, document, "post_processor", "processors", read_post_processor, where, err))
+        return FKV_FAILED;
+    return read_part(t, document, "decoder", "decoders", read_decoder, where, err);
 }

@@ -12,6 +12,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 #include "engine/checkpoint/gguf.h"
 #include "engine/text/tokenizer/parts.h"
@@ -25,8 +26,6 @@ static struct fkv_tok_text text_of(struct fkv_gguf_string s) {
 static bool equals(struct fkv_tok_text s, const char *text) {
     return s.bytes == strlen(text) && !memcmp(s.at, text, s.bytes);
 }
-
-static int shown(struct fkv_tok_text s) { return s.bytes < 80 ? (int)s.bytes : 80; }
 
 /* ---- tokens, types, scores ---- */
 
@@ -97,11 +96,9 @@ static int read_end(const struct fkv_gguf *g, const char *add_key, const char *i
 
 static int read_ends(const struct fkv_gguf *g, bool bos, struct fkv_tok_pieces *p,
                      struct fkv_error *err) {
-    return read_end(g, KEY "add_bos_token", KEY "bos_token_id", bos, p->count, &p->bos, err) ||
-                   read_end(g, KEY "add_eos_token", KEY "eos_token_id", false, p->count, &p->eos,
-                            err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (read_end(g, KEY "add_bos_token", KEY "bos_token_id", bos, p->count, &p->bos, err))
+        return FKV_FAILED;
+    return read_end(g, KEY "add_eos_token", KEY "eos_token_id", false, p->count, &p->eos, err);
 }
 
 /* ---- gpt2 ---- */
@@ -111,9 +108,12 @@ static int add_steps(struct fkv_tokenizer *t, const struct fkv_gguf *g,
     char where[400];
     bool space_before = false;
     fkv_print_short(where, sizeof where, "%s: key " KEY "pre", fkv_gguf_path(g));
-    if (fkv_gguf_get_bool(g, KEY "add_space_prefix", false, &space_before, err) ||
-        (pre->nfc && !fkv_tok_add_normalizer(t, fkv_tok_nfc, where, err)))
-        return FKV_FAILED;
+    if (fkv_gguf_get_bool(g, KEY "add_space_prefix", false, &space_before, err)) return FKV_FAILED;
+    if (pre->nfc) { /* the first step */
+        struct fkv_tok_normalizer *n = fkv_tok_add_normalizer(t, fkv_tok_normal_form, where, err);
+        if (!n) return FKV_FAILED;
+        n->form = UTF8PROC_COMPOSE;
+    }
     if (space_before && !fkv_tok_add_splitter(t, fkv_tok_space_before, where, err))
         return FKV_FAILED;
     for (int i = 0; pre->split[i]; i++) {
@@ -141,11 +141,11 @@ static int add_merges(struct fkv_tokenizer *t, const struct fkv_gguf *g, struct 
         /* behind the first character, which may be a space itself */
         const char *space = pair.bytes > 1 ? memchr(pair.at + 1, ' ', pair.bytes - 1) : NULL;
         const size_t left = space ? (size_t)(space - pair.at) : 0;
-        int status =
-            space ? fkv_tok_add_merge(t, (struct fkv_tok_text){pair.at, left},
-                                      (struct fkv_tok_text){space + 1, pair.bytes - left - 1}, rank,
-                                      err)
-                  : fkv_fail(err, "expected \"left right\", found \"%.*s\"", shown(pair), pair.at);
+        int status = space ? fkv_tok_add_merge(
+                                 t, (struct fkv_tok_text){pair.at, left},
+                                 (struct fkv_tok_text){space + 1, pair.bytes - left - 1}, rank, err)
+                           : fkv_fail(err, "expected \"left right\", found \"%.*s\"",
+                                      fkv_tok_shown(pair), pair.at);
         if (status)
             return fkv_error_prefix(err, "%s: key " KEY "merges[%d]", fkv_gguf_path(g), (int)rank);
     }
@@ -169,7 +169,7 @@ static int read_gpt2(struct fkv_tokenizer *t, const struct fkv_gguf *g, struct f
         return fkv_fail(err,
                         "%s: key " KEY "pre: expected a pre-tokenizer that is known (gpt-2, "
                         "llama-bpe, qwen2, ...), found %.*s",
-                        fkv_gguf_path(g), shown(text_of(name)), name.text);
+                        fkv_gguf_path(g), fkv_tok_shown(text_of(name)), name.text);
     if (!fkv_gguf_has(g, KEY "pre"))
         fkv_print_short(t->note, sizeof t->note,
                         "the file does not name its pre-tokenizer (" KEY "pre): llama.cpp's "
@@ -212,7 +212,7 @@ int fkv_tok_read_gguf(struct fkv_tokenizer *t, const struct fkv_gguf *g, struct 
     while (i < ROWS && !equals(text_of(model), rows[i].model)) i++;
     if (i == ROWS)
         return fkv_fail(err, "%s: key " KEY "model: expected gpt2 or llama, found %.*s",
-                        fkv_gguf_path(g), shown(text_of(model)), model.text);
+                        fkv_gguf_path(g), fkv_tok_shown(text_of(model)), model.text);
     const int status = rows[i].read(t, g, &pieces, err) || fkv_gguf_sha256(g, KEY, t->sha256, err)
                            ? FKV_FAILED
                            : FKV_OK;

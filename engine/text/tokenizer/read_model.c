@@ -1,6 +1,5 @@
 /* The object "model" of tokenizer.json: a BPE vocabulary and its merges. Whatever would change the
  * result and is not done here is refused: other models, dropout, subword prefixes and suffixes. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/text/tokenizer/parts.h"
@@ -22,14 +21,12 @@ static int read_options(struct fkv_tokenizer *t, const json_t *model, const char
     if (strcmp(type, "BPE")) return fkv_fail(err, "%s.type: expected BPE, found %s", where, type);
     if (fkv_json_get_double(model, where, "dropout", false, 0, 1, &dropout, err)) return FKV_FAILED;
     if (dropout > 0) return fkv_fail(err, "%s.dropout: expected null, found %g", where, dropout);
-    return refuse_affix(model, where, "continuing_subword_prefix", err) ||
-                   refuse_affix(model, where, "end_of_word_suffix", err) ||
-                   fkv_json_get_bool(model, where, "byte_fallback", false, &t->byte_fallback,
-                                     err) ||
-                   fkv_json_get_bool(model, where, "fuse_unk", false, &t->fuse_unknown, err) ||
-                   fkv_json_get_bool(model, where, "ignore_merges", false, &t->ignore_merges, err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (refuse_affix(model, where, "continuing_subword_prefix", err) ||
+        refuse_affix(model, where, "end_of_word_suffix", err) ||
+        fkv_json_get_bool(model, where, "byte_fallback", false, &t->byte_fallback, err) ||
+        fkv_json_get_bool(model, where, "fuse_unk", false, &t->fuse_unknown, err))
+        return FKV_FAILED;
+    return fkv_json_get_bool(model, where, "ignore_merges", false, &t->ignore_merges, err);
 }
 
 static int read_vocabulary(struct fkv_tokenizer *t, json_t *vocab, const json_t *added,
@@ -103,8 +100,6 @@ int fkv_tok_read_model(struct fkv_tokenizer *t, const json_t *model, const json_
         return FKV_FAILED;
     if (!json_is_array(merges) || json_array_size(merges) > INT32_MAX / 2)
         return fkv_fail(err, "%s.merges: expected a list of pairs", where);
-    return fkv_tok_start_merges(t, unknown, json_array_size(merges), where, err) ||
-                   read_merges(t, merges, where, err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (fkv_tok_start_merges(t, unknown, json_array_size(merges), where, err)) return FKV_FAILED;
+    return read_merges(t, merges, where, err);
 }

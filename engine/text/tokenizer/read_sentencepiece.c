@@ -109,7 +109,7 @@ static int add_piece(struct model *model, struct message m, const char *where,
                      struct fkv_error *err) {
     struct fkv_tok_pieces *p = &model->pieces;
     struct fkv_tok_piece *grown =
-        fkv_tok_grow(p->at, &model->capacity, (size_t)p->count + 1, sizeof *grown);
+        fkv_grow(p->at, &model->capacity, (size_t)p->count + 1, sizeof *grown);
     if (!grown || p->count == FKV_TOK_MAX_IDS)
         return fkv_fail(err, "%s: %d pieces are too many", where, (int)p->count);
     p->at = grown;
@@ -153,8 +153,7 @@ static int check(const struct model *model, const char *where, struct fkv_error 
 }
 
 int fkv_tok_read_sentencepiece(struct fkv_tokenizer *t, const void *data, size_t bytes,
-                               const struct fkv_tok_ends *ends, const char *where,
-                               struct fkv_error *err) {
+                               const json_t *settings, const char *where, struct fkv_error *err) {
     struct model model = {
         .pieces = {.bos = 1, .eos = 2, .space_before = true, .squeeze_spaces = true},
         .type = 1,
@@ -163,8 +162,8 @@ int fkv_tok_read_sentencepiece(struct fkv_tokenizer *t, const void *data, size_t
     struct message whole = {data, (const uint8_t *)data + bytes};
     int status = read_model(whole, &model, where, err);
     if (!status) status = check(&model, where, err);
-    if (!ends->bos) model.pieces.bos = -1;
-    if (!ends->eos) model.pieces.eos = -1;
+    if (json_is_false(json_object_get(settings, "add_bos_token"))) model.pieces.bos = -1;
+    if (!json_is_true(json_object_get(settings, "add_eos_token"))) model.pieces.eos = -1;
     if (!status) status = fkv_tok_build_pieces(t, &model.pieces, where, err);
     free(model.pieces.at);
     return status;

@@ -47,11 +47,10 @@ static int read_split(struct fkv_tokenizer *t, const json_t *step, const char *w
                       struct fkv_error *err) {
     struct fkv_tok_splitter *s = fkv_tok_add_splitter(t, fkv_tok_split, where, err);
     if (!s) return FKV_FAILED;
-    return read_behavior(step, where, true, &s->behavior, err) ||
-                   fkv_json_get_bool(step, where, "invert", false, &s->invert, err) ||
-                   fkv_tok_read_pattern(step, where, &s->pattern, err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (read_behavior(step, where, true, &s->behavior, err) ||
+        fkv_json_get_bool(step, where, "invert", false, &s->invert, err))
+        return FKV_FAILED;
+    return fkv_tok_read_pattern(step, where, &s->pattern, err);
 }
 
 static int read_punctuation(struct fkv_tokenizer *t, const json_t *step, const char *where,
@@ -59,22 +58,6 @@ static int read_punctuation(struct fkv_tokenizer *t, const json_t *step, const c
     enum fkv_tok_behavior behavior;
     if (read_behavior(step, where, false, &behavior, err)) return FKV_FAILED;
     return fkv_tok_add_split(t, FKV_TOK_PUNCTUATION, behavior, false, where, err);
-}
-
-/* A word of Rust's regex crate has U+200C and U+200D, and no superscripts. */
-static int read_whitespace(struct fkv_tokenizer *t, const json_t *step, const char *where,
-                           struct fkv_error *err) {
-    static const char pattern[] =
-        "(?:(?![\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}])[\\w\\x{200c}\\x{200d}])+|"
-        "(?:[^\\w\\s\\x{200c}\\x{200d}]|[\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}])+";
-    (void)step;
-    return fkv_tok_add_split(t, pattern, FKV_TOK_REMOVED, true, where, err);
-}
-
-static int read_whitespace_split(struct fkv_tokenizer *t, const json_t *step, const char *where,
-                                 struct fkv_error *err) {
-    (void)step;
-    return fkv_tok_add_split(t, "\\s", FKV_TOK_REMOVED, false, where, err);
 }
 
 static int read_metaspace(struct fkv_tokenizer *t, const json_t *step, const char *where,
@@ -93,18 +76,30 @@ static const struct {
     const char *type;
     int (*read)(struct fkv_tokenizer *t, const json_t *step, const char *where,
                 struct fkv_error *err);
+    const char *removed; /* without `read`: a pattern whose matches go, or what is between them */
+    bool invert;
 } rows[] = {
-    {"ByteLevel", read_byte_level},  {"Digits", read_digits},
-    {"Split", read_split},           {"Punctuation", read_punctuation},
-    {"Whitespace", read_whitespace}, {"WhitespaceSplit", read_whitespace_split},
-    {"Metaspace", read_metaspace},
+    {"ByteLevel", read_byte_level, NULL, false},
+    {"Digits", read_digits, NULL, false},
+    {"Split", read_split, NULL, false},
+    {"Punctuation", read_punctuation, NULL, false},
+    {"Metaspace", read_metaspace, NULL, false},
+    {"WhitespaceSplit", NULL, "\\s", false},
+    /* A word of Rust's regex crate has U+200C and U+200D, and no superscripts. */
+    {"Whitespace", NULL,
+     "(?:(?![\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}])[\\w\\x{200c}\\x{200d}])+|"
+     "(?:[^\\w\\s\\x{200c}\\x{200d}]|[\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}])+",
+     true},
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 
 int fkv_tok_read_splitter(struct fkv_tokenizer *t, const json_t *step, const char *type,
                           const char *where, struct fkv_error *err) {
-    for (int i = 0; i < ROWS; i++)
-        if (!strcmp(type, rows[i].type)) return rows[i].read(t, step, where, err);
+    for (int i = 0; i < ROWS; i++) {
+        if (strcmp(type, rows[i].type)) continue;
+        if (rows[i].read) return rows[i].read(t, step, where, err);
+        return fkv_tok_add_split(t, rows[i].removed, FKV_TOK_REMOVED, rows[i].invert, where, err);
+    }
     return fkv_fail(err,
                     "%s.type: expected ByteLevel, Digits, Split, Punctuation, Whitespace, "
                     "WhitespaceSplit, Metaspace or a Sequence of them, found %.80s",

@@ -48,7 +48,7 @@ enum { ESCAPES = sizeof escapes / sizeof *escapes, CLASSES = sizeof classes / si
 
 struct translation {
     const char *at; /* what is to be read */
-    struct fkv_tok_bytes out;
+    struct fkv_bytes out;
     size_t atom;              /* where the last character, set or group begins in out */
     size_t groups[MAX_DEPTH]; /* the same of the groups that are open */
     int depth;
@@ -59,7 +59,7 @@ struct translation {
 };
 
 static int put(struct translation *t, const char *text, size_t bytes) {
-    return fkv_tok_append(&t->out, text, bytes, t->err);
+    return fkv_bytes_append(&t->out, text, bytes, t->err);
 }
 
 static int copy(struct translation *t, size_t bytes) {
@@ -162,43 +162,43 @@ static int item(struct translation *t) {
         return copy(t, t->at[1] == '?' ? 2 : 1);
     }
     if (*t->at == '[') return set_start(t);
-    return *t->at == '\\' ? escape(t) : copy(t, fkv_tok_char_bytes(*t->at));
+    return *t->at == '\\' ? escape(t) : copy(t, fkv_utf8_bytes(*t->at));
+}
+
+/* `written` is for the message. */
+static int compile(const char *written, const char *regex, size_t bytes, uint32_t options,
+                   const char *where, pcre2_code **out, struct fkv_error *err) {
+    int code;
+    PCRE2_SIZE at;
+    PCRE2_UCHAR why[128];
+    pcre2_compile_context *context = pcre2_compile_context_create(NULL);
+    if (!context) return fkv_fail(err, "%s: out of memory", where);
+    pcre2_set_newline(context, PCRE2_NEWLINE_LF);
+    *out = pcre2_compile((PCRE2_SPTR)regex, bytes, PCRE2_UTF | options, &code, &at, context);
+    pcre2_compile_context_free(context);
+    if (*out) {
+        pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE); /* without a JIT it is interpreted */
+        return FKV_OK;
+    }
+    pcre2_get_error_message(code, why, sizeof why);
+    return fkv_fail(err, "%s: PCRE2 does not take the pattern (%s): %.300s", where,
+                    (const char *)why, written);
 }
 
 int fkv_tok_compile(const char *regex, const char *where, pcre2_code **out, struct fkv_error *err) {
     struct translation t = {.at = regex, .where = where, .err = err};
-    int status = put(&t, "", 0), code;
+    int status = put(&t, "", 0);
     while (*t.at && !status) status = t.inside ? set_item(&t) : item(&t);
-    PCRE2_SIZE at;
-    pcre2_compile_context *context = status ? NULL : pcre2_compile_context_create(NULL);
-    if (!status && !context) status = fkv_fail(err, "%s: out of memory", where);
-    if (!status) {
-        pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-        *out = pcre2_compile((PCRE2_SPTR)t.out.at, t.out.count,
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &code, &at, context);
-        PCRE2_UCHAR why[128];
-        if (!*out && pcre2_get_error_message(code, why, sizeof why) != PCRE2_ERROR_BADDATA)
-            status = fkv_fail(err, "%s: PCRE2 does not take the pattern (%s): %.300s", where,
-                              (const char *)why, regex);
-    }
-    if (!status) pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE); /* without a JIT it is interpreted */
-    pcre2_compile_context_free(context);
+    if (!status)
+        status =
+            compile(regex, t.out.at, t.out.count, PCRE2_UCP | PCRE2_MULTILINE, where, out, err);
     free(t.out.at);
     return status;
 }
 
 int fkv_tok_compile_text(struct fkv_tok_text text, const char *where, pcre2_code **out,
                          struct fkv_error *err) {
-    struct fkv_tok_bytes regex = {0};
-    int status = FKV_OK;
-    for (size_t i = 0; i < text.bytes && !status; i++) {
-        if (strchr("\\^$.|?*+()[]{}", text.at[i])) status = fkv_tok_append(&regex, "\\", 1, err);
-        if (!status) status = fkv_tok_append(&regex, text.at + i, 1, err);
-    }
-    if (!status) status = fkv_tok_append(&regex, "", 1, err);
-    if (!status) status = fkv_tok_compile(regex.at, where, out, err);
-    free(regex.at);
-    return status;
+    return compile(text.at, text.at, text.bytes, PCRE2_LITERAL, where, out, err);
 }
 
 int fkv_tok_matcher_open(struct fkv_tok_matcher *m, struct fkv_error *err) {
@@ -241,12 +241,11 @@ static int search(struct fkv_tok_spans *s, struct fkv_error *err) {
         if (start < s->done || stop < start) /* \K within a lookaround */
             return fkv_fail(err, "a pattern of the tokenizer matches backwards");
         if (start == stop && stop == s->last_stop) {
-            s->search += s->search < s->text.bytes ? fkv_tok_char_bytes(s->text.at[s->search]) : 1;
+            s->search += s->search < s->text.bytes ? fkv_utf8_bytes(s->text.at[s->search]) : 1;
             continue;
         }
         s->search = s->last_stop = stop;
         s->found = (struct fkv_tok_span){start, stop, true};
-        s->waiting = true;
         return FKV_OK;
     }
     s->search = SIZE_MAX;
@@ -255,17 +254,17 @@ static int search(struct fkv_tok_spans *s, struct fkv_error *err) {
 
 int fkv_tok_spans_next(struct fkv_tok_spans *s, struct fkv_tok_span *span, bool *more,
                        struct fkv_error *err) {
-    if (!s->waiting && s->text.bytes && search(s, err)) return FKV_FAILED;
-    size_t stop = s->waiting ? s->found.start : s->text.bytes;
+    if (!s->found.match && s->text.bytes && search(s, err)) return FKV_FAILED;
+    size_t stop = s->found.match ? s->found.start : s->text.bytes;
     *more = true;
     if (s->done < stop) {
         *span = (struct fkv_tok_span){s->done, stop, false};
         s->done = stop;
         return FKV_OK;
     }
-    *more = s->waiting;
+    *more = s->found.match;
     *span = s->found;
-    s->waiting = false;
+    s->found.match = false;
     if (*more) s->done = span->stop;
     return FKV_OK;
 }

@@ -23,12 +23,6 @@ json_t *fkv_tok_settings_open(const char *directory) {
     return fkv_json_load(path, MAX_FILE, NULL);
 }
 
-struct fkv_tok_ends fkv_tok_settings_ends(const json_t *settings) {
-    const json_t *bos = json_object_get(settings, "add_bos_token"),
-                 *eos = json_object_get(settings, "add_eos_token");
-    return (struct fkv_tok_ends){!json_is_false(bos), json_is_true(eos)};
-}
-
 void fkv_tok_settings_compare(const json_t *settings, struct fkv_tokenizer *t) {
     const json_t *add = json_object_get(settings, "add_bos_token");
     const char *class = json_string_value(json_object_get(settings, "tokenizer_class")),

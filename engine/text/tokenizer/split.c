@@ -1,8 +1,6 @@
 /* Pre-tokenizers: a section between added tokens -> words for BPE. The steps of the list form a
  * chain: each gets a piece of text, and gives what it makes of it to the next one at once; behind
  * the last one pieces are words. A step that changes its text writes it to a buffer of its own. */
-#include <string.h>
-
 #include "engine/text/tokenizer/parts.h"
 
 static int hand_on(struct fkv_tok_encoding *w, int i, struct fkv_tok_text piece, bool first) {
@@ -51,18 +49,19 @@ int fkv_tok_split(struct fkv_tok_encoding *w, int i, struct fkv_tok_text piece, 
 }
 
 int fkv_tok_space_before(struct fkv_tok_encoding *w, int i, struct fkv_tok_text piece, bool first) {
-    struct fkv_tok_bytes *made = &w->made[i];
+    struct fkv_bytes *made = &w->made[i];
     if (piece.at[0] == ' ') return hand_on(w, i + 1, piece, first);
     made->count = 0;
-    if (fkv_tok_append(made, " ", 1, w->err) || fkv_tok_append(made, piece.at, piece.bytes, w->err))
+    if (fkv_bytes_append(made, " ", 1, w->err) ||
+        fkv_bytes_append(made, piece.at, piece.bytes, w->err))
         return FKV_FAILED;
     return hand_on(w, i + 1, (struct fkv_tok_text){made->at, made->count}, first);
 }
 
 int fkv_tok_bytes_as_characters(struct fkv_tok_encoding *w, int i, struct fkv_tok_text piece,
                                 bool first) {
-    struct fkv_tok_bytes *made = &w->made[i];
-    char *grown = fkv_tok_grow(made->at, &made->capacity, 2 * piece.bytes, 1);
+    struct fkv_bytes *made = &w->made[i];
+    char *grown = fkv_grow(made->at, &made->capacity, 2 * piece.bytes, 1);
     if (!grown) return fkv_fail(w->err, "out of memory for %zu bytes of text", 2 * piece.bytes);
     made->at = grown;
     made->count = 0;
@@ -77,11 +76,11 @@ int fkv_tok_bytes_as_characters(struct fkv_tok_encoding *w, int i, struct fkv_to
 int fkv_tok_metaspace(struct fkv_tok_encoding *w, int i, struct fkv_tok_text piece, bool first) {
     const struct fkv_tok_splitter *s = &w->t->splitters[i];
     const struct fkv_tok_text blank = {" ", 1}, mark = s->mark;
-    struct fkv_tok_bytes *made = &w->made[i];
+    struct fkv_bytes *made = &w->made[i];
     bool prefix = s->prefix && (first || !s->first_only) && !fkv_tok_starts_with(piece, blank) &&
                   !fkv_tok_starts_with(piece, mark);
     made->count = 0;
-    if (prefix && fkv_tok_append(made, mark.at, mark.bytes, w->err)) return FKV_FAILED;
+    if (prefix && fkv_bytes_append(made, mark.at, mark.bytes, w->err)) return FKV_FAILED;
     if (fkv_tok_replace(piece, blank, mark, made, w->err)) return FKV_FAILED;
     piece = (struct fkv_tok_text){made->at, made->count};
     return s->pattern ? fkv_tok_split(w, i, piece, first) : hand_on(w, i + 1, piece, first);

@@ -47,7 +47,7 @@ int fkv_tok_strings_set(struct fkv_tok_strings *s, int32_t id, struct fkv_tok_te
                         struct fkv_error *err) {
     s->start[id] = s->bytes.count;
     s->length[id] = (int32_t)text.bytes;
-    return fkv_tok_append(&s->bytes, text.at, text.bytes, err);
+    return fkv_bytes_append(&s->bytes, text.at, text.bytes, err);
 }
 
 void fkv_tok_strings_index(struct fkv_tok_strings *s, int32_t id) {

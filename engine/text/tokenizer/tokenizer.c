@@ -49,12 +49,6 @@ static int read_json(struct fkv_tokenizer *t, const void *data, size_t bytes,
     return status;
 }
 
-static int read_sentencepiece(struct fkv_tokenizer *t, const void *data, size_t bytes,
-                              const json_t *settings, const char *where, struct fkv_error *err) {
-    const struct fkv_tok_ends ends = fkv_tok_settings_ends(settings);
-    return fkv_tok_read_sentencepiece(t, data, bytes, &ends, where, err);
-}
-
 static int make(read_file *read, const void *data, size_t bytes, const json_t *settings,
                 const char *where, struct fkv_tokenizer **out, struct fkv_error *err) {
     *out = NULL;
@@ -76,7 +70,7 @@ int fkv_tokenizer_parse(const char *json, size_t bytes, const char *where,
 
 int fkv_tokenizer_parse_sentencepiece(const void *model, size_t bytes, const char *where,
                                       struct fkv_tokenizer **out, struct fkv_error *err) {
-    return make(read_sentencepiece, model, bytes, NULL, where, out, err);
+    return make(fkv_tok_read_sentencepiece, model, bytes, NULL, where, out, err);
 }
 
 int fkv_tokenizer_of_gguf(const struct fkv_gguf *g, struct fkv_tokenizer **out,
@@ -112,7 +106,8 @@ static int open_folder(const char *directory, struct fkv_tokenizer **out, struct
                         directory);
     if (fkv_read_file(path, MAX_FILE, &data, &bytes, err)) return FKV_FAILED;
     json_t *settings = fkv_tok_settings_open(directory);
-    int status = make(json ? read_json : read_sentencepiece, data, bytes, settings, path, out, err);
+    int status =
+        make(json ? read_json : fkv_tok_read_sentencepiece, data, bytes, settings, path, out, err);
     json_decref(settings);
     free(data);
     return status;
@@ -144,8 +139,7 @@ void fkv_tokenizer_close(struct fkv_tokenizer *t) {
 static int encode_section(struct fkv_tok_encoding *w, struct fkv_tok_text text, bool at_start) {
     const struct fkv_tokenizer *t = w->t;
     struct fkv_tok_normalizing n = {.matcher = &w->matcher, .err = w->err};
-    if (fkv_tok_normalize(t->normalizers, t->normalizer_count, &n, &text, w->normal))
-        return FKV_FAILED;
+    if (fkv_tok_normalize(t, &n, &text, w->normal)) return FKV_FAILED;
     at_start &= !n.start_cut;
     struct fkv_tok_cut cut;
     fkv_tok_cut_start(&cut, &t->normalized, text);
@@ -178,11 +172,10 @@ int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t
     size_t bad;
     *ids = NULL;
     *count = 0;
-    if (!fkv_tok_utf8_valid(text, bytes, &bad))
-        return fkv_fail(err, "invalid UTF-8 at byte %zu", bad);
+    if (!fkv_utf8_valid(text, bytes, &bad)) return fkv_fail(err, "invalid UTF-8 at byte %zu", bad);
     struct fkv_tok_encoding w = {.t = t, .err = err};
     w.cache = calloc(FKV_TOK_CACHE_SLOTS, sizeof *w.cache);
-    w.out.at = fkv_tok_grow(NULL, &w.out.capacity, bytes / 4 + 16, sizeof *w.out.at);
+    w.out.at = fkv_grow(NULL, &w.out.capacity, bytes / 4 + 16, sizeof *w.out.at);
     int status = w.cache && w.out.at
                      ? fkv_tok_matcher_open(&w.matcher, err)
                      : fkv_fail(err, "out of memory for a text of %zu bytes", bytes);
@@ -201,8 +194,6 @@ int fkv_tokenizer_encode(const struct fkv_tokenizer *t, const char *text, size_t
     fkv_tok_matcher_close(&w.matcher);
     return status;
 }
-
-bool fkv_tokenizer_adds_bos(const struct fkv_tokenizer *t) { return t->before_count > 0; }
 
 int32_t fkv_tokenizer_bos(const struct fkv_tokenizer *t) {
     return t->before_count ? t->before[0] : -1;

@@ -95,6 +95,8 @@ TEST(refusals_name_the_line) {
                                            "generation, found \"import\"");
     assert_says("{{ raise_exception('two\nlines') }}", "the template refuses the messages: two");
     assert_says("{{ strftime_now('%d') }}", "found strftime_now (it needs a date)");
+    assert_says("{{ 'a'.startswith(b) }}",
+                "startswith: expected a string, found something undefined");
     assert_says("{% if true %}", "t:1: expected endif, found the end");
 }
 

@@ -9,7 +9,7 @@
 #include "engine/text/tokenizer/parts.h"
 
 struct pieces {
-    struct fkv_tok_bytes bytes;
+    struct fkv_bytes bytes;
     size_t *ends; /* [capacity] piece i lies from ends[i - 1] (or 0) to ends[i] in bytes */
     size_t count, capacity;
 };
@@ -21,7 +21,7 @@ static struct fkv_tok_text piece(const struct pieces *p, size_t i) {
 
 /* What was appended to bytes since the last piece becomes one. */
 static int end_piece(struct pieces *p, struct fkv_error *err) {
-    size_t *grown = fkv_tok_grow(p->ends, &p->capacity, p->count + 1, sizeof *grown);
+    size_t *grown = fkv_grow(p->ends, &p->capacity, p->count + 1, sizeof *grown);
     if (!grown) return fkv_fail(err, "out of memory for %zu tokens", p->count + 1);
     p->ends = grown;
     p->ends[p->count++] = p->bytes.count;
@@ -58,18 +58,17 @@ static int byte_fallback(const struct pieces *in, struct pieces *out, struct fkv
         size_t start = out->bytes.count, bad;
         char byte;
         while (i < in->count && is_byte(piece(in, i), &byte)) {
-            if (fkv_tok_append(&out->bytes, &byte, 1, err)) return FKV_FAILED;
+            if (fkv_bytes_append(&out->bytes, &byte, 1, err)) return FKV_FAILED;
             i++;
         }
         size_t end = out->bytes.count;
         if (end == start) {
             struct fkv_tok_text s = piece(in, i++);
-            if (fkv_tok_append(&out->bytes, s.at, s.bytes, err) || end_piece(out, err))
+            if (fkv_bytes_append(&out->bytes, s.at, s.bytes, err) || end_piece(out, err))
                 return FKV_FAILED;
             continue;
         }
-        size_t step =
-            fkv_tok_utf8_valid(out->bytes.at + start, end - start, &bad) ? end - start : 1;
+        size_t step = fkv_utf8_valid(out->bytes.at + start, end - start, &bad) ? end - start : 1;
         for (out->bytes.count = start; out->bytes.count < end;) {
             out->bytes.count += step;
             if (end_piece(out, err)) return FKV_FAILED;
@@ -79,7 +78,7 @@ static int byte_fallback(const struct pieces *in, struct pieces *out, struct fkv
 }
 
 static int fuse(const struct pieces *in, struct pieces *out, struct fkv_error *err) {
-    return fkv_tok_append(&out->bytes, in->bytes.at, in->bytes.count, err) || end_piece(out, err)
+    return fkv_bytes_append(&out->bytes, in->bytes.at, in->bytes.count, err) || end_piece(out, err)
                ? FKV_FAILED
                : FKV_OK;
 }
@@ -94,7 +93,7 @@ static int strip(const struct fkv_tok_decoder *d, const struct pieces *in, struc
         for (int64_t k = 0;
              k < d->stop && s.bytes >= n && !memcmp(s.at + s.bytes - n, d->from.at, n); k++)
             s.bytes -= n;
-        if (fkv_tok_append(&out->bytes, s.at, s.bytes, err) || end_piece(out, err))
+        if (fkv_bytes_append(&out->bytes, s.at, s.bytes, err) || end_piece(out, err))
             return FKV_FAILED;
     }
     return FKV_OK;
@@ -105,7 +104,7 @@ static int byte_level(const struct pieces *in, struct pieces *out, struct fkv_er
     for (size_t i = 0; i < in->count; i++) {
         struct fkv_tok_text s = piece(in, i);
         size_t start = out->bytes.count, bytes;
-        if (fkv_tok_append(&out->bytes, s.at, s.bytes, err)) return FKV_FAILED;
+        if (fkv_bytes_append(&out->bytes, s.at, s.bytes, err)) return FKV_FAILED;
         if (fkv_tok_to_raw(s, out->bytes.at + start, &bytes))
             out->bytes.count = start + bytes;
         else
@@ -156,9 +155,9 @@ static int gather(const struct fkv_tokenizer *t, const int32_t *ids, size_t coun
         if (!s.at)
             return fkv_fail(err, "token %zu: id %d is not in the vocabulary", i, (int)ids[i]);
         if (t->kind[ids[i]] & FKV_TOK_SPECIAL) continue;
-        if (!t->decoder_count && out->count && fkv_tok_append(&out->bytes, " ", 1, err))
+        if (!t->decoder_count && out->count && fkv_bytes_append(&out->bytes, " ", 1, err))
             return FKV_FAILED;
-        if (fkv_tok_append(&out->bytes, s.at, s.bytes, err) || end_piece(out, err))
+        if (fkv_bytes_append(&out->bytes, s.at, s.bytes, err) || end_piece(out, err))
             return FKV_FAILED;
     }
     return FKV_OK;
@@ -170,8 +169,8 @@ static inline int whole_decode(const struct fkv_tokenizer *t, const int32_t *ids
     int status = gather(t, ids, count, &p[0], err);
     for (int i = 0; i < t->decoder_count && !status; i++)
         status = apply(&t->decoders[i], &p[i % 2], &p[(i + 1) % 2], err);
-    struct fkv_tok_bytes *result = &p[t->decoder_count % 2].bytes;
-    if (!status) status = fkv_tok_append(result, "", 1, err);
+    struct fkv_bytes *result = &p[t->decoder_count % 2].bytes;
+    if (!status) status = fkv_bytes_append(result, "", 1, err);
     if (!status) {
         *text = result->at;
         *bytes = result->count - 1;
