@@ -2,14 +2,13 @@
  * its family has would give other numbers than its authors', so what is not known to be harmless is
  * refused. transformers warns of all of them and goes on by its config, llama.cpp computes with
  * what it finds. */
-#include "engine/checkpoint/unused.h"
-
 #include <fnmatch.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "engine/checkpoint/adapter_name.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/checkpoint_format.h"
 #include "engine/checkpoint/families.h"
 
 /* What changes no number, behind any prefix of the model's. */
@@ -79,32 +78,19 @@ static const char *own_name(const struct fkv_checkpoint *c, const char *name) {
     return name;
 }
 
-/* Whether a name of the role leads to this very tensor. */
-static bool plays(const struct fkv_checkpoint *c, enum fkv_role role, int32_t layer,
-                  const struct fkv_role_tensor *t) {
-    const struct fkv_role_name *names = &c->names[role];
-    struct fkv_role_tensor found;
-    char name[FKV_TENSOR_NAME];
-    fkv_checkpoint_print_name(c->format, role, layer, names->own, name);
-    if (c->format->find(c, name, &found)) return found.name == t->name;
-    if (!names->shared) return false;
-    fkv_checkpoint_print_name(c->format, role, layer, names->shared, name);
-    return c->format->find(c, name, &found) && found.name == t->name;
-}
-
 /* layer < 0: in none. */
-static bool has_role(const struct fkv_checkpoint *c, int32_t layer,
-                     const struct fkv_role_tensor *t) {
+static bool has_role(const struct fkv_checkpoint *c, int32_t layer, const struct fkv_tensor *t) {
+    bool shared;
     if (layer >= c->config.layers) return false;
     for (enum fkv_role role = 0; role < FKV_ROLES; role++)
         if ((role >= FKV_ATTENTION_NORM) == (layer >= 0) && fkv_role_present(&c->config, role) &&
-            plays(c, role, layer, t))
+            fkv_checkpoint_lookup(c, role, layer, &shared) == t)
             return true;
     return false;
 }
 
 static bool is_harmless(const struct fkv_checkpoint *c, const char *own,
-                        const struct fkv_role_tensor *t) {
+                        const struct fkv_tensor *t) {
     const struct fkv_family *family = fkv_family_find(c->config.model_type);
     for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
         if (!fnmatch(harmless[i].pattern, own, 0) && (!harmless[i].mask || t->dims > 2) &&
@@ -121,7 +107,7 @@ static const char *beside_meaning(const char *own) {
 
 /* The message of the first role that has no tensor, or one that is not computable. */
 static int find_all(const struct fkv_checkpoint *c, struct fkv_error *err) {
-    struct fkv_role_tensor t;
+    struct fkv_tensor t;
     for (enum fkv_role role = 0; role < FKV_ROLES; role++)
         for (int32_t l = 0; l < (role >= FKV_ATTENTION_NORM ? c->config.layers : 1); l++)
             if (fkv_role_present(&c->config, role) && fkv_checkpoint_find(c, role, l, &t, err))
@@ -131,7 +117,7 @@ static int find_all(const struct fkv_checkpoint *c, struct fkv_error *err) {
 
 /* Names that are only spelled otherwise are missed elsewhere, which says more. */
 static int refuse(const struct fkv_checkpoint *c, const char *own, int32_t layer,
-                  const struct fkv_role_tensor *t, struct fkv_error *err) {
+                  const struct fkv_tensor *t, struct fkv_error *err) {
     const char *meaning = "is model_type right?", *rest = own;
     const bool wrapped = fkv_skip_prefix(&rest, "module.") || fkv_skip_prefix(&rest, "_orig_mod.");
     if (!wrapped && find_all(c, err)) return FKV_FAILED;
@@ -150,20 +136,19 @@ static int refuse(const struct fkv_checkpoint *c, const char *own, int32_t layer
 
 int fkv_checkpoint_check_unused(struct fkv_checkpoint *c, struct fkv_error *err) {
     size_t left_out = 0;
-    for (size_t i = 0; i < c->format->count(c); i++) {
-        struct fkv_role_tensor t;
+    for (size_t i = 0; i < c->tensors->count; i++) {
+        const struct fkv_tensor *t = &c->tensors->tensors[i];
+        const char *own = own_name(c, t->name);
         int layer = -1, read = 0;
-        c->format->tensor(c, i, &t);
-        const char *own = own_name(c, t.name);
         if (sscanf(own, "layers.%9d.%n", &layer, &read) != 1 &&
             sscanf(own, "blk.%9d.%n", &layer, &read) != 1)
             layer = -1;
-        if (has_role(c, read ? layer : -1, &t) || is_harmless(c, own, &t)) continue;
+        if (has_role(c, read ? layer : -1, t) || is_harmless(c, own, t)) continue;
         const char *meaning = beside_meaning(own);
-        if (!meaning) return refuse(c, own, layer, &t, err);
+        if (!meaning) return refuse(c, own, layer, t, err);
         if (!left_out++)
-            snprintf(c->note, sizeof c->note, "%.300s: tensor %.100s is left out (%s)", t.path,
-                     t.name, meaning);
+            snprintf(c->note, sizeof c->note, "%.300s: tensor %.100s is left out (%s)", t->path,
+                     t->name, meaning);
     }
     if (left_out > 1) {
         const size_t used = strlen(c->note);

@@ -81,7 +81,7 @@ TEST(frequencies_equal_those_of_transformers) {
         assert_int_equal(strlen(c.sha256), 64);
         struct fkv_safetensors *golden;
         assert_ok(fkv_safetensors_open(path, &golden, &err));
-        const struct fkv_tensor *t = fkv_safetensors_find(golden, "inv_freq");
+        const struct fkv_tensor *t = fkv_tensor_find(&golden->tensors, "inv_freq");
         assert_non_null(t);
         assert_int_equal(t->shape[0], c.head_dim / 2);
         for (int k = 0; k < c.head_dim / 2; k++)
