@@ -74,15 +74,15 @@ static bool is_present(const struct fkv_adapter *a, enum fkv_role role) {
     return role == FKV_HEAD || fkv_role_present(&a->base, role);
 }
 
+/* A matrix, which can have factors. */
+static bool is_matrix(enum fkv_role role) {
+    return fkv_role_is_projection(role) || role == FKV_EMBEDDING || role == FKV_HEAD;
+}
+
 /* Whether a role can have such a tensor. */
-static bool takes(enum fkv_role role, enum fkv_adapter_kind kind) {
-    switch (kind) {
-    case FKV_ADAPTER_A:
-    case FKV_ADAPTER_B: return fkv_role_is_projection(role) || role == FKV_HEAD;
-    case FKV_ADAPTER_EMBEDDING_A:
-    case FKV_ADAPTER_EMBEDDING_B: return role == FKV_EMBEDDING;
-    default: return true;
-    }
+static bool takes(enum fkv_role role, const struct fkv_adapter_name *name) {
+    return name->kind == FKV_ADAPTER_WHOLE || name->bias ||
+           (is_matrix(role) && name->embedding == (role == FKV_EMBEDDING));
 }
 
 /* A file holds one adapter: its name is the same in all tensors. */
@@ -112,7 +112,7 @@ static int assign(struct fkv_adapter *a, const struct fkv_tensor *t, struct fkv_
         const struct fkv_role_name *names = &a->names[role];
         const bool own = fkv_adapter_name_is(names->own, inner, name.bias);
         if (!(own || fkv_adapter_name_is(names->shared, inner, name.bias)) ||
-            !is_present(a, (enum fkv_role)role) || !takes((enum fkv_role)role, name.kind))
+            !is_present(a, (enum fkv_role)role) || !takes((enum fkv_role)role, &name))
             continue;
         struct part *part = part_of(a, (enum fkv_role)role, layer);
         if (part->tensors[name.kind])
@@ -160,30 +160,25 @@ static int check_factor(const struct fkv_tensor *t, int32_t rows, int32_t cols,
                                                                                         : FKV_OK;
 }
 
-/* Both factors are there (or a bias of B), of the rank that the config says. */
+/* Both factors are there (or the bias of B), of the rank that the config says. */
 static int check_factors(struct fkv_adapter *a, enum fkv_role role, int32_t layer,
                          struct fkv_error *err) {
     struct part *part = part_of(a, role, layer);
-    const bool embedding = role == FKV_EMBEDDING,
-               bias = part->tensors[FKV_ADAPTER_BIAS_OF_B] != NULL;
-    const enum fkv_adapter_kind kind_b = embedding ? FKV_ADAPTER_EMBEDDING_B
-                                         : bias    ? FKV_ADAPTER_BIAS_OF_B
-                                                   : FKV_ADAPTER_B,
-                                kind_a = embedding ? FKV_ADAPTER_EMBEDDING_A : FKV_ADAPTER_A;
-    const struct fkv_tensor *a_factor = part->tensors[kind_a], *b_factor = part->tensors[kind_b];
+    const struct fkv_tensor *a_factor = part->tensors[FKV_ADAPTER_A],
+                            *b_factor = part->tensors[FKV_ADAPTER_B],
+                            *factor = a_factor ? a_factor : b_factor;
+    const bool embedding = role == FKV_EMBEDDING, bias = !is_matrix(role);
     char name[MOST_NAME];
     int32_t rows, cols, first = 0, all, rank;
-    if (!a_factor && !b_factor) return FKV_OK;
-    module_name(a, role, layer, part->shared[b_factor ? kind_b : kind_a], name);
+    if (!factor) return FKV_OK;
+    module_name(a, role, layer, part->shared[b_factor ? FKV_ADAPTER_B : FKV_ADAPTER_A], name);
     if ((!a_factor && !bias) || !b_factor)
         return fkv_fail(err, "%s: tensor %.200s: expected both factors of %s, found this one alone",
-                        (a_factor ? a_factor : b_factor)->path,
-                        (a_factor ? a_factor : b_factor)->name, name);
-    const struct fkv_adapter_module module = {name, fkv_role_is_projection(role)};
-    if (fkv_adapter_config_scale(&a->config, &module, &rank, &part->scale, err)) return FKV_FAILED;
+                        factor->path, factor->name, name);
+    if (fkv_adapter_config_scale(&a->config, name, &rank, &part->scale, err)) return FKV_FAILED;
     fkv_role_shape(&a->base, role, &rows, &cols);
     all = bias ? cols : rows;
-    if (part->shared[kind_b]) fkv_role_shared_rows(&a->base, role, &first, &all);
+    if (part->shared[FKV_ADAPTER_B]) fkv_role_shared_rows(&a->base, role, &first, &all);
     if (bias) return check_factor(b_factor, 0, all, err);
     part->rank = rank;
     if (check_factor(a_factor, rank, embedding ? rows : cols, err)) return FKV_FAILED;
@@ -201,11 +196,11 @@ static int ask_config(const struct fkv_adapter *a, enum fkv_role role, int32_t l
                       struct said *out, struct fkv_error *err) {
     *out = (struct said){0};
     for (int shared = 0; shared < 2 && !out->targeted && !out->saved; shared++) {
-        const struct fkv_adapter_module module = {out->name, fkv_role_is_projection(role)};
         module_name(a, role, layer, shared, out->name);
         if (!*out->name) return FKV_OK;
-        if (fkv_adapter_config_saves(&a->config, &module, &out->saved, err) ||
-            fkv_adapter_config_targets(&a->config, &module, &out->targeted, err))
+        if (fkv_adapter_config_saves(&a->config, out->name, &out->saved, err) ||
+            fkv_adapter_config_targets(&a->config, out->name, fkv_role_is_projection(role),
+                                       &out->targeted, err))
             return FKV_FAILED;
     }
     return FKV_OK;
@@ -217,17 +212,17 @@ static int check_role(struct fkv_adapter *a, enum fkv_role role, int32_t layer,
                       struct fkv_error *err) {
     struct part *part = part_of(a, role, layer);
     const bool follows = role == FKV_HEAD && a->base.tied && a->config.tied,
-               matrix = fkv_role_is_projection(role) || role == FKV_EMBEDDING || role == FKV_HEAD;
-    const struct fkv_tensor *factor = NULL;
+               matrix = is_matrix(role);
+    const struct fkv_tensor *factor = part->tensors[FKV_ADAPTER_A];
     struct said said;
-    for (int kind = FKV_ADAPTER_A; kind <= FKV_ADAPTER_EMBEDDING_B && !factor; kind++)
-        factor = part->tensors[kind];
+    if (!factor) factor = part->tensors[FKV_ADAPTER_B];
     if (ask_config(a, role, layer, &said, err)) return FKV_FAILED;
     if (said.saved && !part->tensors[FKV_ADAPTER_WHOLE] && !follows)
         return refuse_missing(a, "modules_to_save", said.name, "tensor", err);
     if (said.targeted && matrix && !factor && !follows)
         return refuse_missing(a, "target_modules", said.name, "factors A and B", err);
-    if (factor && !said.targeted && !follows && fkv_adapter_config_has_targets(&a->config))
+    if (factor && matrix && !said.targeted && !follows &&
+        fkv_adapter_config_has_targets(&a->config))
         return fkv_fail(err,
                         "%s: tensor %.200s: expected a module that target_modules names, found "
                         "another (it would be left out)",
@@ -290,8 +285,8 @@ static int load(struct fkv_adapter *a, const char *path, struct fkv_error *err) 
         return fkv_fail(err, "%s/%s: expected tensors, found none", path, weights_name);
     if (!a->model_prefix) a->model_prefix = "model.";
     module_name(a, FKV_EMBEDDING, 0, false, embedding);
-    const struct fkv_adapter_module module = {embedding, false};
-    if (fkv_adapter_config_saves(&a->config, &module, &a->embedding_saved, err)) return FKV_FAILED;
+    if (fkv_adapter_config_saves(&a->config, embedding, &a->embedding_saved, err))
+        return FKV_FAILED;
     find_vocab(a);
     return check_roles(a, err) || hash_files(a, files, err) ? FKV_FAILED : FKV_OK;
 }
@@ -334,7 +329,7 @@ int32_t fkv_adapter_rows_left_out(const struct fkv_adapter *a) { return a->rows_
 bool fkv_adapter_unties(const struct fkv_adapter *a) {
     const struct part *head = part_of(a, FKV_HEAD, 0), *embedding = part_of(a, FKV_EMBEDDING, 0);
     return !a->base.tied || head->tensors[FKV_ADAPTER_WHOLE] || head->tensors[FKV_ADAPTER_A] ||
-           ((a->embedding_saved || embedding->tensors[FKV_ADAPTER_EMBEDDING_A]) && !a->config.tied);
+           ((a->embedding_saved || embedding->tensors[FKV_ADAPTER_A]) && !a->config.tied);
 }
 
 bool fkv_adapter_find(const struct fkv_adapter *a, enum fkv_role role, int32_t layer,
@@ -358,8 +353,7 @@ bool fkv_adapter_find(const struct fkv_adapter *a, enum fkv_role role, int32_t l
 }
 
 bool fkv_adapter_adds(const struct fkv_adapter *a, enum fkv_role role, int32_t layer) {
-    const struct part *part = part_of(a, role, layer);
-    return part->rank || part->tensors[FKV_ADAPTER_BIAS_OF_B];
+    return part_of(a, role, layer)->tensors[FKV_ADAPTER_B];
 }
 
 /* ---- the sum ---- */
@@ -420,7 +414,7 @@ static void add_product(const float *left, const float *right, int32_t rank, flo
 static int add_bias(const struct part *part, int32_t first, int32_t n, float *values,
                     struct fkv_error *err) {
     float *bias;
-    if (read_factor(part->tensors[FKV_ADAPTER_BIAS_OF_B], first, n, 1, false, &bias, err))
+    if (read_factor(part->tensors[FKV_ADAPTER_B], first, n, 1, false, &bias, err))
         return FKV_FAILED;
     for (int32_t i = 0; i < n; i++) values[i] += part->scale * bias[i];
     free(bias);
@@ -430,19 +424,17 @@ static int add_bias(const struct part *part, int32_t first, int32_t n, float *va
 int fkv_adapter_add(const struct fkv_adapter *a, enum fkv_role role, int32_t layer, int32_t rows,
                     int32_t cols, float *values, struct fkv_error *err) {
     const struct part *part = part_of(a, role, layer);
-    const bool embedding = role == FKV_EMBEDDING;
-    const struct fkv_tensor *b = part->tensors[embedding ? FKV_ADAPTER_EMBEDDING_B : FKV_ADAPTER_B],
-                            *right_of =
-                                part->tensors[embedding ? FKV_ADAPTER_EMBEDDING_A : FKV_ADAPTER_A];
+    const struct fkv_tensor *b = part->tensors[FKV_ADAPTER_B],
+                            *right_of = part->tensors[FKV_ADAPTER_A];
     float *left = NULL, *right = NULL;
     int32_t first = 0, all;
-    if (part->shared[rows ? FKV_ADAPTER_B : FKV_ADAPTER_BIAS_OF_B])
-        fkv_role_shared_rows(&a->base, role, &first, &all);
+    if (part->shared[FKV_ADAPTER_B]) fkv_role_shared_rows(&a->base, role, &first, &all);
     if (!rows) return add_bias(part, first, cols, values, err);
-    int status = embedding ? read_factor(right_of, 0, part->rank, rows, true, &left, err) ||
-                                 read_factor(b, 0, cols, part->rank, true, &right, err)
-                           : read_factor(b, first, rows, part->rank, false, &left, err) ||
-                                 read_factor(right_of, 0, part->rank, cols, false, &right, err);
+    int status = role == FKV_EMBEDDING
+                     ? read_factor(right_of, 0, part->rank, rows, true, &left, err) ||
+                           read_factor(b, 0, cols, part->rank, true, &right, err)
+                     : read_factor(b, first, rows, part->rank, false, &left, err) ||
+                           read_factor(right_of, 0, part->rank, cols, false, &right, err);
     if (!status) add_product(left, right, part->rank, part->scale, rows, cols, values);
     free(left);
     free(right);

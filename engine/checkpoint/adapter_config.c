@@ -263,30 +263,28 @@ bool fkv_adapter_config_has_targets(const struct fkv_adapter_config *c) {
     return !is_unset(json_object_get(c->root, "target_modules"));
 }
 
-int fkv_adapter_config_targets(const struct fkv_adapter_config *c,
-                               const struct fkv_adapter_module *module, bool *targeted,
-                               struct fkv_error *err) {
+int fkv_adapter_config_targets(const struct fkv_adapter_config *c, const char *name, bool linear,
+                               bool *targeted, struct fkv_error *err) {
     const char *all = json_string_value(json_object_get(c->root, "target_modules"));
     bool excluded, exact;
     *targeted = false;
-    if (names_module(c, "exclude_modules", module->name, &excluded, &exact, err)) return FKV_FAILED;
-    if (!excluded && fkv_adapter_config_saves(c, module, &excluded, err)) return FKV_FAILED;
+    if (names_module(c, "exclude_modules", name, &excluded, &exact, err)) return FKV_FAILED;
+    if (!excluded && fkv_adapter_config_saves(c, name, &excluded, err)) return FKV_FAILED;
     if (excluded) return FKV_OK;
     if (all && !strcasecmp(all, "all-linear")) {
-        *targeted = module->linear;
+        *targeted = linear;
         return FKV_OK;
     }
-    if (names_module(c, "target_modules", module->name, targeted, &exact, err)) return FKV_FAILED;
-    return *targeted && !exact ? layer_is_in(c, module->name, targeted, err) : FKV_OK;
+    if (names_module(c, "target_modules", name, targeted, &exact, err)) return FKV_FAILED;
+    return *targeted && !exact ? layer_is_in(c, name, targeted, err) : FKV_OK;
 }
 
-int fkv_adapter_config_saves(const struct fkv_adapter_config *c,
-                             const struct fkv_adapter_module *module, bool *saved,
+int fkv_adapter_config_saves(const struct fkv_adapter_config *c, const char *name, bool *saved,
                              struct fkv_error *err) {
     const char *pattern;
     *saved = false;
     for (size_t i = 0; !*saved && (pattern = string_at(c, "modules_to_save", i)); i++)
-        if (match_name(c, "modules_to_save", part, pattern, module->name, saved, NULL, err))
+        if (match_name(c, "modules_to_save", part, pattern, name, saved, NULL, err))
             return FKV_FAILED;
     return FKV_OK;
 }
@@ -306,12 +304,11 @@ static int find_pattern(const struct fkv_adapter_config *c, const char *field, c
     return FKV_OK;
 }
 
-int fkv_adapter_config_scale(const struct fkv_adapter_config *c,
-                             const struct fkv_adapter_module *module, int32_t *rank, float *scale,
-                             struct fkv_error *err) {
+int fkv_adapter_config_scale(const struct fkv_adapter_config *c, const char *name, int32_t *rank,
+                             float *scale, struct fkv_error *err) {
     double r = c->rank, alpha = c->alpha;
-    if (find_pattern(c, "rank_pattern", module->name, &r, err) ||
-        find_pattern(c, "alpha_pattern", module->name, &alpha, err))
+    if (find_pattern(c, "rank_pattern", name, &r, err) ||
+        find_pattern(c, "alpha_pattern", name, &alpha, err))
         return FKV_FAILED;
     *rank = (int32_t)r;
     *scale = (float)(alpha / (c->root_scale ? sqrt(r) : r));
