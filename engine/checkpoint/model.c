@@ -83,16 +83,15 @@ static size_t first_not_finite(const void *data, enum fkv_weight_format format, 
     return first;
 }
 
-static int check_finite(const struct fkv_tensor *t, const void *data, int threads,
-                        struct fkv_error *err) {
+static int check_finite(const struct fkv_tensor *t, int threads, struct fkv_error *err) {
     const size_t cols = (size_t)t->shape[t->dims - 1],
                  n = cols * (t->dims == 2 ? (size_t)t->shape[0] : 1),
-                 at = first_not_finite(data, t->format, n, threads),
+                 at = first_not_finite(t->data, t->format, n, threads),
                  block = fkv_weight_block(t->format), in = at % block;
     if (at == n) return FKV_OK;
     float values[FKV_WEIGHT_MOST_BLOCK];
-    fkv_weight_expand(t->format, (const char *)data + fkv_weight_bytes(t->format, at - in), block,
-                      values);
+    fkv_weight_expand(t->format, (const char *)t->data + fkv_weight_bytes(t->format, at - in),
+                      block, values);
     char index[48];
     if (t->dims == 1)
         snprintf(index, sizeof index, "[%zu]", at);
@@ -133,9 +132,9 @@ static enum fkv_weight_format held_format(const struct binder *b, enum fkv_weigh
 }
 
 /* n values -> a buffer of the device, expanded some at a time. */
-static int upload_expanded(const struct fkv_model *m, const void *data,
-                           enum fkv_weight_format stored, enum fkv_dtype dtype, size_t n,
-                           struct fkv_buffer **out, struct fkv_error *err) {
+static int upload_expanded(const struct fkv_model *m, const struct fkv_tensor *t,
+                           enum fkv_dtype dtype, size_t n, struct fkv_buffer **out,
+                           struct fkv_error *err) {
     enum { SOME = 1 << 20 };
     const size_t size = fkv_dtype_bytes(dtype);
     float *values = malloc(SOME * sizeof *values);
@@ -145,7 +144,8 @@ static int upload_expanded(const struct fkv_model *m, const void *data,
     if (!status) status = m->ops->buffer_create(m->backend, n * size, out, err);
     for (size_t at = 0; at < n && !status; at += SOME) {
         const size_t count = n - at < SOME ? n - at : SOME;
-        fkv_weight_expand(stored, (const char *)data + fkv_weight_bytes(stored, at), count, values);
+        fkv_weight_expand(t->format, (const char *)t->data + fkv_weight_bytes(t->format, at), count,
+                          values);
         fkv_from_f32(values, dtype, count, converted);
         status = m->ops->write(m->backend, *out, at * size, converted, count * size, err);
     }
@@ -160,11 +160,10 @@ static int place(const struct binder *b, const struct fkv_tensor *t, void *copy,
                  struct fkv_weight *w, struct fkv_error *err) {
     struct fkv_model *m = b->model;
     const size_t n = (size_t)w->rows * (size_t)w->cols;
-    if (b->options->check_values && check_finite(t, t->data, b->threads, err)) return FKV_FAILED;
-    if (w->format == t->format
-            ? m->ops->buffer_adopt(m->backend, t->data, fkv_weight_bytes(t->format, n), &w->data,
-                                   err)
-            : upload_expanded(m, t->data, t->format, fkv_weight_dtype(w), n, &w->data, err))
+    if (b->options->check_values && check_finite(t, b->threads, err)) return FKV_FAILED;
+    if (w->format == t->format ? m->ops->buffer_adopt(m->backend, t->data,
+                                                      fkv_weight_bytes(t->format, n), &w->data, err)
+                               : upload_expanded(m, t, fkv_weight_dtype(w), n, &w->data, err))
         return fkv_error_prefix(err, "%s: tensor %s", t->path, t->name);
     m->buffers[m->buffer_count] = w->data;
     m->copies[m->buffer_count++] = b->device ? NULL : copy;

@@ -58,31 +58,21 @@ int fkv_role_slice(const struct fkv_config *c, enum fkv_role role, struct fkv_te
     return FKV_OK;
 }
 
-bool fkv_role_is_projection(enum fkv_role role) {
-    switch (role) {
-    case FKV_QUERY:
-    case FKV_KEY:
-    case FKV_VALUE:
-    case FKV_OUTPUT:
-    case FKV_GATE:
-    case FKV_UP:
-    case FKV_DOWN: return true;
-    default: return false;
-    }
-}
+static const enum kind {
+    OTHER,
+    PROJECTION,
+    NORM
+} kinds[FKV_ROLES] = {
+    [FKV_QUERY] = PROJECTION,  [FKV_KEY] = PROJECTION,       [FKV_VALUE] = PROJECTION,
+    [FKV_OUTPUT] = PROJECTION, [FKV_GATE] = PROJECTION,      [FKV_UP] = PROJECTION,
+    [FKV_DOWN] = PROJECTION,   [FKV_FINAL_NORM] = NORM,      [FKV_ATTENTION_NORM] = NORM,
+    [FKV_QUERY_NORM] = NORM,   [FKV_KEY_NORM] = NORM,        [FKV_ATTENTION_OUTPUT_NORM] = NORM,
+    [FKV_MLP_NORM] = NORM,     [FKV_MLP_OUTPUT_NORM] = NORM,
+};
 
-bool fkv_role_is_norm(enum fkv_role role) {
-    switch (role) {
-    case FKV_FINAL_NORM:
-    case FKV_ATTENTION_NORM:
-    case FKV_QUERY_NORM:
-    case FKV_KEY_NORM:
-    case FKV_ATTENTION_OUTPUT_NORM:
-    case FKV_MLP_NORM:
-    case FKV_MLP_OUTPUT_NORM: return true;
-    default: return false;
-    }
-}
+bool fkv_role_is_projection(enum fkv_role role) { return kinds[role] == PROJECTION; }
+
+bool fkv_role_is_norm(enum fkv_role role) { return kinds[role] == NORM; }
 
 bool fkv_role_present(const struct fkv_config *c, enum fkv_role role) {
     switch (role) {

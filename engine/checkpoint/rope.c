@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/checkpoint/rope_kinds.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/parse.h"
 #include "kernels/base/path.h"

@@ -3,6 +3,7 @@
 #include "engine/checkpoint/safetensors.h"
 
 #include <dirent.h>
+#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -176,14 +177,8 @@ static int check_numbers(const char *const *names, int count, const char *direct
 }
 
 static int looks_like_weights(const struct dirent *entry) {
-    static const char *const endings[] = {".safetensors", ".index.json", ".bin", ".pt",
-                                          ".pth",         ".ckpt",       ".gguf"};
-    size_t length = strlen(entry->d_name);
-    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
-        size_t n = strlen(endings[i]);
-        if (length > n && !strcmp(entry->d_name + length - n, endings[i])) return 1;
-    }
-    return 0;
+    static const char endings[] = "?*.@(safetensors|index.json|bin|pt|pth|ckpt|gguf)";
+    return !fnmatch(endings, entry->d_name, FNM_EXTMATCH);
 }
 
 /* Refuses a folder without weights, naming the files found in it. */
