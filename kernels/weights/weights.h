@@ -53,9 +53,6 @@ void fkv_weight_expand(enum fkv_weight_format format, const void *from, size_t n
 
 /* The expansions of an instruction set by format, of the block formats alone: NULL for dtypes. */
 typedef fkv_expand_function *const fkv_expand_table[FKV_WEIGHT_FORMATS];
-extern fkv_expand_table fkv_expand_plain;
-#if defined(__x86_64__)
-extern fkv_expand_table fkv_expand_avx2, fkv_expand_avx512;
-#endif
+extern fkv_expand_table fkv_expand_plain, fkv_expand_avx2, fkv_expand_avx512;
 
 #endif
