@@ -262,7 +262,7 @@ static void find_vocab(struct fkv_adapter *a) {
 
 static int hash_files(struct fkv_adapter *a, int files, struct fkv_error *err) {
     const char *paths[3] = {a->config_path};
-    for (int i = 0; i < files; i++) paths[1 + i] = a->files->shards[i].path;
+    for (int i = 0; i < files; i++) paths[1 + i] = a->files->paths[i];
     return fkv_sha256_files(paths, 1 + files, a->sha256, err);
 }
 

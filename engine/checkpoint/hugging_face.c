@@ -86,7 +86,8 @@ static const struct fkv_tensor *find(const struct fkv_checkpoint *c, const char 
 }
 
 static int sha256(const struct fkv_checkpoint *c, fkv_sha256_hex out, struct fkv_error *err) {
-    return fkv_safetensors_sha256(c->files, out, err);
+    const struct fkv_safetensors *files = c->files;
+    return fkv_sha256_files(files->paths, files->count, out, err);
 }
 
 static bool fits(const char *path) {

@@ -14,25 +14,27 @@
 
 enum { MAX_INDEX_BYTES = 64 << 20, MAX_SHARDS = 4096 };
 
-/* Maps one more file and adds its tensors; `files->shards` has an entry for it. */
-static int add_shard(struct fkv_safetensors *files, const char *directory, const char *name,
-                     struct fkv_error *err) {
-    struct fkv_shard *shard = &files->shards[files->count++];
-    if (asprintf(&shard->path, "%s/%s", directory, name) < 0) {
-        shard->path = NULL;
+/* Maps one more file and adds its tensors. */
+static int add_file(struct fkv_safetensors *files, const char *directory, const char *name,
+                    struct fkv_error *err) {
+    const int i = files->count;
+    char *path;
+    if (asprintf(&path, "%s/%s", directory, name) < 0)
         return fkv_fail(err, "%s: out of memory", directory);
-    }
-    if (fkv_mapping_open(shard->path, &shard->file, err)) return FKV_FAILED;
-    return fkv_tensor_table_read(shard->file.data, shard->file.bytes, shard->path, &files->tensors,
-                                 err);
+    files->paths[i] = path;
+    files->count++;
+    if (fkv_mapping_open(path, &files->mappings[i], err)) return FKV_FAILED;
+    return fkv_tensor_table_read(files->mappings[i].data, files->mappings[i].bytes, path,
+                                 &files->tensors, err);
 }
 
-static int add_shards(struct fkv_safetensors *files, const char *directory,
-                      const char *const *names, int count, struct fkv_error *err) {
-    files->shards = calloc((size_t)count, sizeof *files->shards);
-    if (!files->shards) return fkv_fail(err, "%s: out of memory", directory);
+static int add_files(struct fkv_safetensors *files, const char *directory, const char *const *names,
+                     int count, struct fkv_error *err) {
+    files->paths = calloc((size_t)count, sizeof *files->paths);
+    files->mappings = calloc((size_t)count, sizeof *files->mappings);
+    if (!files->paths || !files->mappings) return fkv_fail(err, "%s: out of memory", directory);
     for (int i = 0; i < count; i++)
-        if (add_shard(files, directory, names[i], err)) return FKV_FAILED;
+        if (add_file(files, directory, names[i], err)) return FKV_FAILED;
     const struct fkv_tensor *again = fkv_tensor_table_sort(&files->tensors);
     if (!again) return FKV_OK;
     return fkv_fail(err, "%s: tensor %.200s: expected it in one shard, found it in %s too",
@@ -44,7 +46,7 @@ int fkv_safetensors_open_files(const char *directory, const char *const *names, 
     struct fkv_safetensors *files = calloc(1, sizeof *files);
     *out = NULL;
     if (!files) return fkv_fail(err, "%s: out of memory", directory);
-    if (add_shards(files, directory, names, count, err)) {
+    if (add_files(files, directory, names, count, err)) {
         fkv_safetensors_close(files);
         return FKV_FAILED;
     }
@@ -55,10 +57,11 @@ int fkv_safetensors_open_files(const char *directory, const char *const *names, 
 void fkv_safetensors_close(struct fkv_safetensors *files) {
     if (!files) return;
     for (int i = 0; i < files->count; i++) {
-        fkv_mapping_close(&files->shards[i].file);
-        free(files->shards[i].path);
+        fkv_mapping_close(&files->mappings[i]);
+        free((char *)files->paths[i]);
     }
-    free(files->shards);
+    free(files->paths);
+    free(files->mappings);
     fkv_tensor_table_free(&files->tensors);
     free(files);
 }
@@ -240,14 +243,4 @@ int fkv_safetensors_open(const char *directory, struct fkv_safetensors **out,
     fkv_safetensors_close(*out);
     *out = NULL;
     return FKV_FAILED;
-}
-
-int fkv_safetensors_sha256(const struct fkv_safetensors *files, fkv_sha256_hex out,
-                           struct fkv_error *err) {
-    const char **paths = calloc((size_t)files->count, sizeof *paths);
-    if (!paths) return fkv_fail(err, "out of memory");
-    for (int i = 0; i < files->count; i++) paths[i] = files->shards[i].path;
-    int status = fkv_sha256_files(paths, files->count, out, err);
-    free(paths);
-    return status;
 }

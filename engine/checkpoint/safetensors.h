@@ -5,18 +5,13 @@
 
 #include "engine/checkpoint/mapping.h"
 #include "engine/checkpoint/safetensors_header.h"
-#include "kernels/base/hash.h"
-
-struct fkv_shard {
-    char *path;
-    struct fkv_mapping file;
-};
 
 /* To read: opening fills it. */
 struct fkv_safetensors {
-    struct fkv_shard *shards; /* [count] in the order of names */
+    const char **paths;           /* [count] in the order of names */
+    struct fkv_mapping *mappings; /* [count] */
     int count;
-    struct fkv_tensor_table tensors; /* of all shards, sorted by name */
+    struct fkv_tensor_table tensors; /* of all files, sorted by name */
 };
 
 /* DIR/model.safetensors, or the shards that DIR/model.safetensors.index.json names, or without it
@@ -27,9 +22,5 @@ int fkv_safetensors_open(const char *directory, struct fkv_safetensors **out,
 int fkv_safetensors_open_files(const char *directory, const char *const *names, int count,
                                struct fkv_safetensors **out, struct fkv_error *err);
 void fkv_safetensors_close(struct fkv_safetensors *files); /* NULL is fine */
-
-/* SHA-256 of the shards' contents in name order (a single file: of that file). */
-int fkv_safetensors_sha256(const struct fkv_safetensors *files, fkv_sha256_hex out,
-                           struct fkv_error *err);
 
 #endif

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "engine/checkpoint/safetensors.h"
+#include "kernels/base/hash.h"
 #include "kernels/base/atomic_file.h"
 #include "tests/unit/engine/weights_file.h"
 
@@ -56,7 +57,7 @@ TEST_IN_FOLDER(tensors_are_handed_out_as_they_lie_in_the_file) {
     assert_ok(fkv_safetensors_open(folder, &files, &err));
     char *file;
     size_t file_bytes;
-    assert_ok(fkv_read_file(files->shards[0].path, 1 << 20, &file, &file_bytes, &err));
+    assert_ok(fkv_read_file(files->paths[0], 1 << 20, &file, &file_bytes, &err));
     for (int i = 0; i < 20; i++) {
         char name[16];
         snprintf(name, sizeof name, "t%d", (i * 7) % 20);
@@ -254,18 +255,18 @@ TEST_IN_FOLDER(shards_are_joined_and_hashed_in_name_order) {
     assert_ok(fkv_safetensors_open(folder, &files, &err));
     const struct fkv_tensor *x = fkv_tensor_find(&files->tensors, "x"),
                             *y = fkv_tensor_find(&files->tensors, "y");
-    assert_string_equal(x->path, files->shards[1].path);
-    assert_string_equal(y->path, files->shards[0].path);
+    assert_string_equal(x->path, files->paths[1]);
+    assert_string_equal(y->path, files->paths[0]);
     assert_true(*(const float *)x->data == 1 && *(const float *)y->data == 2);
 
     char first[300], second[300];
     snprintf(first, sizeof first, "%s/a.safetensors", folder);
     snprintf(second, sizeof second, "%s/b.safetensors", folder);
-    assert_string_equal(files->shards[0].path, first);
+    assert_string_equal(files->paths[0], first);
     const char *paths[] = {first, second};
     fkv_sha256_hex expected, found;
     assert_ok(fkv_sha256_files(paths, 2, expected, &err));
-    assert_ok(fkv_safetensors_sha256(files, found, &err));
+    assert_ok(fkv_sha256_files(files->paths, files->count, found, &err));
     assert_string_equal(found, expected);
     fkv_safetensors_close(files);
 }
