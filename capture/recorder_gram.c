@@ -40,8 +40,8 @@ static void read_columns(const struct fkv_tensor *weights, int64_t row, size_t f
 
 /* Columns [head * d, (head + 1) * d) of weights (rows, cols); x [ROWS, d] is scratch, and `blocks`
  * as in read_columns. */
-static void gram_of_head(const struct fkv_tensor *weights, int32_t head, int32_t d,
-                         float *blocks, float *x, float *gram) {
+static void gram_of_head(const struct fkv_tensor *weights, int32_t head, int32_t d, float *blocks,
+                         float *x, float *gram) {
     const int64_t rows = weights->shape[0];
     const size_t first = (size_t)head * (size_t)d;
     memset(gram, 0, (size_t)d * (size_t)d * sizeof *gram);

@@ -1,5 +1,6 @@
 /* Every block format's expansion for one instruction set: included by weights.c, weights_avx2.c
- * and weights_avx512.c, which first define EXPAND_TABLE, the name of the table. */
+ * and weights_avx512.c, which first include weights.h and define EXPAND_TABLE, the name of the
+ * table. */
 #include "kernels/weights/q2_k.h"
 #include "kernels/weights/q3_k.h"
 #include "kernels/weights/q4_0.h"
@@ -10,7 +11,6 @@
 #include "kernels/weights/q5_k.h"
 #include "kernels/weights/q6_k.h"
 #include "kernels/weights/q8_0.h"
-#include "kernels/weights/weights.h"
 
 #define EXPAND(x, X)                                                                               \
     static void expand_##x(const void *blocks, size_t count, float *values) {                      \

@@ -1,5 +1,7 @@
 /* The table of weight formats, the choice of an instruction set, and the expansions that every
  * processor has. See weights.h. */
+#include "kernels/weights/weights.h"
+
 #define EXPAND_TABLE fkv_expand_plain
 #include "kernels/weights/expand_loops.h"
 
