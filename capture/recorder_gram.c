@@ -29,7 +29,7 @@ static void add_products(const float *restrict x, int32_t d, float *restrict gra
 
 /* Columns [first, first + d) of a row of `weights` -> x [d]: the blocks that hold them are expanded
  * to `blocks` [d + 2 * FKV_WEIGHT_MOST_BLOCK]. */
-static void read_columns(const struct fkv_role_tensor *weights, int64_t row, size_t first, size_t d,
+static void read_columns(const struct fkv_tensor *weights, int64_t row, size_t first, size_t d,
                          float *blocks, float *x) {
     const size_t cols = (size_t)weights->shape[1], block = fkv_weight_block(weights->format),
                  begin = first / block * block, end = (first + d + block - 1) / block * block,
@@ -40,8 +40,8 @@ static void read_columns(const struct fkv_role_tensor *weights, int64_t row, siz
 
 /* Columns [head * d, (head + 1) * d) of weights (rows, cols); x [ROWS, d] is scratch, and `blocks`
  * as in read_columns. */
-static void gram_of_head(const struct fkv_role_tensor *weights, int32_t head, int32_t d,
-                         float *blocks, float *x, float *gram) {
+static void gram_of_head(const struct fkv_tensor *weights, int32_t head, int32_t d, float *blocks,
+                         float *x, float *gram) {
     const int64_t rows = weights->shape[0];
     const size_t first = (size_t)head * (size_t)d;
     memset(gram, 0, (size_t)d * (size_t)d * sizeof *gram);
@@ -59,7 +59,7 @@ static void gram_of_head(const struct fkv_role_tensor *weights, int32_t head, in
 }
 
 /* gram [layers, heads, d, d] of what `info` says is captured; weights [layer_count] */
-static int make_gram(const struct fkv_capture_info *info, const struct fkv_role_tensor *weights,
+static int make_gram(const struct fkv_capture_info *info, const struct fkv_tensor *weights,
                      int threads, float *gram, struct fkv_error *err) {
     const int32_t group = info->n_heads / info->n_kv_heads, heads = info->head_count * group,
                   d = info->head_dim;
@@ -88,7 +88,7 @@ int fkv_recorder_write_gram(const struct fkv_recorder *r, struct fkv_capture_wri
     const int threads =
         r->engine->device.threads ? r->engine->device.threads : omp_get_max_threads();
     if (!bytes || fkv_capture_has_output_gram(w)) return FKV_OK;
-    struct fkv_role_tensor *weights = malloc((size_t)info->layer_count * sizeof *weights);
+    struct fkv_tensor *weights = malloc((size_t)info->layer_count * sizeof *weights);
     float *gram = malloc((size_t)bytes);
     int status =
         weights && gram ? FKV_OK : fkv_fail(err, "out of memory for the output projection");

@@ -55,10 +55,6 @@ static struct part *part_of(const struct fkv_adapter *a, enum fkv_role role, int
     return &a->parts[role < FKV_ATTENTION_NORM ? (int32_t)role : layer * per_layer + (int32_t)role];
 }
 
-static const char *path_of(const struct fkv_adapter *a, const struct fkv_tensor *t) {
-    return fkv_safetensors_path(a->files, t->file);
-}
-
 /* ---- roles ---- */
 
 /* The layer in "layers.3.self_attn.q_proj", and the rest in *inner; -1: none, and *inner is all. */
@@ -78,15 +74,15 @@ static bool is_present(const struct fkv_adapter *a, enum fkv_role role) {
     return role == FKV_HEAD || fkv_role_present(&a->base, role);
 }
 
+/* A matrix, which can have factors. */
+static bool is_matrix(enum fkv_role role) {
+    return fkv_role_is_projection(role) || role == FKV_EMBEDDING || role == FKV_HEAD;
+}
+
 /* Whether a role can have such a tensor. */
-static bool takes(enum fkv_role role, enum fkv_adapter_kind kind) {
-    switch (kind) {
-    case FKV_ADAPTER_A:
-    case FKV_ADAPTER_B: return fkv_role_is_projection(role) || role == FKV_HEAD;
-    case FKV_ADAPTER_EMBEDDING_A:
-    case FKV_ADAPTER_EMBEDDING_B: return role == FKV_EMBEDDING;
-    default: return true;
-    }
+static bool takes(enum fkv_role role, const struct fkv_adapter_name *name) {
+    return name->kind == FKV_ADAPTER_WHOLE || name->bias ||
+           (is_matrix(role) && name->embedding == (role == FKV_EMBEDDING));
 }
 
 /* A file holds one adapter: its name is the same in all tensors. */
@@ -97,7 +93,7 @@ static int check_label(struct fkv_adapter *a, const struct fkv_tensor *t, const 
     if (!strcmp(a->label, label)) return FKV_OK;
     return fkv_fail(err,
                     "%s: tensor %.200s: expected one adapter in the file, found \"%s\" and \"%s\"",
-                    path_of(a, t), t->name, a->label, label);
+                    t->path, t->name, a->label, label);
 }
 
 /* Gives the tensor to the roles that it plays. */
@@ -107,7 +103,7 @@ static int assign(struct fkv_adapter *a, const struct fkv_tensor *t, struct fkv_
     int found = 0;
     if (!fkv_adapter_name_parse(t->name, &name))
         return fkv_fail(err, "%s: tensor %.200s: expected factors of LoRA, a weight or a bias",
-                        path_of(a, t), t->name);
+                        t->path, t->name);
     if (name.labelled && check_label(a, t, name.label, err)) return FKV_FAILED;
     const int32_t layer = layer_of(name.module, &inner);
     if (layer >= 0 && !a->model_prefix) a->model_prefix = name.model ? "model." : "";
@@ -116,13 +112,13 @@ static int assign(struct fkv_adapter *a, const struct fkv_tensor *t, struct fkv_
         const struct fkv_role_name *names = &a->names[role];
         const bool own = fkv_adapter_name_is(names->own, inner, name.bias);
         if (!(own || fkv_adapter_name_is(names->shared, inner, name.bias)) ||
-            !is_present(a, (enum fkv_role)role) || !takes((enum fkv_role)role, name.kind))
+            !is_present(a, (enum fkv_role)role) || !takes((enum fkv_role)role, &name))
             continue;
         struct part *part = part_of(a, (enum fkv_role)role, layer);
         if (part->tensors[name.kind])
             return fkv_fail(err,
                             "%s: tensor %.200s: expected one for its module, found %.200s, too",
-                            path_of(a, t), t->name, part->tensors[name.kind]->name);
+                            t->path, t->name, part->tensors[name.kind]->name);
         part->tensors[name.kind] = t;
         part->shared[name.kind] = !own;
         found++;
@@ -131,7 +127,7 @@ static int assign(struct fkv_adapter *a, const struct fkv_tensor *t, struct fkv_
     return fkv_fail(err,
                     "%s: tensor %.200s: expected a tensor that has a part in a %s of %d layers, "
                     "found another (it would be left out)",
-                    path_of(a, t), t->name, a->base.model_type, a->base.layers);
+                    t->path, t->name, a->base.model_type, a->base.layers);
 }
 
 /* ---- checks ---- */
@@ -157,55 +153,36 @@ static int refuse_missing(const struct fkv_adapter *a, const char *field, const 
                     a->config_path, field, module, what);
 }
 
-/* Refuses a tensor that is not [rows, cols], or with rows 0 not [cols]. */
-static int check_shape(const struct fkv_adapter *a, const struct fkv_tensor *t, int32_t rows,
-                       int32_t cols, struct fkv_error *err) {
-    char expected[32], found[64] = "[]";
-    if (!t->computable)
-        return fkv_fail(err, "%s: tensor %.200s: dtype: expected F32, F16 or BF16, found %s",
-                        path_of(a, t), t->name, t->format);
-    if (rows && t->dims == 2 && t->shape[0] == rows && t->shape[1] == cols) return FKV_OK;
-    if (!rows && t->dims == 1 && t->shape[0] == cols) return FKV_OK;
-    if (rows)
-        snprintf(expected, sizeof expected, "[%d, %d]", rows, cols);
-    else
-        snprintf(expected, sizeof expected, "[%d]", cols);
-    if (t->dims == 1) snprintf(found, sizeof found, "[%lld]", (long long)t->shape[0]);
-    if (t->dims > 1)
-        snprintf(found, sizeof found, t->dims > 2 ? "[%lld, %lld, ...]" : "[%lld, %lld]",
-                 (long long)t->shape[0], (long long)t->shape[1]);
-    return fkv_fail(err, "%s: tensor %.200s: shape: expected %s, found %s", path_of(a, t), t->name,
-                    expected, found);
+/* Refuses a factor that is not [rows, cols], or with rows 0 not [cols]. */
+static int check_factor(const struct fkv_tensor *t, int32_t rows, int32_t cols,
+                        struct fkv_error *err) {
+    return fkv_tensor_check_dtype(t, err) || fkv_tensor_check_shape(t, rows, cols, err) ? FKV_FAILED
+                                                                                        : FKV_OK;
 }
 
-/* Both factors are there (or a bias of B), of the rank that the config says. */
+/* Both factors are there (or the bias of B), of the rank that the config says. */
 static int check_factors(struct fkv_adapter *a, enum fkv_role role, int32_t layer,
                          struct fkv_error *err) {
     struct part *part = part_of(a, role, layer);
-    const bool embedding = role == FKV_EMBEDDING,
-               bias = part->tensors[FKV_ADAPTER_BIAS_OF_B] != NULL;
-    const enum fkv_adapter_kind kind_b = embedding ? FKV_ADAPTER_EMBEDDING_B
-                                         : bias    ? FKV_ADAPTER_BIAS_OF_B
-                                                   : FKV_ADAPTER_B,
-                                kind_a = embedding ? FKV_ADAPTER_EMBEDDING_A : FKV_ADAPTER_A;
-    const struct fkv_tensor *a_factor = part->tensors[kind_a], *b_factor = part->tensors[kind_b];
+    const struct fkv_tensor *a_factor = part->tensors[FKV_ADAPTER_A],
+                            *b_factor = part->tensors[FKV_ADAPTER_B],
+                            *factor = a_factor ? a_factor : b_factor;
+    const bool embedding = role == FKV_EMBEDDING, bias = !is_matrix(role);
     char name[MOST_NAME];
     int32_t rows, cols, first = 0, all, rank;
-    if (!a_factor && !b_factor) return FKV_OK;
-    module_name(a, role, layer, part->shared[b_factor ? kind_b : kind_a], name);
+    if (!factor) return FKV_OK;
+    module_name(a, role, layer, part->shared[b_factor ? FKV_ADAPTER_B : FKV_ADAPTER_A], name);
     if ((!a_factor && !bias) || !b_factor)
         return fkv_fail(err, "%s: tensor %.200s: expected both factors of %s, found this one alone",
-                        path_of(a, a_factor ? a_factor : b_factor),
-                        a_factor ? a_factor->name : b_factor->name, name);
-    const struct fkv_adapter_module module = {name, fkv_role_is_projection(role)};
-    if (fkv_adapter_config_scale(&a->config, &module, &rank, &part->scale, err)) return FKV_FAILED;
+                        factor->path, factor->name, name);
+    if (fkv_adapter_config_scale(&a->config, name, &rank, &part->scale, err)) return FKV_FAILED;
     fkv_role_shape(&a->base, role, &rows, &cols);
     all = bias ? cols : rows;
-    if (part->shared[kind_b]) fkv_role_shared_rows(&a->base, role, &first, &all);
-    if (bias) return check_shape(a, b_factor, 0, all, err);
+    if (part->shared[FKV_ADAPTER_B]) fkv_role_shared_rows(&a->base, role, &first, &all);
+    if (bias) return check_factor(b_factor, 0, all, err);
     part->rank = rank;
-    if (check_shape(a, a_factor, rank, embedding ? rows : cols, err)) return FKV_FAILED;
-    return check_shape(a, b_factor, embedding ? cols : all, rank, err);
+    if (check_factor(a_factor, rank, embedding ? rows : cols, err)) return FKV_FAILED;
+    return check_factor(b_factor, embedding ? cols : all, rank, err);
 }
 
 /* What the config says of the role's module, by its own tensor or the shared one: `name` is that of
@@ -219,11 +196,11 @@ static int ask_config(const struct fkv_adapter *a, enum fkv_role role, int32_t l
                       struct said *out, struct fkv_error *err) {
     *out = (struct said){0};
     for (int shared = 0; shared < 2 && !out->targeted && !out->saved; shared++) {
-        const struct fkv_adapter_module module = {out->name, fkv_role_is_projection(role)};
         module_name(a, role, layer, shared, out->name);
         if (!*out->name) return FKV_OK;
-        if (fkv_adapter_config_saves(&a->config, &module, &out->saved, err) ||
-            fkv_adapter_config_targets(&a->config, &module, &out->targeted, err))
+        if (fkv_adapter_config_saves(&a->config, out->name, &out->saved, err) ||
+            fkv_adapter_config_targets(&a->config, out->name, fkv_role_is_projection(role),
+                                       &out->targeted, err))
             return FKV_FAILED;
     }
     return FKV_OK;
@@ -235,21 +212,21 @@ static int check_role(struct fkv_adapter *a, enum fkv_role role, int32_t layer,
                       struct fkv_error *err) {
     struct part *part = part_of(a, role, layer);
     const bool follows = role == FKV_HEAD && a->base.tied && a->config.tied,
-               matrix = fkv_role_is_projection(role) || role == FKV_EMBEDDING || role == FKV_HEAD;
-    const struct fkv_tensor *factor = NULL;
+               matrix = is_matrix(role);
+    const struct fkv_tensor *factor = part->tensors[FKV_ADAPTER_A];
     struct said said;
-    for (int kind = FKV_ADAPTER_A; kind <= FKV_ADAPTER_EMBEDDING_B && !factor; kind++)
-        factor = part->tensors[kind];
+    if (!factor) factor = part->tensors[FKV_ADAPTER_B];
     if (ask_config(a, role, layer, &said, err)) return FKV_FAILED;
     if (said.saved && !part->tensors[FKV_ADAPTER_WHOLE] && !follows)
         return refuse_missing(a, "modules_to_save", said.name, "tensor", err);
     if (said.targeted && matrix && !factor && !follows)
         return refuse_missing(a, "target_modules", said.name, "factors A and B", err);
-    if (factor && !said.targeted && !follows && fkv_adapter_config_has_targets(&a->config))
+    if (factor && matrix && !said.targeted && !follows &&
+        fkv_adapter_config_has_targets(&a->config))
         return fkv_fail(err,
                         "%s: tensor %.200s: expected a module that target_modules names, found "
                         "another (it would be left out)",
-                        path_of(a, factor), factor->name);
+                        factor->path, factor->name);
     return check_factors(a, role, layer, err);
 }
 
@@ -285,7 +262,7 @@ static void find_vocab(struct fkv_adapter *a) {
 
 static int hash_files(struct fkv_adapter *a, int files, struct fkv_error *err) {
     const char *paths[3] = {a->config_path};
-    for (int i = 0; i < files; i++) paths[1 + i] = fkv_safetensors_path(a->files, i);
+    for (int i = 0; i < files; i++) paths[1 + i] = a->files->paths[i];
     return fkv_sha256_files(paths, 1 + files, a->sha256, err);
 }
 
@@ -302,14 +279,14 @@ static int load(struct fkv_adapter *a, const char *path, struct fkv_error *err) 
     int status = fkv_adapter_config_read(root, a->config_path, &a->config, err);
     json_decref(root);
     if (status || fkv_safetensors_open_files(path, names, files, &a->files, err)) return FKV_FAILED;
-    for (size_t i = 0; i < fkv_safetensors_count(a->files); i++)
-        if (assign(a, fkv_safetensors_tensor(a->files, i), err)) return FKV_FAILED;
-    if (!fkv_safetensors_count(a->files))
+    for (size_t i = 0; i < a->files->tensors.count; i++)
+        if (assign(a, &a->files->tensors.tensors[i], err)) return FKV_FAILED;
+    if (!a->files->tensors.count)
         return fkv_fail(err, "%s/%s: expected tensors, found none", path, weights_name);
     if (!a->model_prefix) a->model_prefix = "model.";
     module_name(a, FKV_EMBEDDING, 0, false, embedding);
-    const struct fkv_adapter_module module = {embedding, false};
-    if (fkv_adapter_config_saves(&a->config, &module, &a->embedding_saved, err)) return FKV_FAILED;
+    if (fkv_adapter_config_saves(&a->config, embedding, &a->embedding_saved, err))
+        return FKV_FAILED;
     find_vocab(a);
     return check_roles(a, err) || hash_files(a, files, err) ? FKV_FAILED : FKV_OK;
 }
@@ -352,37 +329,23 @@ int32_t fkv_adapter_rows_left_out(const struct fkv_adapter *a) { return a->rows_
 bool fkv_adapter_unties(const struct fkv_adapter *a) {
     const struct part *head = part_of(a, FKV_HEAD, 0), *embedding = part_of(a, FKV_EMBEDDING, 0);
     return !a->base.tied || head->tensors[FKV_ADAPTER_WHOLE] || head->tensors[FKV_ADAPTER_A] ||
-           ((a->embedding_saved || embedding->tensors[FKV_ADAPTER_EMBEDDING_A]) && !a->config.tied);
+           ((a->embedding_saved || embedding->tensors[FKV_ADAPTER_A]) && !a->config.tied);
 }
 
 bool fkv_adapter_find(const struct fkv_adapter *a, enum fkv_role role, int32_t layer,
-                      struct fkv_role_tensor *out) {
+                      struct fkv_tensor *out) {
     const struct part *part = part_of(a, role, layer);
-    int32_t first = 0, all, rows, cols;
+    int32_t rows, cols;
     if (role == FKV_HEAD && !part->tensors[FKV_ADAPTER_WHOLE] && a->base.tied &&
         !a->embedding_saved)
         part = part_of(a, FKV_EMBEDDING, 0); /* the parameter that base and head share */
     const struct fkv_tensor *t = part->tensors[FKV_ADAPTER_WHOLE];
     if (!t) return false;
-    *out = (struct fkv_role_tensor){
-        .path = path_of(a, t),
-        .name = t->name,
-        .format_name = t->format,
-        .computable = t->computable,
-        .format = (enum fkv_weight_format)t->dtype,
-        .dims = t->dims,
-        .data = t->data,
-        .less_one = fkv_family_find(a->base.model_type)->norms_less_one && fkv_role_is_norm(role)};
-    memcpy(out->shape, t->shape, sizeof out->shape);
+    *out = *t;
+    out->less_one = fkv_family_find(a->base.model_type)->norms_less_one && fkv_role_is_norm(role);
     fkv_role_shape(&a->base, role, &rows, &cols);
     if (part->shared[FKV_ADAPTER_WHOLE]) {
-        fkv_role_shared_rows(&a->base, role, &first, &all);
-        if (t->dims < 1 || t->dims > 2 || t->shape[0] != all)
-            return true; /* refused by its shape */
-        out->shape[0] = rows ? rows : cols;
-        if (t->computable)
-            out->data = (const char *)t->data +
-                        fkv_weight_bytes(out->format, (size_t)first * (size_t)(rows ? cols : 1));
+        fkv_role_slice(&a->base, role, out, NULL); /* else refused by its shape */
     } else if ((role == FKV_EMBEDDING || role == FKV_HEAD) && t->dims == 2 && t->shape[0] > rows) {
         out->shape[0] = rows;
     }
@@ -390,30 +353,28 @@ bool fkv_adapter_find(const struct fkv_adapter *a, enum fkv_role role, int32_t l
 }
 
 bool fkv_adapter_adds(const struct fkv_adapter *a, enum fkv_role role, int32_t layer) {
-    const struct part *part = part_of(a, role, layer);
-    return part->rank || part->tensors[FKV_ADAPTER_BIAS_OF_B];
+    return part_of(a, role, layer)->tensors[FKV_ADAPTER_B];
 }
 
 /* ---- the sum ---- */
 
 /* Rows [first, first+rows) of t [.., cols] -> *out [rows, cols], or transposed [cols, rows], which
  * the caller frees. */
-static int read_factor(const struct fkv_adapter *a, const struct fkv_tensor *t, int32_t first,
-                       int32_t rows, int32_t cols, bool transposed, float **out,
-                       struct fkv_error *err) {
+static int read_factor(const struct fkv_tensor *t, int32_t first, int32_t rows, int32_t cols,
+                       bool transposed, float **out, struct fkv_error *err) {
     const size_t n = (size_t)rows * (size_t)cols;
     const char *from =
-        (const char *)t->data + fkv_dtype_bytes(t->dtype) * (size_t)first * (size_t)cols;
+        (const char *)t->data + fkv_weight_bytes(t->format, (size_t)first * (size_t)cols);
     float *values = malloc(n * sizeof *values),
           *turned = transposed ? malloc(n * sizeof *turned) : values;
     *out = NULL;
     if (values && turned) {
-        fkv_to_f32(from, t->dtype, n, values);
+        fkv_weight_expand(t->format, from, n, values);
         size_t i = 0;
         while (i < n && isfinite(values[i])) i++;
         if (i < n)
             fkv_fail(err, "%s: tensor %.200s: expected finite values, found %s at [%zu, %zu]",
-                     path_of(a, t), t->name, isnan(values[i]) ? "NaN" : "infinity",
+                     t->path, t->name, isnan(values[i]) ? "NaN" : "infinity",
                      (size_t)first + i / (size_t)cols, i % (size_t)cols);
         else
             *out = turned;
@@ -422,7 +383,7 @@ static int read_factor(const struct fkv_adapter *a, const struct fkv_tensor *t, 
                 for (size_t c = 0; c < (size_t)cols; c++)
                     turned[c * (size_t)rows + r] = values[r * (size_t)cols + c];
     } else {
-        fkv_fail(err, "%s: tensor %.200s: out of memory", path_of(a, t), t->name);
+        fkv_fail(err, "%s: tensor %.200s: out of memory", t->path, t->name);
     }
     if (values != *out) free(values);
     if (turned != values && turned != *out) free(turned);
@@ -450,12 +411,12 @@ static void add_product(const float *left, const float *right, int32_t rank, flo
 }
 
 /* The bias of B, of one column: rows [first, first+n) of it. */
-static int add_bias(const struct fkv_adapter *a, const struct part *part, float scale,
-                    int32_t first, int32_t n, float *values, struct fkv_error *err) {
+static int add_bias(const struct part *part, int32_t first, int32_t n, float *values,
+                    struct fkv_error *err) {
     float *bias;
-    if (read_factor(a, part->tensors[FKV_ADAPTER_BIAS_OF_B], first, n, 1, false, &bias, err))
+    if (read_factor(part->tensors[FKV_ADAPTER_B], first, n, 1, false, &bias, err))
         return FKV_FAILED;
-    for (int32_t i = 0; i < n; i++) values[i] += scale * bias[i];
+    for (int32_t i = 0; i < n; i++) values[i] += part->scale * bias[i];
     free(bias);
     return FKV_OK;
 }
@@ -463,19 +424,17 @@ static int add_bias(const struct fkv_adapter *a, const struct part *part, float 
 int fkv_adapter_add(const struct fkv_adapter *a, enum fkv_role role, int32_t layer, int32_t rows,
                     int32_t cols, float *values, struct fkv_error *err) {
     const struct part *part = part_of(a, role, layer);
-    const bool embedding = role == FKV_EMBEDDING;
-    const struct fkv_tensor *b = part->tensors[embedding ? FKV_ADAPTER_EMBEDDING_B : FKV_ADAPTER_B],
-                            *right_of =
-                                part->tensors[embedding ? FKV_ADAPTER_EMBEDDING_A : FKV_ADAPTER_A];
+    const struct fkv_tensor *b = part->tensors[FKV_ADAPTER_B],
+                            *right_of = part->tensors[FKV_ADAPTER_A];
     float *left = NULL, *right = NULL;
     int32_t first = 0, all;
-    if (part->shared[rows ? FKV_ADAPTER_B : FKV_ADAPTER_BIAS_OF_B])
-        fkv_role_shared_rows(&a->base, role, &first, &all);
-    if (!rows) return add_bias(a, part, part->scale, first, cols, values, err);
-    int status = embedding ? read_factor(a, right_of, 0, part->rank, rows, true, &left, err) ||
-                                 read_factor(a, b, 0, cols, part->rank, true, &right, err)
-                           : read_factor(a, b, first, rows, part->rank, false, &left, err) ||
-                                 read_factor(a, right_of, 0, part->rank, cols, false, &right, err);
+    if (part->shared[FKV_ADAPTER_B]) fkv_role_shared_rows(&a->base, role, &first, &all);
+    if (!rows) return add_bias(part, first, cols, values, err);
+    int status = role == FKV_EMBEDDING
+                     ? read_factor(right_of, 0, part->rank, rows, true, &left, err) ||
+                           read_factor(b, 0, cols, part->rank, true, &right, err)
+                     : read_factor(b, first, rows, part->rank, false, &left, err) ||
+                           read_factor(right_of, 0, part->rank, cols, false, &right, err);
     if (!status) add_product(left, right, part->rank, part->scale, rows, cols, values);
     free(left);
     free(right);

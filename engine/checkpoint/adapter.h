@@ -32,7 +32,7 @@ bool fkv_adapter_unties(const struct fkv_adapter *a);
 /* The tensor that replaces the base's; false: none does. An embedding that is not one of
  * modules_to_save is the base's own parameter, and the head's of a tied base. */
 bool fkv_adapter_find(const struct fkv_adapter *a, enum fkv_role role, int32_t layer,
-                      struct fkv_role_tensor *out);
+                      struct fkv_tensor *out);
 /* Whether something is added to the role's weights. */
 bool fkv_adapter_adds(const struct fkv_adapter *a, enum fkv_role role, int32_t layer);
 /* Adds scale * B A to values [rows, cols] (rows 0: a vector of cols), with sums in float32. A value

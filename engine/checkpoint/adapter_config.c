@@ -136,16 +136,17 @@ static int refuse_unsupported(const json_t *root, const char *where, struct fkv_
     return FKV_OK;
 }
 
-/* A string, a list of strings, or nothing. */
-static int check_names(const json_t *root, const char *where, const char *field,
-                       struct fkv_error *err) {
+/* One value of the type, a list of them, or nothing. */
+static int check_values(const json_t *root, const char *where, const char *field, json_type type,
+                        struct fkv_error *err) {
     const json_t *value = json_object_get(root, field);
-    if (is_unset(value) || json_is_string(value)) return FKV_OK;
-    bool good = json_is_array(value);
+    const char *what = type == JSON_STRING ? "string" : "number";
+    bool good = is_unset(value) || json_typeof(value) == type || json_is_array(value);
     for (size_t i = 0; good && i < json_array_size(value); i++)
-        good = json_is_string(json_array_get(value, i));
+        good = json_typeof(json_array_get(value, i)) == type;
     if (good) return FKV_OK;
-    return fkv_fail(err, "%s: field \"%s\": expected a string or a list of strings", where, field);
+    return fkv_fail(err, "%s: field \"%s\": expected a %s or a list of %ss", where, field, what,
+                    what);
 }
 
 /* An object of numbers above 0, or nothing. */
@@ -167,16 +168,6 @@ static int check_pattern_values(const json_t *root, const char *where, const cha
     return FKV_OK;
 }
 
-static int check_layers(const json_t *root, const char *where, struct fkv_error *err) {
-    const json_t *value = json_object_get(root, "layers_to_transform");
-    bool good = is_unset(value) || json_is_integer(value) || json_is_array(value);
-    for (size_t i = 0; good && i < json_array_size(value); i++)
-        good = json_is_integer(json_array_get(value, i));
-    if (good) return check_names(root, where, "layers_pattern", err);
-    return fkv_fail(
-        err, "%s: field \"layers_to_transform\": expected a number or a list of numbers", where);
-}
-
 int fkv_adapter_config_read(json_t *root, const char *where, struct fkv_adapter_config *c,
                             struct fkv_error *err) {
     int64_t rank = 8;
@@ -189,9 +180,11 @@ int fkv_adapter_config_read(json_t *root, const char *where, struct fkv_adapter_
         fkv_json_get_bool(root, where, "use_rslora", false, &c->root_scale, err) ||
         fkv_json_get_bool(root, where, "ensure_weight_tying", false, &c->tied, err) ||
         fkv_json_get_string(root, where, "base_model_name_or_path", false, &c->base, err) ||
-        check_names(root, where, "target_modules", err) ||
-        check_names(root, where, "exclude_modules", err) ||
-        check_names(root, where, "modules_to_save", err) || check_layers(root, where, err) ||
+        check_values(root, where, "target_modules", JSON_STRING, err) ||
+        check_values(root, where, "exclude_modules", JSON_STRING, err) ||
+        check_values(root, where, "modules_to_save", JSON_STRING, err) ||
+        check_values(root, where, "layers_to_transform", JSON_INTEGER, err) ||
+        check_values(root, where, "layers_pattern", JSON_STRING, err) ||
         check_pattern_values(root, where, "rank_pattern", true, err) ||
         check_pattern_values(root, where, "alpha_pattern", false, err))
         return FKV_FAILED;
@@ -263,30 +256,28 @@ bool fkv_adapter_config_has_targets(const struct fkv_adapter_config *c) {
     return !is_unset(json_object_get(c->root, "target_modules"));
 }
 
-int fkv_adapter_config_targets(const struct fkv_adapter_config *c,
-                               const struct fkv_adapter_module *module, bool *targeted,
-                               struct fkv_error *err) {
+int fkv_adapter_config_targets(const struct fkv_adapter_config *c, const char *name, bool linear,
+                               bool *targeted, struct fkv_error *err) {
     const char *all = json_string_value(json_object_get(c->root, "target_modules"));
     bool excluded, exact;
     *targeted = false;
-    if (names_module(c, "exclude_modules", module->name, &excluded, &exact, err)) return FKV_FAILED;
-    if (!excluded && fkv_adapter_config_saves(c, module, &excluded, err)) return FKV_FAILED;
+    if (names_module(c, "exclude_modules", name, &excluded, &exact, err)) return FKV_FAILED;
+    if (!excluded && fkv_adapter_config_saves(c, name, &excluded, err)) return FKV_FAILED;
     if (excluded) return FKV_OK;
     if (all && !strcasecmp(all, "all-linear")) {
-        *targeted = module->linear;
+        *targeted = linear;
         return FKV_OK;
     }
-    if (names_module(c, "target_modules", module->name, targeted, &exact, err)) return FKV_FAILED;
-    return *targeted && !exact ? layer_is_in(c, module->name, targeted, err) : FKV_OK;
+    if (names_module(c, "target_modules", name, targeted, &exact, err)) return FKV_FAILED;
+    return *targeted && !exact ? layer_is_in(c, name, targeted, err) : FKV_OK;
 }
 
-int fkv_adapter_config_saves(const struct fkv_adapter_config *c,
-                             const struct fkv_adapter_module *module, bool *saved,
+int fkv_adapter_config_saves(const struct fkv_adapter_config *c, const char *name, bool *saved,
                              struct fkv_error *err) {
     const char *pattern;
     *saved = false;
     for (size_t i = 0; !*saved && (pattern = string_at(c, "modules_to_save", i)); i++)
-        if (match_name(c, "modules_to_save", part, pattern, module->name, saved, NULL, err))
+        if (match_name(c, "modules_to_save", part, pattern, name, saved, NULL, err))
             return FKV_FAILED;
     return FKV_OK;
 }
@@ -306,12 +297,11 @@ static int find_pattern(const struct fkv_adapter_config *c, const char *field, c
     return FKV_OK;
 }
 
-int fkv_adapter_config_scale(const struct fkv_adapter_config *c,
-                             const struct fkv_adapter_module *module, int32_t *rank, float *scale,
-                             struct fkv_error *err) {
+int fkv_adapter_config_scale(const struct fkv_adapter_config *c, const char *name, int32_t *rank,
+                             float *scale, struct fkv_error *err) {
     double r = c->rank, alpha = c->alpha;
-    if (find_pattern(c, "rank_pattern", module->name, &r, err) ||
-        find_pattern(c, "alpha_pattern", module->name, &alpha, err))
+    if (find_pattern(c, "rank_pattern", name, &r, err) ||
+        find_pattern(c, "alpha_pattern", name, &alpha, err))
         return FKV_FAILED;
     *rank = (int32_t)r;
     *scale = (float)(alpha / (c->root_scale ? sqrt(r) : r));

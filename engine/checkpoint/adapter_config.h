@@ -18,12 +18,6 @@ struct fkv_adapter_config {
     bool tied;       /* ensure_weight_tying: a tied head follows the embedding */
 };
 
-/* How a module is named and what it is: what patterns are matched against. */
-struct fkv_adapter_module {
-    const char *name; /* as PEFT names it: "model.layers.0.self_attn.q_proj" */
-    bool linear;      /* one of those that "all-linear" means */
-};
-
 /* Reads the object of an adapter_config.json. Refuses, by name: other types than LoRA, and what
  * would make the merged weights others than base + scale * B A. On failure too the caller frees. */
 int fkv_adapter_config_read(json_t *root, const char *where, struct fkv_adapter_config *config,
@@ -32,17 +26,15 @@ void fkv_adapter_config_free(struct fkv_adapter_config *config); /* one that is 
 
 /* Whether target_modules names any modules; false: the weights alone say which. */
 bool fkv_adapter_config_has_targets(const struct fkv_adapter_config *config);
-/* *targeted: whether the module has A and B. */
-int fkv_adapter_config_targets(const struct fkv_adapter_config *config,
-                               const struct fkv_adapter_module *module, bool *targeted,
-                               struct fkv_error *err);
+/* *targeted: whether the module has A and B. `name` is what PEFT calls it, here and below:
+ * "model.layers.0.self_attn.q_proj"; linear: it is one of those that "all-linear" means. */
+int fkv_adapter_config_targets(const struct fkv_adapter_config *config, const char *name,
+                               bool linear, bool *targeted, struct fkv_error *err);
 /* *saved: whether the module is one of modules_to_save, or part of one. */
-int fkv_adapter_config_saves(const struct fkv_adapter_config *config,
-                             const struct fkv_adapter_module *module, bool *saved,
+int fkv_adapter_config_saves(const struct fkv_adapter_config *config, const char *name, bool *saved,
                              struct fkv_error *err);
 /* Rank and scale of a targeted module, by rank_pattern and alpha_pattern. */
-int fkv_adapter_config_scale(const struct fkv_adapter_config *config,
-                             const struct fkv_adapter_module *module, int32_t *rank, float *scale,
-                             struct fkv_error *err);
+int fkv_adapter_config_scale(const struct fkv_adapter_config *config, const char *name,
+                             int32_t *rank, float *scale, struct fkv_error *err);
 
 #endif

@@ -28,11 +28,12 @@ bool fkv_adapter_name_parse(const char *text, struct fkv_adapter_name *out) {
     static const struct {
         const char *marker, *ending;
         enum fkv_adapter_kind kind;
-    } markers[] = {{".lora_A", ".weight", FKV_ADAPTER_A},
-                   {".lora_B", ".weight", FKV_ADAPTER_B},
-                   {".lora_B", ".bias", FKV_ADAPTER_BIAS_OF_B},
-                   {".lora_embedding_A", "", FKV_ADAPTER_EMBEDDING_A},
-                   {".lora_embedding_B", "", FKV_ADAPTER_EMBEDDING_B}};
+        bool bias, embedding;
+    } markers[] = {{".lora_A", ".weight", FKV_ADAPTER_A, false, false},
+                   {".lora_B", ".weight", FKV_ADAPTER_B, false, false},
+                   {".lora_B", ".bias", FKV_ADAPTER_B, true, false},
+                   {".lora_embedding_A", "", FKV_ADAPTER_A, false, true},
+                   {".lora_embedding_B", "", FKV_ADAPTER_B, false, true}};
     *out = (struct fkv_adapter_name){.kind = FKV_ADAPTER_WHOLE};
     if (!fkv_skip_prefix(&text, "base_model.model.")) fkv_skip_prefix(&text, "base_model.");
     out->model = fkv_skip_prefix(&text, "model.");
@@ -48,7 +49,8 @@ bool fkv_adapter_name_parse(const char *text, struct fkv_adapter_name *out) {
         *marker = 0;
         out->labelled = true;
         out->kind = markers[i].kind;
-        out->bias = out->kind == FKV_ADAPTER_BIAS_OF_B;
+        out->bias = markers[i].bias;
+        out->embedding = markers[i].embedding;
         return true;
     }
     out->bias = fkv_cut_ending(out->module, ".bias");

@@ -8,10 +8,7 @@
 enum fkv_adapter_kind {
     FKV_ADAPTER_WHOLE, /* replaces the base's */
     FKV_ADAPTER_A,
-    FKV_ADAPTER_B,
-    FKV_ADAPTER_EMBEDDING_A,
-    FKV_ADAPTER_EMBEDDING_B,
-    FKV_ADAPTER_BIAS_OF_B,
+    FKV_ADAPTER_B, /* of a module's bias: the bias of B */
     FKV_ADAPTER_KINDS
 };
 
@@ -23,6 +20,7 @@ struct fkv_adapter_name {
     bool labelled;                 /* of the kinds that may have one */
     bool model;                    /* "model." stood before the module */
     bool bias;                     /* of the module's bias, not of its weight */
+    bool embedding;                /* a factor of an embedding, transposed */
     enum fkv_adapter_kind kind;
 };
 

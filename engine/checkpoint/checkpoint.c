@@ -1,6 +1,4 @@
-/* Finds a checkpoint's format, and a role's tensor by the names of that format. Where a tensor is
- * shared by several roles (fused projections), a role is a slice of its rows: rows are whole blocks
- * in every weight format. */
+/* Finds a checkpoint's format, and a role's tensor by the names of that format. */
 #include "engine/checkpoint/checkpoint.h"
 
 #include <stdio.h>
@@ -13,48 +11,43 @@
 
 /* ---- finding ---- */
 
-void fkv_checkpoint_print_name(const struct fkv_checkpoint_format *format, enum fkv_role role,
-                               int32_t layer, const char *own, char name[FKV_TENSOR_NAME]) {
+enum { MOST_NAME = 96 };
+
+/* `name` of the role, with that of its layer in front. */
+static void print_name(const struct fkv_checkpoint *c, enum fkv_role role, int32_t layer,
+                       const char *name, char out[MOST_NAME]) {
     char prefix[32] = "";
-    if (role >= FKV_ATTENTION_NORM) snprintf(prefix, sizeof prefix, format->layer_prefix, layer);
-    snprintf(name, FKV_TENSOR_NAME, "%s%s", prefix, own);
+    if (role >= FKV_ATTENTION_NORM) snprintf(prefix, sizeof prefix, c->format->layer_prefix, layer);
+    snprintf(out, MOST_NAME, "%s%s", prefix, name);
 }
 
-/* Of the whole tensor *t the role's rows. */
-static int slice(const struct fkv_config *c, enum fkv_role role, struct fkv_role_tensor *t,
-                 struct fkv_error *err) {
-    int32_t first, all, rows, cols;
-    fkv_role_shared_rows(c, role, &first, &all);
-    fkv_role_shape(c, role, &rows, &cols);
-    if (t->dims < 1 || t->dims > 2 || t->shape[0] != all)
-        return fkv_fail(err, "%s: tensor %s: shape: expected %d rows, found %lld", t->path, t->name,
-                        all, t->dims ? (long long)t->shape[0] : 0);
-    const size_t width = t->dims == 2 ? (size_t)t->shape[1] : 1;
-    t->shape[0] = rows ? rows : cols;
-    if (t->computable)
-        t->data = (const char *)t->data + fkv_weight_bytes(t->format, (size_t)first * width);
-    return FKV_OK;
+const struct fkv_tensor *fkv_checkpoint_lookup(const struct fkv_checkpoint *c, enum fkv_role role,
+                                               int32_t layer, bool *shared) {
+    const struct fkv_role_name *names = &c->names[role];
+    char name[MOST_NAME];
+    print_name(c, role, layer, names->own, name);
+    const struct fkv_tensor *t = c->format->find(c, name);
+    *shared = !t && names->shared;
+    if (!*shared) return t;
+    print_name(c, role, layer, names->shared, name);
+    return c->format->find(c, name);
 }
 
 int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int32_t layer,
-                        struct fkv_role_tensor *out, struct fkv_error *err) {
+                        struct fkv_tensor *out, struct fkv_error *err) {
     const struct fkv_role_name *names = &c->names[role];
-    char name[FKV_TENSOR_NAME], shared[FKV_TENSOR_NAME];
-    fkv_checkpoint_print_name(c->format, role, layer, names->own, name);
-    bool found = c->format->find(c, name, out);
+    char name[MOST_NAME];
+    bool shared;
     int32_t rows, cols;
-    fkv_role_shape(&c->config, role, &rows, &cols);
-    const bool shares_own = names->shared && !strcmp(names->own, names->shared);
-    if (found && shares_own && out->shape[0] != rows) {
-        if (slice(&c->config, role, out, err)) return FKV_FAILED;
-    } else if (names->shared && !found) {
-        fkv_checkpoint_print_name(c->format, role, layer, names->shared, shared);
-        found = c->format->find(c, shared, out);
-        if (found && slice(&c->config, role, out, err)) return FKV_FAILED;
-    }
-    if (!found)
+    const struct fkv_tensor *t = fkv_checkpoint_lookup(c, role, layer, &shared);
+    print_name(c, role, layer, names->own, name);
+    if (!t)
         return fkv_fail(err, "%s: tensor %s: expected in %s, found nothing", c->path, name,
                         c->format->where);
+    *out = *t;
+    fkv_role_shape(&c->config, role, &rows, &cols);
+    if (names->shared && !strcmp(names->own, names->shared)) shared = t->shape[0] != rows;
+    if (shared && fkv_role_slice(&c->config, role, out, err)) return FKV_FAILED;
     if (!out->computable)
         return fkv_fail(err, "%s: tensor %s: dtype: expected %s, found %s", out->path, out->name,
                         c->format->formats, out->format_name);
@@ -66,8 +59,9 @@ int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int3
 
 /* ---- life ---- */
 
-#define ADDRESS(x) &fkv_##x##_format,
-static const struct fkv_checkpoint_format *const formats[] = {FKV_CHECKPOINT_FORMAT_ROWS(ADDRESS)};
+/* A path is of the first that fits it. */
+static const struct fkv_checkpoint_format *const formats[] = {&fkv_hugging_face_format,
+                                                              &fkv_gguf_format};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 static int find_format(const char *path, const struct fkv_checkpoint_format **out,

@@ -9,7 +9,7 @@
 struct fkv_checkpoint; /* owns the mappings */
 
 /* Opens the folder or file `path`. Everything in its headers is checked,
- * and a tensor that the model would not use is refused (unused.h); `trained_context` replaces
+ * and a tensor that the model would not use is refused (unused.c); `trained_context` replaces
  * what the config says, 0: as it says. */
 int fkv_checkpoint_open(const char *path, int32_t trained_context, struct fkv_checkpoint **out,
                         struct fkv_error *err);
@@ -20,7 +20,7 @@ const struct fkv_config *fkv_checkpoint_config(const struct fkv_checkpoint *c);
 /* The tensor of a role, of layer `layer` where it is a layer's. One that is missing, or stored
  * in a format that we cannot compute with, is an error. */
 int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int32_t layer,
-                        struct fkv_role_tensor *out, struct fkv_error *err);
+                        struct fkv_tensor *out, struct fkv_error *err);
 /* What of the checkpoint is left out, in words for people; "": nothing. */
 const char *fkv_checkpoint_note(const struct fkv_checkpoint *c);
 /* SHA-256 of the weight files' contents, of several in name order. */

@@ -15,14 +15,13 @@ struct fkv_checkpoint {
     const struct fkv_checkpoint_format *format;
     char *path;
     struct fkv_config config;
-    void *files;                           /* the format's own */
-    bool paired_heads;                     /* of queries and keys; see fkv_role_tensor */
-    struct fkv_role_name names[FKV_ROLES]; /* the format's; `open` may change them */
+    void *files;                            /* the format's own */
+    const struct fkv_tensor_table *tensors; /* all that are in them, sorted by name */
+    bool paired_heads;                      /* of queries and keys; see struct fkv_tensor */
+    struct fkv_role_name names[FKV_ROLES];  /* the format's; `open` may change them */
     char prefix[48]; /* in front of all names: of training that wrapped the model, "" else */
     char note[512];  /* what is left out, in words for people; "": nothing */
 };
-
-enum { FKV_TENSOR_NAME = 96 };
 
 struct fkv_checkpoint_format {
     const char *what; /* a path of this format, for messages: "a GGUF file" */
@@ -31,11 +30,8 @@ struct fkv_checkpoint_format {
     /* Fills the checkpoint, whose path is set. On failure `close` frees what is there. */
     int (*open)(struct fkv_checkpoint *c, int32_t trained_context, struct fkv_error *err);
     void (*close)(struct fkv_checkpoint *c);
-    /* The tensor of that name; false where there is none. */
-    bool (*find)(const struct fkv_checkpoint *c, const char *name, struct fkv_role_tensor *out);
-    size_t (*count)(const struct fkv_checkpoint *c);
-    /* Tensor i of all. */
-    void (*tensor)(const struct fkv_checkpoint *c, size_t i, struct fkv_role_tensor *out);
+    /* The tensor of that name, however the files spell it, or NULL. */
+    const struct fkv_tensor *(*find)(const struct fkv_checkpoint *c, const char *name);
     int (*sha256)(const struct fkv_checkpoint *c, fkv_sha256_hex out, struct fkv_error *err);
     const char *layer_prefix; /* printf format of the layer's number */
     const char *where;        /* what a tensor is looked for in, for messages */
@@ -43,18 +39,17 @@ struct fkv_checkpoint_format {
     struct fkv_role_name names[FKV_ROLES];
 };
 
-/* The role's name, `own` of the format's, with that of its layer in front. */
-void fkv_checkpoint_print_name(const struct fkv_checkpoint_format *format, enum fkv_role role,
-                               int32_t layer, const char *own, char name[FKV_TENSOR_NAME]);
+/* The whole tensor that a role's name leads to, or NULL. *shared: by the name of one that holds the
+ * rows of several roles. */
+const struct fkv_tensor *fkv_checkpoint_lookup(const struct fkv_checkpoint *c, enum fkv_role role,
+                                               int32_t layer, bool *shared);
+/* For formats, at the end of `open`: FKV_OK where the tensors that no role asks for change nothing;
+ * those that were trained for something else are counted in the checkpoint's note. Any other is
+ * refused with its file, its name, and what it may mean. */
+int fkv_checkpoint_check_unused(struct fkv_checkpoint *c, struct fkv_error *err);
 /* How folders of the config's family name the tensors of roles. */
 void fkv_hugging_face_names(const struct fkv_config *config, struct fkv_role_name names[FKV_ROLES]);
 
-/* One row per format: ROW(x) stands for fkv_x_format. A path is of the first that fits it. */
-#define FKV_CHECKPOINT_FORMAT_ROWS(ROW)                                                            \
-    ROW(hugging_face)                                                                              \
-    ROW(gguf)
-
-#define FKV_DECLARE_CHECKPOINT_FORMAT(x) extern const struct fkv_checkpoint_format fkv_##x##_format;
-FKV_CHECKPOINT_FORMAT_ROWS(FKV_DECLARE_CHECKPOINT_FORMAT)
+extern const struct fkv_checkpoint_format fkv_hugging_face_format, fkv_gguf_format;
 
 #endif

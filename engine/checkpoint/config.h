@@ -64,9 +64,6 @@ bool fkv_config_rotates_by_length(const struct fkv_config *config);
  * activations that we do not compute. */
 int fkv_config_read(const json_t *root, const char *where, int32_t trained_context,
                     struct fkv_config *config, struct fkv_error *err);
-/* The same of a text. */
-int fkv_config_parse(const char *text, size_t bytes, const char *where, int32_t trained_context,
-                     struct fkv_config *config, struct fkv_error *err);
 /* The same of DIR/config.json, with the ends that DIR/generation_config.json adds. */
 int fkv_config_load(const char *directory, int32_t trained_context, struct fkv_config *config,
                     struct fkv_error *err);

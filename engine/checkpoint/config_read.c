@@ -29,55 +29,41 @@ static const struct fkv_family *find_family(const json_t *root, const char *wher
     return family;
 }
 
-static bool is_null(const json_t *root, const char *field) {
-    return json_is_null(json_object_get(root, field));
-}
-
-static int get_size(const json_t *root, const char *where, const char *field, bool required,
-                    int64_t high, int32_t *value, struct fkv_error *err) {
-    int64_t v = *value;
-    if (fkv_json_get_int(root, where, field, required, 1, high, &v, err)) return FKV_FAILED;
-    *value = (int32_t)v;
-    return FKV_OK;
-}
-
 static int read_sizes(const json_t *root, const char *where, const struct fkv_family *family,
                       struct fkv_config *c, struct fkv_error *err) {
-    c->heads = family->heads;
-    c->vocab = family->vocab;
-    if (get_size(root, where, "num_hidden_layers", true, FKV_MAX_LAYERS, &c->layers, err) ||
-        get_size(root, where, "hidden_size", true, MAX_SIZE, &c->dim, err) ||
-        get_size(root, where, "intermediate_size", true, MAX_SIZE, &c->hidden, err) ||
-        get_size(root, where, "num_attention_heads", !c->heads, MAX_HEADS, &c->heads, err) ||
-        get_size(root, where, "vocab_size", !c->vocab, MAX_SIZE, &c->vocab, err))
-        return FKV_FAILED;
-
-    c->trained_context = family->context;
-    if (get_size(root, where, "max_position_embeddings", false, FKV_MAX_CONTEXT,
-                 &c->trained_context, err))
-        return FKV_FAILED;
-
-    c->kv_heads =
-        family->kv_heads && !is_null(root, "num_key_value_heads") ? family->kv_heads : c->heads;
-    if (get_size(root, where, "num_key_value_heads", false, MAX_HEADS, &c->kv_heads, err))
-        return FKV_FAILED;
+    const struct {
+        const char *field;
+        bool required;
+        int32_t high, *value;
+    } sizes[] = {
+        {"num_hidden_layers", true, FKV_MAX_LAYERS, &c->layers},
+        {"hidden_size", true, MAX_SIZE, &c->dim},
+        {"intermediate_size", true, MAX_SIZE, &c->hidden},
+        {"num_attention_heads", !family->heads, MAX_HEADS, &c->heads},
+        {"vocab_size", !family->vocab, MAX_SIZE, &c->vocab},
+        {"max_position_embeddings", false, FKV_MAX_CONTEXT, &c->trained_context},
+        {"num_key_value_heads", false, MAX_HEADS, &c->kv_heads},
+        {"head_dim", false, FKV_MAX_HEAD_DIM, &c->head_dim},
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        int64_t value = *sizes[i].value;
+        if (fkv_json_get_int(root, where, sizes[i].field, sizes[i].required, 1, sizes[i].high,
+                             &value, err))
+            return FKV_FAILED;
+        *sizes[i].value = (int32_t)value;
+    }
+    if (!c->kv_heads) c->kv_heads = c->heads;
     if (c->heads % c->kv_heads)
         return fkv_fail(err,
                         "%s: field \"num_key_value_heads\": expected a divisor of "
                         "num_attention_heads %d, found %d",
                         where, c->heads, c->kv_heads);
-
-    c->head_dim = family->head_dim;
-    if (get_size(root, where, "head_dim", false, FKV_MAX_HEAD_DIM, &c->head_dim, err))
-        return FKV_FAILED;
-    if (c->head_dim == 0) {
-        if (c->dim % c->heads)
-            return fkv_fail(err,
-                            "%s: field \"hidden_size\": expected a multiple of num_attention_heads "
-                            "%d (there is no head_dim), found %d",
-                            where, c->heads, c->dim);
-        c->head_dim = c->dim / c->heads;
-    }
+    if (!c->head_dim && c->dim % c->heads)
+        return fkv_fail(err,
+                        "%s: field \"hidden_size\": expected a multiple of num_attention_heads "
+                        "%d (there is no head_dim), found %d",
+                        where, c->heads, c->dim);
+    if (!c->head_dim) c->head_dim = c->dim / c->heads;
     if (c->head_dim % 2 || c->head_dim > FKV_MAX_HEAD_DIM)
         return fkv_fail(err, "%s: field \"head_dim\": expected an even number up to %d, found %d",
                         where, FKV_MAX_HEAD_DIM, c->head_dim);
@@ -185,9 +171,15 @@ static int get_token_id(const json_t *root, const char *where, const char *field
     return FKV_OK;
 }
 
-/* What the family's row says. */
-static void set_family(const struct fkv_family *family, struct fkv_config *c) {
+/* What the family's row says, and the sizes that hold where the config is silent. */
+static void set_family(const struct fkv_family *family, const json_t *root, struct fkv_config *c) {
+    const bool null_kv_heads = json_is_null(json_object_get(root, "num_key_value_heads"));
     strcpy(c->model_type, family->model_type);
+    c->heads = family->heads;
+    c->vocab = family->vocab;
+    c->trained_context = family->context;
+    c->kv_heads = null_kv_heads ? 0 : family->kv_heads; /* 0: as many as heads */
+    c->head_dim = family->head_dim;
     c->qkv_bias = family->qkv_bias;
     c->qk_norm = family->qk_norm;
     c->input_norms = !family->no_input_norms;
@@ -202,7 +194,7 @@ static int read_config(const json_t *root, const char *where, int32_t trained_co
     if (!json_is_object(root)) return fkv_fail(err, "%s: expected a JSON object", where);
     const struct fkv_family *family = find_family(root, where, err);
     if (!family) return FKV_FAILED;
-    set_family(family, c);
+    set_family(family, root, c);
     if (refuse_unsupported(root, where, family, err) ||
         fkv_family_check_layer_types(root, where, err) ||
         read_activation(root, where, family, c, err) || read_sizes(root, where, family, c, err))
@@ -286,15 +278,6 @@ int fkv_config_read(const json_t *root, const char *where, int32_t trained_conte
     const int status = read_config(text, where, trained_context, config, err);
     json_decref(text);
     return status ? status : hash_fields(config, err);
-}
-
-int fkv_config_parse(const char *text, size_t bytes, const char *where, int32_t trained_context,
-                     struct fkv_config *config, struct fkv_error *err) {
-    json_t *root = fkv_json_parse(text, bytes, where, err);
-    if (!root) return FKV_FAILED;
-    const int status = fkv_config_read(root, where, trained_context, config, err);
-    json_decref(root);
-    return status;
 }
 
 /* generation_config.json names ends that config.json may leave out: Llama 3's chat models. */

@@ -26,27 +26,27 @@ const struct fkv_family *fkv_family_find_architecture(const char *architecture) 
     return NULL;
 }
 
-/* Adds a name to a list of them. */
-static void add_name(char *list, size_t size, const char *name, bool last) {
-    const size_t used = strlen(list);
-    snprintf(list + used, size - used, "%s%s", !used ? "" : last ? " or " : ", ", name);
+/* "a, b or c": of all families a string that the last of them has. */
+static const char *list(char text[256], size_t member) {
+    size_t used = 0;
+    for (int i = 0; i < FAMILIES; i++) {
+        const char *name = *(const char *const *)((const char *)families[i] + member),
+                   *before = !used               ? ""
+                             : i == FAMILIES - 1 ? " or "
+                                                 : ", ";
+        if (name) used += (size_t)snprintf(text + used, 256 - used, "%s%s", before, name);
+    }
+    return text;
 }
 
 const char *fkv_family_model_types(void) {
-    static char list[256];
-    list[0] = 0;
-    for (int i = 0; i < FAMILIES; i++)
-        add_name(list, sizeof list, families[i]->model_type, i == FAMILIES - 1);
-    return list;
+    static char text[256];
+    return list(text, offsetof(struct fkv_family, model_type));
 }
 
 const char *fkv_family_architectures(void) {
-    static char list[256];
-    list[0] = 0;
-    for (int i = 0; i < FAMILIES; i++)
-        if (families[i]->architecture)
-            add_name(list, sizeof list, families[i]->architecture, i == FAMILIES - 1);
-    return list;
+    static char text[256];
+    return list(text, offsetof(struct fkv_family, architecture));
 }
 
 static const char sliding[] = "sliding_attention";

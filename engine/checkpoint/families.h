@@ -11,7 +11,7 @@ struct fkv_family {
     const char *wrapper; /* model_type of a config that holds this family's in text_config, beside
                             parts for other media, which are ignored; NULL: none */
     const char *architecture; /* general.architecture of its GGUF files */
-    bool paired_heads;        /* there; see struct fkv_role_tensor */
+    bool paired_heads;        /* there; see struct fkv_tensor */
 
     /* Where the config is silent. */
     int32_t heads, vocab; /* 0: they must be given */

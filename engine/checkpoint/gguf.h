@@ -5,13 +5,8 @@
 #ifndef FKV_ENGINE_CHECKPOINT_GGUF_H
 #define FKV_ENGINE_CHECKPOINT_GGUF_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include "kernels/base/error.h"
+#include "engine/checkpoint/tensor.h"
 #include "kernels/base/hash.h"
-#include "kernels/weights/weights.h"
 
 struct fkv_gguf; /* owns the mapping */
 
@@ -43,17 +38,6 @@ struct fkv_gguf_array {
     enum fkv_gguf_type type; /* of the items: never an array */
     size_t count;
     const unsigned char *items; /* as stored */
-};
-
-struct fkv_gguf_tensor {
-    const char *name;
-    const char *format_name; /* "F32", "Q4_K", "IQ2_XS", ... */
-    bool computable;         /* the format is one of ours; only then is `format` set */
-    enum fkv_weight_format format;
-    int32_t dims;
-    int64_t shape[4]; /* slowest first: the other way round than in the file */
-    const void *data; /* in the mapping */
-    size_t bytes;
 };
 
 int fkv_gguf_open(const char *path, struct fkv_gguf **out, struct fkv_error *err);
@@ -94,10 +78,7 @@ int fkv_gguf_sha256(const struct fkv_gguf *g, const char *prefix, fkv_sha256_hex
 
 /* ---- tensors ---- */
 
-size_t fkv_gguf_tensor_count(const struct fkv_gguf *g);
-/* Tensor i of the names in order. */
-const struct fkv_gguf_tensor *fkv_gguf_tensor(const struct fkv_gguf *g, size_t i);
-/* The tensor of that name, or NULL. */
-const struct fkv_gguf_tensor *fkv_gguf_find(const struct fkv_gguf *g, const char *name);
+/* All of them, sorted by name. */
+const struct fkv_tensor_table *fkv_gguf_tensors(const struct fkv_gguf *g);
 
 #endif

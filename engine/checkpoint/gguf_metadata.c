@@ -33,23 +33,23 @@ static const struct fkv_gguf_key *find_key(const struct fkv_gguf *g, const char 
                         : NULL;
 }
 
-/* *out: the key, NULL where it is missing and not required. */
-static int get_key(const struct fkv_gguf *g, const char *name, bool required,
-                   const struct fkv_gguf_key **out, struct fkv_error *err) {
+/* A bit for each type. */
+enum {
+    INTEGERS = 1 << FKV_GGUF_UINT8 | 1 << FKV_GGUF_INT8 | 1 << FKV_GGUF_UINT16 |
+               1 << FKV_GGUF_INT16 | 1 << FKV_GGUF_UINT32 | 1 << FKV_GGUF_INT32 |
+               1 << FKV_GGUF_UINT64 | 1 << FKV_GGUF_INT64,
+    NUMBERS = INTEGERS | 1 << FKV_GGUF_FLOAT32 | 1 << FKV_GGUF_FLOAT64
+};
+
+/* *out: the key, of one of `types`; NULL where it is missing and not required. */
+static int get_key(const struct fkv_gguf *g, const char *name, bool required, unsigned types,
+                   const char *expected, const struct fkv_gguf_key **out, struct fkv_error *err) {
     *out = find_key(g, name);
-    if (*out || !required) return FKV_OK;
-    return fkv_fail(err, "%s: key %s: expected it, found nothing", g->path, name);
-}
-
-static int wrong_type(const struct fkv_gguf *g, const struct fkv_gguf_key *key,
-                      const char *expected, struct fkv_error *err) {
-    return fkv_fail(err, "%s: key %s: expected %s, found %s", g->path, key->name, expected,
-                    type_name(key->type));
-}
-
-static bool is_integer(enum fkv_gguf_type type) {
-    return type != FKV_GGUF_FLOAT32 && type != FKV_GGUF_FLOAT64 && type != FKV_GGUF_BOOL &&
-           type != FKV_GGUF_STRING && type != FKV_GGUF_ARRAY;
+    if (!*out && required)
+        return fkv_fail(err, "%s: key %s: expected it, found nothing", g->path, name);
+    if (!*out || types >> (*out)->type & 1) return FKV_OK;
+    return fkv_fail(err, "%s: key %s: expected %s, found %s", g->path, name, expected,
+                    type_name((*out)->type));
 }
 
 /* An integer or a bool as int64; a uint64 beyond it as the largest. */
@@ -88,9 +88,8 @@ bool fkv_gguf_is_array(const struct fkv_gguf *g, const char *name) {
 int fkv_gguf_get_int(const struct fkv_gguf *g, const char *name, bool required, int64_t low,
                      int64_t high, int64_t *value, struct fkv_error *err) {
     const struct fkv_gguf_key *key;
-    if (get_key(g, name, required, &key, err)) return FKV_FAILED;
+    if (get_key(g, name, required, INTEGERS, "an integer", &key, err)) return FKV_FAILED;
     if (!key) return FKV_OK;
-    if (!is_integer(key->type)) return wrong_type(g, key, "an integer", err);
     const int64_t found = integer_at(key->type, key->value);
     if (found < low || found > high)
         return fkv_fail(err, "%s: key %s: expected an integer in [%lld, %lld], found %lld", g->path,
@@ -102,10 +101,8 @@ int fkv_gguf_get_int(const struct fkv_gguf *g, const char *name, bool required, 
 int fkv_gguf_get_double(const struct fkv_gguf *g, const char *name, bool required, double low,
                         double high, double *value, struct fkv_error *err) {
     const struct fkv_gguf_key *key;
-    if (get_key(g, name, required, &key, err)) return FKV_FAILED;
+    if (get_key(g, name, required, NUMBERS, "a number", &key, err)) return FKV_FAILED;
     if (!key) return FKV_OK;
-    if (!is_integer(key->type) && key->type != FKV_GGUF_FLOAT32 && key->type != FKV_GGUF_FLOAT64)
-        return wrong_type(g, key, "a number", err);
     const double found = number_at(key->type, key->value);
     if (!(found >= low && found <= high))
         return fkv_fail(err, "%s: key %s: expected a number in [%g, %g], found %g", g->path, name,
@@ -117,9 +114,8 @@ int fkv_gguf_get_double(const struct fkv_gguf *g, const char *name, bool require
 int fkv_gguf_get_bool(const struct fkv_gguf *g, const char *name, bool required, bool *value,
                       struct fkv_error *err) {
     const struct fkv_gguf_key *key;
-    if (get_key(g, name, required, &key, err)) return FKV_FAILED;
+    if (get_key(g, name, required, 1 << FKV_GGUF_BOOL, "a bool", &key, err)) return FKV_FAILED;
     if (!key) return FKV_OK;
-    if (key->type != FKV_GGUF_BOOL) return wrong_type(g, key, "a bool", err);
     *value = integer_at(key->type, key->value) != 0;
     return FKV_OK;
 }
@@ -131,9 +127,8 @@ static struct fkv_gguf_string string_at(const unsigned char *p) {
 int fkv_gguf_get_string(const struct fkv_gguf *g, const char *name, bool required,
                         struct fkv_gguf_string *value, struct fkv_error *err) {
     const struct fkv_gguf_key *key;
-    if (get_key(g, name, required, &key, err)) return FKV_FAILED;
+    if (get_key(g, name, required, 1 << FKV_GGUF_STRING, "a string", &key, err)) return FKV_FAILED;
     if (!key) return FKV_OK;
-    if (key->type != FKV_GGUF_STRING) return wrong_type(g, key, "a string", err);
     *value = string_at(key->value);
     return FKV_OK;
 }
@@ -142,7 +137,7 @@ int fkv_gguf_get_array(const struct fkv_gguf *g, const char *name, bool required
                        enum fkv_gguf_type type, struct fkv_gguf_array *value,
                        struct fkv_error *err) {
     const struct fkv_gguf_key *key;
-    if (get_key(g, name, required, &key, err)) return FKV_FAILED;
+    if (get_key(g, name, required, ~0u, "", &key, err)) return FKV_FAILED;
     if (!key) return FKV_OK;
     if (key->type != FKV_GGUF_ARRAY || key->array.type != type)
         return fkv_fail(err, "%s: key %s: expected an array of %s, found %s%s", g->path, name,

@@ -16,7 +16,6 @@
 #include "engine/checkpoint/families.h"
 #include "engine/checkpoint/gguf.h"
 #include "engine/checkpoint/gguf_rope.h"
-#include "engine/checkpoint/unused.h"
 #include "kernels/base/json.h"
 
 /* ---- config ---- */
@@ -60,7 +59,7 @@ static int add_numbers(const struct fkv_gguf *g, const struct fkv_family *f, jso
                        struct fkv_error *err) {
     static const struct {
         const char *rest, *field;
-        bool real, required, zero_is_none; /* the last: 0 is as good as no key to llama.cpp */
+        bool real, required, zero_is_none; /* the last: 0 is as good as no key */
     } numbers[] = {
         {"block_count", "num_hidden_layers", false, true, false},
         {"embedding_length", "hidden_size", false, true, false},
@@ -69,6 +68,7 @@ static int add_numbers(const struct fkv_gguf *g, const struct fkv_family *f, jso
         {"attention.head_count", "num_attention_heads", false, true, false},
         {"attention.head_count_kv", "num_key_value_heads", false, false, false},
         {"attention.key_length", "head_dim", false, false, false},
+        {"attention.sliding_window", "sliding_window", false, false, true},
         {"attention.layer_norm_rms_epsilon", "rms_norm_eps", true, true, false},
         {"rope.freq_base", "rope_theta", true, false, false},
         {"rope.freq_base_swa", "rope_local_base_freq", true, false, false},
@@ -84,11 +84,12 @@ static int add_numbers(const struct fkv_gguf *g, const struct fkv_family *f, jso
         int64_t integer = 0;
         double real = 0;
         key_of(f, numbers[i].rest, key);
+        const bool zero_is_none = numbers[i].zero_is_none, required = numbers[i].required;
         if (numbers[i].real
-                ? fkv_gguf_get_double(g, key, numbers[i].required, 0, 1e15, &real, err)
-                : fkv_gguf_get_int(g, key, numbers[i].required, 1, INT32_MAX, &integer, err))
+                ? fkv_gguf_get_double(g, key, required, 0, 1e15, &real, err)
+                : fkv_gguf_get_int(g, key, required, !zero_is_none, INT32_MAX, &integer, err))
             return FKV_FAILED;
-        if (fkv_gguf_has(g, key) && !(numbers[i].zero_is_none && real == 0))
+        if (fkv_gguf_has(g, key) && !(zero_is_none && real == 0 && integer == 0))
             json_object_set_new(config, numbers[i].field,
                                 numbers[i].real ? json_real(real) : json_integer(integer));
     }
@@ -163,22 +164,19 @@ static int add_layer_types(const struct fkv_gguf *g, const struct fkv_family *f,
     return FKV_OK;
 }
 
-/* The window of sliding layers, 0: none; and of a head the channels that turn. */
-static int add_attention(const struct fkv_gguf *g, const struct fkv_family *f, json_t *config,
-                         struct fkv_error *err) {
+/* Of a head, the channels that turn. */
+static int add_channels(const struct fkv_gguf *g, const struct fkv_family *f, json_t *config,
+                        struct fkv_error *err) {
     const int64_t head_dim = json_integer_value(json_object_get(config, "head_dim"));
-    int64_t window = 0, channels = head_dim;
+    int64_t channels = head_dim;
     char key[96];
-    if (fkv_gguf_get_int(g, key_of(f, "attention.sliding_window", key), false, 0, INT32_MAX,
-                         &window, err) ||
-        fkv_gguf_get_int(g, key_of(f, "rope.dimension_count", key), false, 1, INT32_MAX, &channels,
+    if (fkv_gguf_get_int(g, key_of(f, "rope.dimension_count", key), false, 1, INT32_MAX, &channels,
                          err))
         return FKV_FAILED;
-    if (window) json_object_set_new(config, "sliding_window", json_integer(window));
     if (channels != head_dim && head_dim)
         json_object_set_new(config, "partial_rotary_factor",
                             json_real((double)channels / (double)head_dim));
-    return add_layer_types(g, f, config, err);
+    return FKV_OK;
 }
 
 /* A window that the family does not know, where it matters. */
@@ -213,16 +211,17 @@ static int add_tokens(const struct fkv_gguf *g, json_t *config, struct fkv_error
 
 static int add_all(const struct fkv_gguf *g, const struct fkv_family *f, json_t *config,
                    struct fkv_error *err) {
-    const struct fkv_gguf_tensor *embedding = fkv_gguf_find(g, "token_embd.weight");
+    const struct fkv_tensor *embedding = fkv_tensor_find(fkv_gguf_tensors(g), "token_embd.weight");
     if (!embedding)
         return fkv_fail(err, "%s: tensor token_embd.weight: expected in the file, found nothing",
                         fkv_gguf_path(g));
     json_object_set_new(config, "model_type", json_string(f->model_type));
     json_object_set_new(config, "vocab_size", json_integer(embedding->shape[0]));
     json_object_set_new(config, "tie_word_embeddings",
-                        json_boolean(!fkv_gguf_find(g, "output.weight")));
+                        json_boolean(!fkv_tensor_find(fkv_gguf_tensors(g), "output.weight")));
     if (add_numbers(g, f, config, err) || refuse_unsupported(g, f, config, err) ||
-        add_attention(g, f, config, err) || fkv_gguf_add_rope(g, f->architecture, config, err))
+        add_channels(g, f, config, err) || add_layer_types(g, f, config, err) ||
+        fkv_gguf_add_rope(g, f->architecture, config, err))
         return FKV_FAILED;
     if (f->complete) f->complete(config);
     return add_tokens(g, config, err);
@@ -230,7 +229,7 @@ static int add_all(const struct fkv_gguf *g, const struct fkv_family *f, json_t 
 
 static int divide_frequencies(const struct fkv_gguf *g, struct fkv_config *c,
                               struct fkv_error *err) {
-    const struct fkv_gguf_tensor *t = fkv_gguf_find(g, "rope_freqs.weight");
+    const struct fkv_tensor *t = fkv_tensor_find(fkv_gguf_tensors(g), "rope_freqs.weight");
     float divisors[FKV_MAX_HEAD_DIM / 2];
     const int32_t half = c->rotations[0].channels / 2;
     if (!t) return FKV_OK;
@@ -255,6 +254,7 @@ static int open_file(struct fkv_checkpoint *c, int32_t trained_context, struct f
     struct fkv_gguf *g;
     if (fkv_gguf_open(c->path, &g, err)) return FKV_FAILED;
     c->files = g;
+    c->tensors = fkv_gguf_tensors(g);
     if (find_architecture(g, &f, err)) return FKV_FAILED;
     c->paired_heads = f->paired_heads;
     json_t *config = json_object();
@@ -271,28 +271,8 @@ static int open_file(struct fkv_checkpoint *c, int32_t trained_context, struct f
 
 static void close_file(struct fkv_checkpoint *c) { fkv_gguf_close(c->files); }
 
-static void describe(const struct fkv_checkpoint *c, const struct fkv_gguf_tensor *t,
-                     struct fkv_role_tensor *out) {
-    *out = (struct fkv_role_tensor){.path = c->path,
-                                    .name = t->name,
-                                    .format_name = t->format_name,
-                                    .computable = t->computable,
-                                    .format = t->format,
-                                    .dims = t->dims,
-                                    .data = t->data};
-    memcpy(out->shape, t->shape, sizeof out->shape);
-}
-
-static bool find(const struct fkv_checkpoint *c, const char *name, struct fkv_role_tensor *out) {
-    const struct fkv_gguf_tensor *t = fkv_gguf_find(c->files, name);
-    if (t) describe(c, t, out);
-    return t != NULL;
-}
-
-static size_t count(const struct fkv_checkpoint *c) { return fkv_gguf_tensor_count(c->files); }
-
-static void tensor(const struct fkv_checkpoint *c, size_t i, struct fkv_role_tensor *out) {
-    describe(c, fkv_gguf_tensor(c->files, i), out);
+static const struct fkv_tensor *find(const struct fkv_checkpoint *c, const char *name) {
+    return fkv_tensor_find(c->tensors, name);
 }
 
 static int sha256(const struct fkv_checkpoint *c, fkv_sha256_hex out, struct fkv_error *err) {
@@ -315,8 +295,6 @@ const struct fkv_checkpoint_format fkv_gguf_format = {
     .open = open_file,
     .close = close_file,
     .find = find,
-    .count = count,
-    .tensor = tensor,
     .sha256 = sha256,
     .layer_prefix = "blk.%d.",
     .where = "the file",

@@ -14,18 +14,12 @@ struct fkv_gguf_key {
     size_t bytes;               /* of the value, as stored */
 };
 
-struct fkv_gguf_entry {
-    struct fkv_gguf_tensor tensor;
-    uint64_t offset; /* from the start of the data */
-};
-
 struct fkv_gguf {
     char *path;
     struct fkv_mapping mapping; /* zero where the bytes are the caller's */
     struct fkv_gguf_key *keys;  /* sorted by name */
     size_t key_count;
-    struct fkv_gguf_entry *tensors; /* sorted by name */
-    size_t tensor_count;
+    struct fkv_tensor_table tensors; /* sorted by name */
 };
 
 /* The little-endian number of `bytes` bytes at p. */

@@ -185,11 +185,8 @@ static int take_keys(struct reader *r, struct fkv_gguf *g, uint64_t count) {
                         (unsigned long long)count);
     g->keys = calloc((size_t)count + 1, sizeof *g->keys);
     if (!g->keys) return fkv_fail(r->err, "%s: out of memory", r->where);
-    for (; g->key_count < count; g->key_count++)
-        if (take_key(r, &g->keys[g->key_count])) {
-            g->key_count++; /* its name is freed with the others */
-            return FKV_FAILED;
-        }
+    while (g->key_count < count) /* a name is freed with the others, whatever follows it */
+        if (take_key(r, &g->keys[g->key_count++])) return FKV_FAILED;
     qsort(g->keys, g->key_count, sizeof *g->keys, fkv_gguf_by_key);
     for (size_t i = 1; i < g->key_count; i++)
         if (!strcmp(g->keys[i - 1].name, g->keys[i].name))
@@ -200,7 +197,7 @@ static int take_keys(struct reader *r, struct fkv_gguf *g, uint64_t count) {
 
 /* ---- tensors ---- */
 
-static int take_shape(struct reader *r, struct fkv_gguf_tensor *t) {
+static int take_shape(struct reader *r, struct fkv_tensor *t) {
     uint64_t dims, sizes[4] = {0}, count = 1;
     if (take_number(r, 4, "number of sizes", &dims)) return FKV_FAILED;
     if (dims < 1 || dims > 4)
@@ -222,7 +219,7 @@ static int take_shape(struct reader *r, struct fkv_gguf_tensor *t) {
     return FKV_OK;
 }
 
-static int take_format(struct reader *r, struct fkv_gguf_tensor *t) {
+static int take_format(struct reader *r, struct fkv_tensor *t) {
     uint64_t number;
     if (take_number(r, 4, "type", &number)) return FKV_FAILED;
     if (number >= TENSOR_TYPES || !tensor_types[number].name)
@@ -248,73 +245,63 @@ static int take_format(struct reader *r, struct fkv_gguf_tensor *t) {
     return FKV_OK;
 }
 
-static int take_tensor(struct reader *r, struct fkv_gguf_entry *entry) {
+static int take_tensor(struct reader *r, struct fkv_tensor *t) {
     char scope[96], *name = NULL;
+    uint64_t offset = 0;
     if (take_name(r, "name of a tensor", &name)) return FKV_FAILED;
-    entry->tensor.name = name;
+    t->path = r->where;
+    t->name = name;
     snprintf(scope, sizeof scope, "tensor %.80s", name);
     r->key = scope;
-    const int status = take_shape(r, &entry->tensor) || take_format(r, &entry->tensor) ||
-                               take_number(r, 8, "offset", &entry->offset)
+    const int status = take_shape(r, t) || take_format(r, t) || take_number(r, 8, "offset", &offset)
                            ? FKV_FAILED
                            : FKV_OK;
+    t->offset = offset;
     r->key = "header";
     return status;
 }
 
-static int by_offset(const void *a, const void *b) {
-    const struct fkv_gguf_entry *x = a, *y = b;
-    return (x->offset > y->offset) - (x->offset < y->offset);
-}
-
-static int by_name(const void *a, const void *b) {
-    return strcmp(((const struct fkv_gguf_entry *)a)->tensor.name,
-                  ((const struct fkv_gguf_entry *)b)->tensor.name);
-}
-
 /* Sorts by offset and gives every tensor its data, which starts at `start`. */
-static int check_offsets(struct reader *r, struct fkv_gguf *g, size_t start, uint64_t alignment) {
+static int check_offsets(struct reader *r, struct fkv_tensor_table *table, size_t start,
+                         size_t alignment) {
     const size_t data = r->bytes - start;
-    uint64_t reached = 0;
-    if (g->tensor_count) qsort(g->tensors, g->tensor_count, sizeof *g->tensors, by_offset);
-    for (size_t i = 0; i < g->tensor_count; i++) {
-        struct fkv_gguf_entry *e = &g->tensors[i];
-        const char *name = e->tensor.name;
-        if (e->offset % alignment)
-            return fkv_fail(
-                r->err, "%s: tensor %.200s: offset: expected a multiple of %llu, found %llu",
-                r->where, name, (unsigned long long)alignment, (unsigned long long)e->offset);
-        if (e->offset > data || e->tensor.bytes > data - e->offset)
+    size_t reached = 0;
+    if (table->count)
+        qsort(table->tensors, table->count, sizeof *table->tensors, fkv_tensor_by_offset);
+    for (size_t i = 0; i < table->count; i++) {
+        struct fkv_tensor *t = &table->tensors[i];
+        if (t->offset % alignment)
+            return fkv_fail(r->err,
+                            "%s: tensor %.200s: offset: expected a multiple of %zu, found %zu",
+                            r->where, t->name, alignment, t->offset);
+        if (t->offset > data || t->bytes > data - t->offset)
             return fkv_fail(r->err,
                             "%s: tensor %.200s: offset: expected its %zu bytes within the %zu of "
-                            "data, found them from %llu on (a truncated file?)",
-                            r->where, name, e->tensor.bytes, data, (unsigned long long)e->offset);
-        if (e->offset < reached)
+                            "data, found them from %zu on (a truncated file?)",
+                            r->where, t->name, t->bytes, data, t->offset);
+        if (t->offset < reached)
             return fkv_fail(r->err,
-                            "%s: tensor %.200s: offset: expected at least %llu (the end of "
-                            "%.200s), found %llu",
-                            r->where, name, (unsigned long long)reached,
-                            g->tensors[i - 1].tensor.name, (unsigned long long)e->offset);
-        reached = e->offset + e->tensor.bytes;
-        e->tensor.data = r->data + start + e->offset;
+                            "%s: tensor %.200s: offset: expected at least %zu (the end of "
+                            "%.200s), found %zu",
+                            r->where, t->name, reached, t[-1].name, t->offset);
+        reached = t->offset + t->bytes;
+        t->data = r->data + start + t->offset;
     }
     return FKV_OK;
 }
 
 static int take_tensors(struct reader *r, struct fkv_gguf *g, uint64_t count) {
+    struct fkv_tensor_table *table = &g->tensors;
     if (count > (r->bytes - r->at) / LEAST_TENSOR)
         return fkv_fail(r->err,
                         "%s: header: number of tensors: expected at most %zu in a file of %zu "
                         "bytes, found %llu",
                         r->where, (r->bytes - r->at) / LEAST_TENSOR, r->bytes,
                         (unsigned long long)count);
-    g->tensors = calloc((size_t)count + 1, sizeof *g->tensors);
-    if (!g->tensors) return fkv_fail(r->err, "%s: out of memory", r->where);
-    for (; g->tensor_count < count; g->tensor_count++)
-        if (take_tensor(r, &g->tensors[g->tensor_count])) {
-            g->tensor_count++; /* its name is freed with the others */
-            return FKV_FAILED;
-        }
+    table->tensors = calloc((size_t)count + 1, sizeof *table->tensors);
+    if (!table->tensors) return fkv_fail(r->err, "%s: out of memory", r->where);
+    while (table->count < count) /* a name is freed with the others, whatever follows it */
+        if (take_tensor(r, &table->tensors[table->count++])) return FKV_FAILED;
     int64_t alignment = DEFAULT_ALIGNMENT;
     if (fkv_gguf_get_int(g, "general.alignment", false, 1, 1 << 30, &alignment, r->err))
         return FKV_FAILED;
@@ -323,13 +310,11 @@ static int take_tensors(struct reader *r, struct fkv_gguf *g, uint64_t count) {
                         r->where, (long long)alignment);
     const size_t step = (size_t)alignment, padded = (r->at + step - 1) / step * step,
                  start = padded < r->bytes ? padded : r->bytes;
-    if (check_offsets(r, g, start, (uint64_t)alignment)) return FKV_FAILED;
-    if (g->tensor_count) qsort(g->tensors, g->tensor_count, sizeof *g->tensors, by_name);
-    for (size_t i = 1; i < g->tensor_count; i++)
-        if (!strcmp(g->tensors[i - 1].tensor.name, g->tensors[i].tensor.name))
-            return fkv_fail(r->err, "%s: tensor %.200s: expected it once, found it twice", r->where,
-                            g->tensors[i].tensor.name);
-    return FKV_OK;
+    if (check_offsets(r, table, start, step)) return FKV_FAILED;
+    const struct fkv_tensor *again = fkv_tensor_table_sort(table);
+    if (!again) return FKV_OK;
+    return fkv_fail(r->err, "%s: tensor %.200s: expected it once, found it twice", r->where,
+                    again->name);
 }
 
 /* ---- the file ---- */
@@ -389,9 +374,8 @@ int fkv_gguf_open(const char *path, struct fkv_gguf **out, struct fkv_error *err
 void fkv_gguf_close(struct fkv_gguf *g) {
     if (!g) return;
     for (size_t i = 0; i < g->key_count; i++) free(g->keys[i].name);
-    for (size_t i = 0; i < g->tensor_count; i++) free((char *)g->tensors[i].tensor.name);
     free(g->keys);
-    free(g->tensors);
+    fkv_tensor_table_free(&g->tensors);
     fkv_mapping_close(&g->mapping);
     free(g->path);
     free(g);
@@ -399,18 +383,4 @@ void fkv_gguf_close(struct fkv_gguf *g) {
 
 const char *fkv_gguf_path(const struct fkv_gguf *g) { return g->path; }
 
-/* ---- tensors, asked for ---- */
-
-size_t fkv_gguf_tensor_count(const struct fkv_gguf *g) { return g->tensor_count; }
-
-const struct fkv_gguf_tensor *fkv_gguf_tensor(const struct fkv_gguf *g, size_t i) {
-    return &g->tensors[i].tensor;
-}
-
-const struct fkv_gguf_tensor *fkv_gguf_find(const struct fkv_gguf *g, const char *name) {
-    const struct fkv_gguf_entry wanted = {.tensor.name = name};
-    const struct fkv_gguf_entry *found =
-        g->tensor_count ? bsearch(&wanted, g->tensors, g->tensor_count, sizeof wanted, by_name)
-                        : NULL;
-    return found ? &found->tensor : NULL;
-}
+const struct fkv_tensor_table *fkv_gguf_tensors(const struct fkv_gguf *g) { return &g->tensors; }

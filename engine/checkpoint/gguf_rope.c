@@ -43,7 +43,8 @@ static int read_type(const struct fkv_gguf *g, const char *architecture, struct 
         get_number(g, architecture, "scale_linear", &old_factor, err))
         return FKV_FAILED;
     snprintf(s->type, sizeof s->type, "%.*s", type.bytes < 31 ? (int)type.bytes : 31, type.text);
-    if (fkv_gguf_find(g, "rope_factors_long.weight")) strcpy(s->type, "longrope");
+    if (fkv_tensor_find(fkv_gguf_tensors(g), "rope_factors_long.weight"))
+        strcpy(s->type, "longrope");
     if (old_factor > 0 && s->factor == 0) {
         s->factor = old_factor;
         strcpy(s->type, "linear");
@@ -82,7 +83,7 @@ static int refuse_unsupported(const struct fkv_gguf *g, const char *architecture
 /* A tensor of divisors as a list. */
 static int add_list(const struct fkv_gguf *g, const char *name, const char *field, json_t *scaling,
                     struct fkv_error *err) {
-    const struct fkv_gguf_tensor *t = fkv_gguf_find(g, name);
+    const struct fkv_tensor *t = fkv_tensor_find(fkv_gguf_tensors(g), name);
     if (!t || t->dims != 1 || t->shape[0] > FKV_MAX_HEAD_DIM / 2 || !t->computable ||
         t->format != FKV_WEIGHT_F32)
         return fkv_fail(err, "%s: tensor %s: expected at most %d values of F32, found %lld of %s",

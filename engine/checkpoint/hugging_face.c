@@ -15,7 +15,6 @@
 #include "engine/checkpoint/checkpoint_format.h"
 #include "engine/checkpoint/families.h"
 #include "engine/checkpoint/safetensors.h"
-#include "engine/checkpoint/unused.h"
 
 static const char EMBEDDING[] = "model.embed_tokens.weight";
 
@@ -24,7 +23,7 @@ static const struct fkv_tensor *find_behind(const struct fkv_checkpoint *c, cons
                                             const char *name) {
     char text[256];
     snprintf(text, sizeof text, "%s%s%s", c->prefix, front, name);
-    return fkv_safetensors_find(c->files, text);
+    return fkv_tensor_find(c->tensors, text);
 }
 
 /* The tensor under any way of naming it, or NULL. */
@@ -39,12 +38,11 @@ static const struct fkv_tensor *find_tensor(const struct fkv_checkpoint *c, cons
 
 /* Whether all names go on with `next` behind the prefix. */
 static bool all_begin(const struct fkv_checkpoint *c, const char *next) {
-    const size_t count = fkv_safetensors_count(c->files);
-    for (size_t i = 0; i < count; i++) {
-        const char *name = fkv_safetensors_tensor(c->files, i)->name;
+    for (size_t i = 0; i < c->tensors->count; i++) {
+        const char *name = c->tensors->tensors[i].name;
         if (!fkv_skip_prefix(&name, c->prefix) || !fkv_skip_prefix(&name, next)) return false;
     }
-    return count > 0;
+    return c->tensors->count > 0;
 }
 
 /* What torch's wrappers put in front of all names, one around the other. */
@@ -73,6 +71,7 @@ static int open_folder(struct fkv_checkpoint *c, int32_t trained_context, struct
         fkv_safetensors_open(c->path, &files, err))
         return FKV_FAILED;
     c->files = files;
+    c->tensors = &files->tensors;
     fkv_hugging_face_names(&c->config, c->names);
     find_prefix(c);
     if (find_tensor(c, "lm_head.weight") && find_tensor(c, EMBEDDING)) c->config.tied = false;
@@ -81,33 +80,14 @@ static int open_folder(struct fkv_checkpoint *c, int32_t trained_context, struct
 
 static void close_folder(struct fkv_checkpoint *c) { fkv_safetensors_close(c->files); }
 
-static void describe(const struct fkv_checkpoint *c, const struct fkv_tensor *t,
-                     struct fkv_role_tensor *out) {
-    *out = (struct fkv_role_tensor){.path = fkv_safetensors_path(c->files, t->file),
-                                    .name = t->name,
-                                    .format_name = t->format,
-                                    .computable = t->computable,
-                                    .format = (enum fkv_weight_format)t->dtype,
-                                    .dims = t->dims,
-                                    .data = t->data};
-    memcpy(out->shape, t->shape, sizeof out->shape);
-}
-
-static bool find(const struct fkv_checkpoint *c, const char *name, struct fkv_role_tensor *out) {
+static const struct fkv_tensor *find(const struct fkv_checkpoint *c, const char *name) {
     const struct fkv_tensor *t = find_tensor(c, name);
-    if (!t && c->config.tied && !strcmp(name, EMBEDDING)) t = find_tensor(c, "lm_head.weight");
-    if (t) describe(c, t, out);
-    return t != NULL;
-}
-
-static size_t count(const struct fkv_checkpoint *c) { return fkv_safetensors_count(c->files); }
-
-static void tensor(const struct fkv_checkpoint *c, size_t i, struct fkv_role_tensor *out) {
-    describe(c, fkv_safetensors_tensor(c->files, i), out);
+    return t || !c->config.tied || strcmp(name, EMBEDDING) ? t : find_tensor(c, "lm_head.weight");
 }
 
 static int sha256(const struct fkv_checkpoint *c, fkv_sha256_hex out, struct fkv_error *err) {
-    return fkv_safetensors_sha256(c->files, out, err);
+    const struct fkv_safetensors *files = c->files;
+    return fkv_sha256_files(files->paths, files->count, out, err);
 }
 
 static bool fits(const char *path) {
@@ -121,8 +101,6 @@ const struct fkv_checkpoint_format fkv_hugging_face_format = {
     .open = open_folder,
     .close = close_folder,
     .find = find,
-    .count = count,
-    .tensor = tensor,
     .sha256 = sha256,
     .layer_prefix = "model.layers.%d.",
     .where = "the safetensors files",

@@ -14,7 +14,7 @@
 #include "kernels/base/path.h"
 
 struct mistake {
-    const char *look_for; /* pattern of a name in the folder, or of the file's own name */
+    const char *look_for; /* pattern (FNM_EXTMATCH) of a name in the folder, or of the file's own */
     const char *what;
     const char *remedy;
     bool names_it; /* the remedy ends with the path of what was found */
@@ -39,9 +39,8 @@ static const struct mistake no_config[] = {
     {"*.nemo", "a model of NeMo", FETCH, false},
     {"saved_model.pb", "a model of TensorFlow", FETCH, false},
     {"*.onnx", "an ONNX export", FETCH, false},
-    {"*.safetensors", "weights without config.json", "put the model's config.json beside them",
-     false},
-    {"*.bin", "weights without config.json", "put the model's config.json beside them", false},
+    {"*.@(safetensors|bin)", "weights without config.json",
+     "put the model's config.json beside them", false},
     {"tokenizer*", "a tokenizer", FETCH, false},
     {0},
 };
@@ -61,12 +60,10 @@ static const struct mistake no_weights[] = {
      "load them with transformers 4 and save them: from_pretrained(FOLDER, from_flax=True)"
      ".save_pretrained(NEW)",
      false},
-    {"onnx", "an ONNX export", FETCH, false},
-    {"*.onnx*", "an ONNX export", FETCH, false},
+    {"@(onnx|*.onnx*)", "an ONNX export", FETCH, false},
     {"weights*.npz", "weights for MLX", FETCH, false},
     {"*.mlpackage", "a Core ML export", FETCH, false},
-    {"*.pt*", "weights as PyTorch writes them", RESAVE, false},
-    {"*.bin", "weights as PyTorch writes them", RESAVE, false},
+    {"*.@(pt*|bin)", "weights as PyTorch writes them", RESAVE, false},
     {"*.safetensors", "weights under another name", "name them model.safetensors; found", true},
     {0},
 };
@@ -75,16 +72,12 @@ static const struct mistake no_weights[] = {
 static const struct mistake model_files[] = {
     {"adapter_*", "a file of an adapter",
      "give the model that it was made for as --model, and as --adapter the folder", true},
-    {"*.safetensors", "one file of a model", "give the folder:", true},
-    {"*.json", "one file of a model", "give the folder:", true},
-    {"tokenizer.model", "one file of a model", "give the folder:", true},
-    {"pytorch_model*", "one file of a model", "give the folder:", true},
-    {"*.zip", "an archive", "unpack it first", false},
-    {"*.tar*", "an archive", "unpack it first", false},
-    {"*.tgz", "an archive", "unpack it first", false},
+    {"@(*.safetensors|*.json|tokenizer.model|pytorch_model*)", "one file of a model",
+     "give the folder:", true},
+    {"*.@(zip|tar*|tgz)", "an archive", "unpack it first", false},
     {"*.onnx", "an ONNX export", FETCH, false},
-    {"ggml*.bin", "a file of the time before GGUF", "take a GGUF file of the model", false},
-    {"*.ggml*", "a file of the time before GGUF", "take a GGUF file of the model", false},
+    {"@(ggml*.bin|*.ggml*)", "a file of the time before GGUF", "take a GGUF file of the model",
+     false},
     {"*.h5", "an HDF5 file", "give the folder of a model", false},
     {"*.pt*", "weights as PyTorch writes them", RESAVE, false},
     {0},
@@ -126,8 +119,7 @@ static const struct mistake adapter_extras[] = {
 /* Files given as an adapter, by their own name. */
 static const struct mistake adapter_files[] = {
     {"*.gguf", "an adapter for llama.cpp", "give the folder of PEFT that it was made from", false},
-    {"*.safetensors", "one file of an adapter", "give the folder:", true},
-    {"*.json", "one file of an adapter", "give the folder:", true},
+    {"*.@(safetensors|json)", "one file of an adapter", "give the folder:", true},
     {"*", "a file", "give the folder that holds adapter_config.json", false},
     {0},
 };
@@ -164,7 +156,8 @@ static bool find_entry(const char *folder, const char *pattern, const char *has,
     for (int i = 0; i < n; i++) {
         char inner[FKV_PATH];
         const char *entry = entries[i]->d_name;
-        if (!found && strcmp(entry, ".") && strcmp(entry, "..") && !fnmatch(pattern, entry, 0) &&
+        if (!found && strcmp(entry, ".") && strcmp(entry, "..") &&
+            !fnmatch(pattern, entry, FNM_EXTMATCH) &&
             (!has ||
              (!fkv_path_print(inner, NULL, "%s/%s", folder, entry) && exists(inner, has)))) {
             snprintf(name, 256, "%s", entry);
@@ -199,7 +192,7 @@ static int look_at_name(const char *file, const char *kind, const struct mistake
     char folder[FKV_PATH];
     snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - file) : 1, slash ? file : ".");
     for (const struct mistake *m = table; m->look_for; m++)
-        if (!fnmatch(m->look_for, name, 0)) return refuse(file, kind, m, folder, err);
+        if (!fnmatch(m->look_for, name, FNM_EXTMATCH)) return refuse(file, kind, m, folder, err);
     return FKV_OK;
 }
 

@@ -12,7 +12,6 @@
  * at 3% (norms, SmolLM2-135M). A device holds it in the base's dtype, in which it computes. */
 #include "engine/checkpoint/model.h"
 
-#include <inttypes.h>
 #include <limits.h>
 #include <omp.h>
 #include <stdio.h>
@@ -84,16 +83,15 @@ static size_t first_not_finite(const void *data, enum fkv_weight_format format, 
     return first;
 }
 
-static int check_finite(const struct fkv_role_tensor *t, const void *data, int threads,
-                        struct fkv_error *err) {
+static int check_finite(const struct fkv_tensor *t, int threads, struct fkv_error *err) {
     const size_t cols = (size_t)t->shape[t->dims - 1],
                  n = cols * (t->dims == 2 ? (size_t)t->shape[0] : 1),
-                 at = first_not_finite(data, t->format, n, threads),
+                 at = first_not_finite(t->data, t->format, n, threads),
                  block = fkv_weight_block(t->format), in = at % block;
     if (at == n) return FKV_OK;
     float values[FKV_WEIGHT_MOST_BLOCK];
-    fkv_weight_expand(t->format, (const char *)data + fkv_weight_bytes(t->format, at - in), block,
-                      values);
+    fkv_weight_expand(t->format, (const char *)t->data + fkv_weight_bytes(t->format, at - in),
+                      block, values);
     char index[48];
     if (t->dims == 1)
         snprintf(index, sizeof index, "[%zu]", at);
@@ -115,30 +113,13 @@ struct binder {
     int threads; /* for the check of values: the backend's */
 };
 
-static void print_shape(char text[96], const int64_t *shape, int32_t dims) {
-    int used = snprintf(text, 96, "[");
-    for (int32_t i = 0; i < dims && i < 4; i++)
-        used += snprintf(text + used, 96 - (size_t)used, "%s%" PRId64, i ? ", " : "", shape[i]);
-    snprintf(text + used, 96 - (size_t)used, dims > 4 ? ", ...]" : "]");
-}
-
 /* Vectors are read value by value, so they are stored in a dtype. */
-static int check_tensor(const struct fkv_role_tensor *t, int32_t rows, int32_t cols,
+static int check_tensor(const struct fkv_tensor *t, int32_t rows, int32_t cols,
                         struct fkv_error *err) {
     if (!rows && !fkv_weight_is_dtype(t->format))
         return fkv_fail(err, "%s: tensor %s: dtype: expected F32, F16 or BF16 (a vector), found %s",
                         t->path, t->name, t->format_name);
-    const int64_t expected[2] = {rows ? rows : cols, cols};
-    int32_t dims = rows ? 2 : 1;
-    if (t->dims != dims || t->shape[0] != expected[0] ||
-        (dims == 2 && t->shape[1] != expected[1])) {
-        char wanted[96], found[96];
-        print_shape(wanted, expected, dims);
-        print_shape(found, t->shape, t->dims);
-        return fkv_fail(err, "%s: tensor %s: shape: expected %s, found %s", t->path, t->name,
-                        wanted, found);
-    }
-    return FKV_OK;
+    return fkv_tensor_check_shape(t, rows, cols, err);
 }
 
 /* Block formats are expanded to a dtype where they are copied to a device; what an adapter adds to
@@ -151,9 +132,9 @@ static enum fkv_weight_format held_format(const struct binder *b, enum fkv_weigh
 }
 
 /* n values -> a buffer of the device, expanded some at a time. */
-static int upload_expanded(const struct fkv_model *m, const void *data,
-                           enum fkv_weight_format stored, enum fkv_dtype dtype, size_t n,
-                           struct fkv_buffer **out, struct fkv_error *err) {
+static int upload_expanded(const struct fkv_model *m, const struct fkv_tensor *t,
+                           enum fkv_dtype dtype, size_t n, struct fkv_buffer **out,
+                           struct fkv_error *err) {
     enum { SOME = 1 << 20 };
     const size_t size = fkv_dtype_bytes(dtype);
     float *values = malloc(SOME * sizeof *values);
@@ -163,7 +144,8 @@ static int upload_expanded(const struct fkv_model *m, const void *data,
     if (!status) status = m->ops->buffer_create(m->backend, n * size, out, err);
     for (size_t at = 0; at < n && !status; at += SOME) {
         const size_t count = n - at < SOME ? n - at : SOME;
-        fkv_weight_expand(stored, (const char *)data + fkv_weight_bytes(stored, at), count, values);
+        fkv_weight_expand(t->format, (const char *)t->data + fkv_weight_bytes(t->format, at), count,
+                          values);
         fkv_from_f32(values, dtype, count, converted);
         status = m->ops->write(m->backend, *out, at * size, converted, count * size, err);
     }
@@ -174,15 +156,14 @@ static int upload_expanded(const struct fkv_model *m, const void *data,
 }
 
 /* The tensor's data to the backend. A copy is kept as long as the host computes from it. */
-static int place(const struct binder *b, const struct fkv_role_tensor *t, void *copy,
+static int place(const struct binder *b, const struct fkv_tensor *t, void *copy,
                  struct fkv_weight *w, struct fkv_error *err) {
     struct fkv_model *m = b->model;
     const size_t n = (size_t)w->rows * (size_t)w->cols;
-    if (b->options->check_values && check_finite(t, t->data, b->threads, err)) return FKV_FAILED;
-    if (w->format == t->format
-            ? m->ops->buffer_adopt(m->backend, t->data, fkv_weight_bytes(t->format, n), &w->data,
-                                   err)
-            : upload_expanded(m, t->data, t->format, fkv_weight_dtype(w), n, &w->data, err))
+    if (b->options->check_values && check_finite(t, b->threads, err)) return FKV_FAILED;
+    if (w->format == t->format ? m->ops->buffer_adopt(m->backend, t->data,
+                                                      fkv_weight_bytes(t->format, n), &w->data, err)
+                               : upload_expanded(m, t, fkv_weight_dtype(w), n, &w->data, err))
         return fkv_error_prefix(err, "%s: tensor %s", t->path, t->name);
     m->buffers[m->buffer_count] = w->data;
     m->copies[m->buffer_count++] = b->device ? NULL : copy;
@@ -190,20 +171,17 @@ static int place(const struct binder *b, const struct fkv_role_tensor *t, void *
 }
 
 /* The tensor of a role: the adapter's, or the base's. A tied base has its embedding for a head. */
-static int find(const struct fkv_model *m, enum fkv_role role, int32_t layer,
-                struct fkv_role_tensor *t, struct fkv_error *err) {
-    if (m->adapter && fkv_adapter_find(m->adapter, role, layer, t)) {
-        if (t->computable) return FKV_OK;
-        return fkv_fail(err, "%s: tensor %s: dtype: expected F32, F16 or BF16, found %s", t->path,
-                        t->name, t->format_name);
-    }
+static int find(const struct fkv_model *m, enum fkv_role role, int32_t layer, struct fkv_tensor *t,
+                struct fkv_error *err) {
+    if (m->adapter && fkv_adapter_find(m->adapter, role, layer, t))
+        return fkv_tensor_check_dtype(t, err);
     if (role == FKV_HEAD && fkv_checkpoint_config(m->checkpoint)->tied) role = FKV_EMBEDDING;
     return fkv_checkpoint_find(m->checkpoint, role, layer, t, err);
 }
 
 /* Replaces the tensor's data by its values with what the adapter adds, in a new *copy. */
-static int merge(const struct fkv_model *m, enum fkv_role role, int32_t layer,
-                 struct fkv_role_tensor *t, void **copy, struct fkv_error *err) {
+static int merge(const struct fkv_model *m, enum fkv_role role, int32_t layer, struct fkv_tensor *t,
+                 void **copy, struct fkv_error *err) {
     int32_t rows, cols;
     fkv_role_shape(&m->config, role, &rows, &cols);
     const size_t n = (size_t)(rows ? rows : 1) * (size_t)cols;
@@ -222,7 +200,7 @@ static int merge(const struct fkv_model *m, enum fkv_role role, int32_t layer,
 static int bind(const struct binder *b, enum fkv_role role, int32_t layer, struct fkv_weight *w,
                 struct fkv_error *err) {
     struct fkv_model *m = b->model;
-    struct fkv_role_tensor t;
+    struct fkv_tensor t;
     void *copy;
     int32_t rows, cols;
     if (!fkv_role_present(&m->config, role)) return FKV_OK;

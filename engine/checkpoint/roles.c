@@ -1,4 +1,6 @@
-/* The shapes of roles by a config, and the order of rows that the model computes in. */
+/* The shapes of roles by a config, and the order of rows that the model computes in. Where a tensor
+ * is shared by several roles (fused projections), a role is a slice of its rows: rows are whole
+ * blocks in every weight format. */
 #include "engine/checkpoint/roles.h"
 
 #include <stdlib.h>
@@ -41,31 +43,36 @@ void fkv_role_shared_rows(const struct fkv_config *c, enum fkv_role role, int32_
     *first = role == FKV_UP ? c->hidden : key ? q : value ? q + kv : 0;
 }
 
-bool fkv_role_is_projection(enum fkv_role role) {
-    switch (role) {
-    case FKV_QUERY:
-    case FKV_KEY:
-    case FKV_VALUE:
-    case FKV_OUTPUT:
-    case FKV_GATE:
-    case FKV_UP:
-    case FKV_DOWN: return true;
-    default: return false;
-    }
+int fkv_role_slice(const struct fkv_config *c, enum fkv_role role, struct fkv_tensor *t,
+                   struct fkv_error *err) {
+    int32_t first, all, rows, cols;
+    fkv_role_shared_rows(c, role, &first, &all);
+    fkv_role_shape(c, role, &rows, &cols);
+    if (t->dims < 1 || t->dims > 2 || t->shape[0] != all)
+        return fkv_fail(err, "%s: tensor %s: shape: expected %d rows, found %lld", t->path, t->name,
+                        all, t->dims ? (long long)t->shape[0] : 0);
+    const size_t width = t->dims == 2 ? (size_t)t->shape[1] : 1;
+    t->shape[0] = rows ? rows : cols;
+    if (t->computable)
+        t->data = (const char *)t->data + fkv_weight_bytes(t->format, (size_t)first * width);
+    return FKV_OK;
 }
 
-bool fkv_role_is_norm(enum fkv_role role) {
-    switch (role) {
-    case FKV_FINAL_NORM:
-    case FKV_ATTENTION_NORM:
-    case FKV_QUERY_NORM:
-    case FKV_KEY_NORM:
-    case FKV_ATTENTION_OUTPUT_NORM:
-    case FKV_MLP_NORM:
-    case FKV_MLP_OUTPUT_NORM: return true;
-    default: return false;
-    }
-}
+static const enum kind {
+    OTHER,
+    PROJECTION,
+    NORM
+} kinds[FKV_ROLES] = {
+    [FKV_QUERY] = PROJECTION,  [FKV_KEY] = PROJECTION,       [FKV_VALUE] = PROJECTION,
+    [FKV_OUTPUT] = PROJECTION, [FKV_GATE] = PROJECTION,      [FKV_UP] = PROJECTION,
+    [FKV_DOWN] = PROJECTION,   [FKV_FINAL_NORM] = NORM,      [FKV_ATTENTION_NORM] = NORM,
+    [FKV_QUERY_NORM] = NORM,   [FKV_KEY_NORM] = NORM,        [FKV_ATTENTION_OUTPUT_NORM] = NORM,
+    [FKV_MLP_NORM] = NORM,     [FKV_MLP_OUTPUT_NORM] = NORM,
+};
+
+bool fkv_role_is_projection(enum fkv_role role) { return kinds[role] == PROJECTION; }
+
+bool fkv_role_is_norm(enum fkv_role role) { return kinds[role] == NORM; }
 
 bool fkv_role_present(const struct fkv_config *c, enum fkv_role role) {
     switch (role) {
@@ -93,12 +100,12 @@ static void unpair(const char *from, size_t rows, size_t row_bytes, size_t head_
 }
 
 /* n stored values w - 1 -> w in float32 */
-static void add_one(const struct fkv_role_tensor *t, size_t n, float *to) {
+static void add_one(const struct fkv_tensor *t, size_t n, float *to) {
     fkv_weight_expand(t->format, t->data, n, to);
     for (size_t i = 0; i < n; i++) to[i] += 1;
 }
 
-int fkv_role_tensor_arrange(struct fkv_role_tensor *t, int32_t head_dim, void **copy,
+int fkv_role_tensor_arrange(struct fkv_tensor *t, int32_t head_dim, void **copy,
                             struct fkv_error *err) {
     const size_t rows = (size_t)t->shape[0],
                  row_bytes = fkv_weight_bytes(t->format, t->dims == 2 ? (size_t)t->shape[1] : 1),

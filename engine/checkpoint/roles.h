@@ -1,9 +1,9 @@
-/* The parts that tensors play in a model, and the tensor that plays one. */
+/* The parts that tensors play in a model. */
 #ifndef FKV_ENGINE_CHECKPOINT_ROLES_H
 #define FKV_ENGINE_CHECKPOINT_ROLES_H
 
 #include "engine/checkpoint/config.h"
-#include "kernels/weights/weights.h"
+#include "engine/checkpoint/tensor.h"
 
 /* What a tensor does in the model. The roles from FKV_ATTENTION_NORM on are a layer's. */
 enum fkv_role {
@@ -29,20 +29,6 @@ enum fkv_role {
     FKV_ROLES
 };
 
-/* A role's tensor: whole, or the rows of one that several roles share. Strings and data belong to
- * the checkpoint. */
-struct fkv_role_tensor {
-    const char *path, *name; /* the file, and the tensor as the file names it */
-    const char *format_name; /* as the file names it: "F32", "Q4_K", "I64", ... */
-    bool computable;         /* the format is one of ours (else it is refused) */
-    enum fkv_weight_format format;
-    int32_t dims;
-    int64_t shape[4];  /* the first four, slowest first */
-    const void *data;  /* where it is mapped */
-    bool paired_heads; /* rotary channels i and i + head_dim/2 of a head are rows 2i and 2i + 1 */
-    bool less_one;     /* a vector that is stored as w - 1 */
-};
-
 /* The role's shape by the config; rows 0: a vector. */
 void fkv_role_shape(const struct fkv_config *config, enum fkv_role role, int32_t *rows,
                     int32_t *cols);
@@ -50,6 +36,9 @@ void fkv_role_shape(const struct fkv_config *config, enum fkv_role role, int32_t
  * how many the tensor has in all. */
 void fkv_role_shared_rows(const struct fkv_config *config, enum fkv_role role, int32_t *first,
                           int32_t *all);
+/* Of the whole tensor *t that the role shares: its rows. */
+int fkv_role_slice(const struct fkv_config *config, enum fkv_role role, struct fkv_tensor *t,
+                   struct fkv_error *err);
 /* Whether a model of this config has such a tensor. */
 bool fkv_role_present(const struct fkv_config *config, enum fkv_role role);
 
@@ -61,6 +50,6 @@ bool fkv_role_is_norm(enum fkv_role role);
 /* A tensor whose format and shape are right, as the model computes with it: t->data and t->format
  * are what is mapped, or a *copy that the caller frees, where it stands at an odd address, its
  * heads are paired, or it is stored less one. */
-int fkv_role_tensor_arrange(struct fkv_role_tensor *t, int32_t head_dim, void **copy,
+int fkv_role_tensor_arrange(struct fkv_tensor *t, int32_t head_dim, void **copy,
                             struct fkv_error *err);
 #endif

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/checkpoint/rope_kinds.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/parse.h"
 #include "kernels/base/path.h"
@@ -134,8 +133,9 @@ static int form(const struct fkv_rope_kind *kind, const struct fkv_rope_fields *
                            .scaling = "null"};
     strcpy(r->kind, kind->name);
     for (int i = 0; i < channels / 2; i++) r->inv_freq[i] = pow(theta, -2.0 * i / channels);
-    if (kind->read(f, r, err)) return FKV_FAILED;
-    return strcmp(r->kind, "default") ? keep_scaling_text(f->rope, f->scope, r, err) : FKV_OK;
+    if (!kind->read) return FKV_OK;
+    return kind->read(f, r, err) || keep_scaling_text(f->rope, f->scope, r, err) ? FKV_FAILED
+                                                                                 : FKV_OK;
 }
 
 /* rope: the object that describes the rotation, or NULL; own: see find_object. */

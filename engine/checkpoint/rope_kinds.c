@@ -46,12 +46,6 @@ static int get_original(const struct fkv_rope_fields *f, struct fkv_rope *r,
     return FKV_OK;
 }
 
-static int read_default(const struct fkv_rope_fields *f, struct fkv_rope *r,
-                        struct fkv_error *err) {
-    (void)f, (void)r, (void)err;
-    return FKV_OK;
-}
-
 static int read_linear(const struct fkv_rope_fields *f, struct fkv_rope *r, struct fkv_error *err) {
     if (get_factor(f, true, r, err)) return FKV_FAILED;
     for (int i = 0; i < r->channels / 2; i++) r->inv_freq[i] /= r->factor;
@@ -182,7 +176,7 @@ static void longrope_beyond(const struct fkv_rope *r, int64_t positions, double 
 }
 
 static const struct fkv_rope_kind kinds[] = {
-    {"default", read_default, NULL, false, false},
+    {"default", NULL, NULL, false, false},
     {"linear", read_linear, NULL, true, true},
     {"dynamic", read_dynamic, dynamic_beyond, true, false},
     {"yarn", read_yarn, NULL, true, true},

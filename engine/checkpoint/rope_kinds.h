@@ -37,7 +37,8 @@ struct fkv_rope_fields {
 
 struct fkv_rope_kind {
     const char *name;
-    /* From the unscaled inv_freq to this kind's; sets the fields that are not plain's. */
+    /* From the unscaled inv_freq to this kind's; sets the fields that are not plain's. NULL: they
+     * are plain. */
     int (*read)(const struct fkv_rope_fields *f, struct fkv_rope *rope, struct fkv_error *err);
     /* Frequencies [channels/2] beyond rope->original positions; NULL: the same at every length. */
     void (*beyond)(const struct fkv_rope *rope, int64_t positions, double *inv_freq);

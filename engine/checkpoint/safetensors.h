@@ -3,10 +3,16 @@
 #ifndef FKV_ENGINE_CHECKPOINT_SAFETENSORS_H
 #define FKV_ENGINE_CHECKPOINT_SAFETENSORS_H
 
+#include "engine/checkpoint/mapping.h"
 #include "engine/checkpoint/safetensors_header.h"
-#include "kernels/base/hash.h"
 
-struct fkv_safetensors; /* owns the mappings */
+/* To read: opening fills it. */
+struct fkv_safetensors {
+    const char **paths;           /* [count] in the order of names */
+    struct fkv_mapping *mappings; /* [count] */
+    int count;
+    struct fkv_tensor_table tensors; /* of all files, sorted by name */
+};
 
 /* DIR/model.safetensors, or the shards that DIR/model.safetensors.index.json names, or without it
  * all of DIR/model-00001-of-0000N.safetensors. */
@@ -16,19 +22,5 @@ int fkv_safetensors_open(const char *directory, struct fkv_safetensors **out,
 int fkv_safetensors_open_files(const char *directory, const char *const *names, int count,
                                struct fkv_safetensors **out, struct fkv_error *err);
 void fkv_safetensors_close(struct fkv_safetensors *files); /* NULL is fine */
-
-/* The tensor of that name, or NULL. */
-const struct fkv_tensor *fkv_safetensors_find(const struct fkv_safetensors *files,
-                                              const char *name);
-
-size_t fkv_safetensors_count(const struct fkv_safetensors *files);
-/* Tensor i of the names in order. */
-const struct fkv_tensor *fkv_safetensors_tensor(const struct fkv_safetensors *files, size_t i);
-
-/* The path of shard `file`. */
-const char *fkv_safetensors_path(const struct fkv_safetensors *files, int file);
-/* SHA-256 of the shards' contents in name order (a single file: of that file). */
-int fkv_safetensors_sha256(const struct fkv_safetensors *files, fkv_sha256_hex out,
-                           struct fkv_error *err);
 
 #endif

@@ -3,44 +3,12 @@
 #ifndef FKV_ENGINE_CHECKPOINT_SAFETENSORS_HEADER_H
 #define FKV_ENGINE_CHECKPOINT_SAFETENSORS_HEADER_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "engine/checkpoint/tensor.h"
 
-#include "kernels/base/error.h"
-#include "kernels/dtype.h"
-
-struct fkv_tensor {
-    const char *name; /* owned by the table */
-    const void *data; /* inside the mapping */
-    size_t bytes;
-    const char *format; /* the dtype as the file names it: "F32", "BF16", "I64", ... */
-    bool computable;    /* it is one of ours; only then is `dtype` set */
-    enum fkv_dtype dtype;
-    int32_t dims;
-    int64_t shape[4]; /* the first four */
-    int32_t file;     /* index of the shard */
-    size_t offset;    /* of data in that file */
-};
-
-struct fkv_tensor_entry {
-    char *name;        /* owned by the table */
-    size_t begin, end; /* offsets in the file's data */
-    struct fkv_tensor tensor;
-};
-
-/* Tensors by name. */
-struct fkv_tensor_table {
-    struct fkv_tensor_entry *entries; /* [count] */
-    size_t count;
-};
-
-/* The tensors of the file [bytes] in memory, sorted by offset, in `table`, which was zero; `where`
- * names the file in messages. On failure the table holds what was read so far. The caller frees it
- * either way. */
-int fkv_tensor_table_read(const void *file, size_t bytes, const char *where,
+/* Adds the tensors of the file [bytes] in memory to `table`, those of the file sorted by offset;
+ * `path` is theirs and names the file in messages. On failure the table holds what was read so far.
+ */
+int fkv_tensor_table_read(const void *file, size_t bytes, const char *path,
                           struct fkv_tensor_table *table, struct fkv_error *err);
-/* An empty table is fine, and left. */
-void fkv_tensor_table_free(struct fkv_tensor_table *table);
 
 #endif

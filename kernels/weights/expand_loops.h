@@ -1,6 +1,6 @@
 /* Every block format's expansion for one instruction set: included by weights.c, weights_avx2.c
- * and weights_avx512.c, which first include weights.h and define EXPAND_TABLE, the table to define.
- */
+ * and weights_avx512.c, which first include weights.h and define EXPAND_TABLE, the name of the
+ * table. */
 #include "kernels/weights/q2_k.h"
 #include "kernels/weights/q3_k.h"
 #include "kernels/weights/q4_0.h"
@@ -12,27 +12,12 @@
 #include "kernels/weights/q6_k.h"
 #include "kernels/weights/q8_0.h"
 
-#define EXPAND(format, FORMAT)                                                                     \
-    static void expand_##format(const void *blocks, size_t count, float *values) {                 \
+#define EXPAND(x, X)                                                                               \
+    static void expand_##x(const void *blocks, size_t count, float *values) {                      \
         const uint8_t *b = blocks;                                                                 \
-        for (size_t i = 0; i < count; i++)                                                         \
-            format##_block(b + i * FORMAT##_BYTES, values + i * FORMAT##_VALUES);                  \
+        for (size_t i = 0; i < count; i++) x##_block(b + i * X##_BYTES, values + i * X##_VALUES);  \
     }
-EXPAND(q8_0, Q8_0)
-EXPAND(q4_0, Q4_0)
-EXPAND(q4_1, Q4_1)
-EXPAND(q5_0, Q5_0)
-EXPAND(q5_1, Q5_1)
-EXPAND(q2_k, Q2_K)
-EXPAND(q3_k, Q3_K)
-EXPAND(q4_k, Q4_K)
-EXPAND(q5_k, Q5_K)
-EXPAND(q6_k, Q6_K)
+FKV_BLOCK_FORMATS(EXPAND)
 
-fkv_expand_table EXPAND_TABLE = {
-    [FKV_WEIGHT_Q8_0] = expand_q8_0, [FKV_WEIGHT_Q4_0] = expand_q4_0,
-    [FKV_WEIGHT_Q4_1] = expand_q4_1, [FKV_WEIGHT_Q5_0] = expand_q5_0,
-    [FKV_WEIGHT_Q5_1] = expand_q5_1, [FKV_WEIGHT_Q2_K] = expand_q2_k,
-    [FKV_WEIGHT_Q3_K] = expand_q3_k, [FKV_WEIGHT_Q4_K] = expand_q4_k,
-    [FKV_WEIGHT_Q5_K] = expand_q5_k, [FKV_WEIGHT_Q6_K] = expand_q6_k,
-};
+#define EXPANSION(x, X) [FKV_WEIGHT_##X] = expand_##x,
+fkv_expand_table EXPAND_TABLE = {FKV_BLOCK_FORMATS(EXPANSION)};

@@ -5,6 +5,7 @@
 #define EXPAND_TABLE fkv_expand_plain
 #include "kernels/weights/expand_loops.h"
 
+#define FORMAT(x, X) [FKV_WEIGHT_##X] = {#X, X##_VALUES, X##_BYTES},
 static const struct {
     const char *name;
     size_t values, bytes; /* of a block */
@@ -12,16 +13,7 @@ static const struct {
     [FKV_WEIGHT_F32] = {"F32", 1, 4},
     [FKV_WEIGHT_F16] = {"F16", 1, 2},
     [FKV_WEIGHT_BF16] = {"BF16", 1, 2},
-    [FKV_WEIGHT_Q8_0] = {"Q8_0", Q8_0_VALUES, Q8_0_BYTES},
-    [FKV_WEIGHT_Q4_0] = {"Q4_0", Q4_0_VALUES, Q4_0_BYTES},
-    [FKV_WEIGHT_Q4_1] = {"Q4_1", Q4_1_VALUES, Q4_1_BYTES},
-    [FKV_WEIGHT_Q5_0] = {"Q5_0", Q5_0_VALUES, Q5_0_BYTES},
-    [FKV_WEIGHT_Q5_1] = {"Q5_1", Q5_1_VALUES, Q5_1_BYTES},
-    [FKV_WEIGHT_Q2_K] = {"Q2_K", Q2_K_VALUES, Q2_K_BYTES},
-    [FKV_WEIGHT_Q3_K] = {"Q3_K", Q3_K_VALUES, Q3_K_BYTES},
-    [FKV_WEIGHT_Q4_K] = {"Q4_K", Q4_K_VALUES, Q4_K_BYTES},
-    [FKV_WEIGHT_Q5_K] = {"Q5_K", Q5_K_VALUES, Q5_K_BYTES},
-    [FKV_WEIGHT_Q6_K] = {"Q6_K", Q6_K_VALUES, Q6_K_BYTES},
+    FKV_BLOCK_FORMATS(FORMAT) /* the others */
 };
 
 size_t fkv_weight_block(enum fkv_weight_format format) { return formats[format].values; }

@@ -9,20 +9,25 @@
 
 #include "kernels/dtype.h"
 
+/* The block formats, a row each: ROW(x, X) is x.h, FKV_WEIGHT_X, and "X" as ggml writes it. */
+#define FKV_BLOCK_FORMATS(ROW)                                                                     \
+    ROW(q8_0, Q8_0)                                                                                \
+    ROW(q4_0, Q4_0)                                                                                \
+    ROW(q4_1, Q4_1)                                                                                \
+    ROW(q5_0, Q5_0)                                                                                \
+    ROW(q5_1, Q5_1)                                                                                \
+    ROW(q2_k, Q2_K)                                                                                \
+    ROW(q3_k, Q3_K)                                                                                \
+    ROW(q4_k, Q4_K)                                                                                \
+    ROW(q5_k, Q5_K)                                                                                \
+    ROW(q6_k, Q6_K)
+
 enum fkv_weight_format {
     FKV_WEIGHT_F32 = FKV_F32,
     FKV_WEIGHT_F16 = FKV_F16,
     FKV_WEIGHT_BF16 = FKV_BF16,
-    FKV_WEIGHT_Q8_0,
-    FKV_WEIGHT_Q4_0,
-    FKV_WEIGHT_Q4_1,
-    FKV_WEIGHT_Q5_0,
-    FKV_WEIGHT_Q5_1,
-    FKV_WEIGHT_Q2_K,
-    FKV_WEIGHT_Q3_K,
-    FKV_WEIGHT_Q4_K,
-    FKV_WEIGHT_Q5_K,
-    FKV_WEIGHT_Q6_K,
+#define FKV_BLOCK_FORMAT(x, X) FKV_WEIGHT_##X,
+    FKV_BLOCK_FORMATS(FKV_BLOCK_FORMAT) /* FKV_WEIGHT_Q8_0, ... */
     FKV_WEIGHT_FORMATS
 };
 
@@ -48,9 +53,6 @@ void fkv_weight_expand(enum fkv_weight_format format, const void *from, size_t n
 
 /* The expansions of an instruction set by format, of the block formats alone: NULL for dtypes. */
 typedef fkv_expand_function *const fkv_expand_table[FKV_WEIGHT_FORMATS];
-extern fkv_expand_table fkv_expand_plain;
-#if defined(__x86_64__)
-extern fkv_expand_table fkv_expand_avx2, fkv_expand_avx512;
-#endif
+extern fkv_expand_table fkv_expand_plain, fkv_expand_avx2, fkv_expand_avx512;
 
 #endif

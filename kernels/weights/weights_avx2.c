@@ -1,11 +1,6 @@
-/* The expansions of weight formats compiled for AVX2 with F16C. See expand_loops.h. */
-#if defined(__x86_64__)
-
+/* The expansions of weight formats compiled for AVX2 with F16C; on other processors than x86 as
+ * they are, and never chosen. See expand_loops.h. */
 #include "kernels/weights/weights.h"
 
 #define EXPAND_TABLE fkv_expand_avx2
 #include "kernels/weights/expand_loops.h"
-
-#else
-typedef int fkv_weights_avx2_is_for_x86;
-#endif

@@ -1,11 +1,6 @@
-/* The expansions of weight formats compiled for AVX-512. See expand_loops.h. */
-#if defined(__x86_64__)
-
+/* The expansions of weight formats compiled for AVX-512; on other processors than x86 as they are,
+ * and never chosen. See expand_loops.h. */
 #include "kernels/weights/weights.h"
 
 #define EXPAND_TABLE fkv_expand_avx512
 #include "kernels/weights/expand_loops.h"
-
-#else
-typedef int fkv_weights_avx512_is_for_x86;
-#endif

@@ -46,7 +46,7 @@ static int size_of_checkpoint(const char *path, int32_t trained_context,
     int status = FKV_OK;
     for (enum fkv_role role = 0; role < FKV_ROLES && !status; role++)
         for (int32_t l = 0; l < role_copies(&size->config, role) && !status; l++) {
-            struct fkv_role_tensor tensor;
+            struct fkv_tensor tensor;
             status = fkv_checkpoint_find(c, role, l, &tensor, err);
             if (status) break;
             size->weight_bytes +=

@@ -74,7 +74,7 @@ static void put_tensors(const char *lines) {
 static void form(const struct fkv_adapter *a, const struct fkv_config *base, enum fkv_role role,
                  int32_t layer) {
     struct fkv_config config = *base;
-    struct fkv_role_tensor whole;
+    struct fkv_tensor whole;
     struct fkv_error err = {0};
     int32_t rows, cols;
     config.vocab = fkv_adapter_vocab(a);

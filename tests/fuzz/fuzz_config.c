@@ -3,14 +3,14 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "engine/checkpoint/config.h"
+#include "tests/unit/engine/parse_config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     struct fkv_error err = {0};
     struct fkv_config c;
-    if (fkv_config_parse((const char *)data, bytes, "config.json", 0, &c, &err)) {
+    if (parse_config((const char *)data, bytes, "config.json", 0, &c, &err)) {
         if (!err.message[0]) abort();
         return 0;
     }

@@ -34,7 +34,7 @@ static void use_tokenizer(const struct fkv_gguf *g) {
 }
 
 static void read_tensor(const struct fkv_checkpoint *c, enum fkv_role role, int32_t layer) {
-    struct fkv_role_tensor t;
+    struct fkv_tensor t;
     struct fkv_error err;
     void *copy;
     float values[FKV_WEIGHT_MOST_BLOCK];

@@ -5,23 +5,24 @@
 
 static int read(const json_t *root, const char *where, struct fkv_config *c,
                 struct fkv_error *err) {
-    double embedding = 1, residual = 1, attention = 1, logits = 1;
-    const double least = 1e-9, most = 1e9;
-    static const char *const never_null[] = {"embedding_multiplier", "residual_multiplier",
-                                             "attention_multiplier", "logits_scaling", NULL};
-    if (fkv_json_refuse_null(root, where, never_null, err) ||
-        fkv_json_get_double(root, where, "embedding_multiplier", false, least, most, &embedding,
-                            err) ||
-        fkv_json_get_double(root, where, "residual_multiplier", false, least, most, &residual,
-                            err) ||
-        fkv_json_get_double(root, where, "attention_multiplier", false, least, most, &attention,
-                            err) ||
-        fkv_json_get_double(root, where, "logits_scaling", false, least, most, &logits, err))
-        return FKV_FAILED;
-    c->embedding_multiplier = (float)embedding;
-    c->residual_multiplier = (float)residual;
-    c->attention_scale = (float)attention;
-    c->logits_multiplier = (float)(1 / logits);
+    const struct {
+        const char *field;
+        float *value;
+        bool inverse;
+    } multipliers[] = {
+        {"embedding_multiplier", &c->embedding_multiplier, false},
+        {"residual_multiplier", &c->residual_multiplier, false},
+        {"attention_multiplier", &c->attention_scale, false},
+        {"logits_scaling", &c->logits_multiplier, true},
+    };
+    for (int i = 0; i < 4; i++) {
+        const char *const never_null[] = {multipliers[i].field, NULL};
+        double value = 1;
+        if (fkv_json_refuse_null(root, where, never_null, err) ||
+            fkv_json_get_double(root, where, multipliers[i].field, false, 1e-9, 1e9, &value, err))
+            return FKV_FAILED;
+        *multipliers[i].value = (float)(multipliers[i].inverse ? 1 / value : value);
+    }
     return FKV_OK;
 }
 

@@ -41,7 +41,7 @@ static void record(struct fkv_recorder_options *o, struct fkv_recorder_needs *ne
 
 /* Element [a, b] of a head's: columns a and b of its part of W_O. */
 static double element(int layer, int head, int a, int b) {
-    struct fkv_role_tensor t;
+    struct fkv_tensor t;
     assert_ok(fkv_checkpoint_find(engine.model->checkpoint, FKV_OUTPUT, layer, &t, &err));
     double sum = 0;
     for (int64_t row = 0; row < t.shape[0]; row++) {

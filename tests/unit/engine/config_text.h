@@ -4,7 +4,7 @@
 
 #include <jansson.h>
 
-#include "engine/checkpoint/config.h"
+#include "tests/unit/engine/parse_config.h"
 #include "tests/unit/support.h"
 
 /* A complete llama config with the fields of `changes` on top of it; a field set to "absent" is
@@ -34,7 +34,7 @@ static inline char *config_text(const char *changes) {
 static inline struct fkv_config parsed(const char *changes) {
     struct fkv_config c;
     char *text = config_text(changes);
-    assert_ok(fkv_config_parse(text, strlen(text), "config.json", 0, &c, &err));
+    assert_ok(parse_config(text, strlen(text), "config.json", 0, &c, &err));
     free(text);
     return c;
 }
@@ -42,7 +42,7 @@ static inline struct fkv_config parsed(const char *changes) {
 static inline void refused(const char *changes, const char *expected) {
     struct fkv_config c;
     char *text = config_text(changes);
-    assert_refused(fkv_config_parse(text, strlen(text), "config.json", 0, &c, &err), expected);
+    assert_refused(parse_config(text, strlen(text), "config.json", 0, &c, &err), expected);
     if (strncmp(err.message, "config.json: ", 13))
         fail_msg("message \"%s\" does not open with the file", err.message);
     free(text);

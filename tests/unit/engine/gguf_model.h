@@ -193,7 +193,7 @@ static struct fkv_checkpoint *opened(const char *name) {
 
 static void assert_same_tensor(const struct fkv_checkpoint *a, const struct fkv_checkpoint *b,
                                enum fkv_role role, int layer) {
-    struct fkv_role_tensor x, y;
+    struct fkv_tensor x, y;
     void *x_copy, *y_copy;
     assert_ok(fkv_checkpoint_find(a, role, layer, &x, &err));
     assert_ok(fkv_checkpoint_find(b, role, layer, &y, &err));

@@ -2,11 +2,14 @@
 #include "engine/checkpoint/adapter_config.h"
 #include "tests/unit/support.h"
 
-static const struct fkv_adapter_module modules[] = {{"model.layers.0.self_attn.q_proj", true},
-                                                    {"model.layers.11.mlp.up_proj", true},
-                                                    {"model.embed_tokens", false},
-                                                    {"lm_head", false},
-                                                    {"layers.3.self_attn.v_proj", true}};
+static const struct {
+    const char *name;
+    bool linear;
+} modules[] = {{"model.layers.0.self_attn.q_proj", true},
+               {"model.layers.11.mlp.up_proj", true},
+               {"model.embed_tokens", false},
+               {"lm_head", false},
+               {"layers.3.self_attn.v_proj", true}};
 enum { MODULES = sizeof modules / sizeof *modules };
 
 static void read_config(const char *fields, struct fkv_adapter_config *c) {
@@ -51,7 +54,8 @@ TEST(targets_are_those_of_peft) {
         read_config(rows[i].fields, &c);
         for (int m = 0; m < MODULES; m++) {
             bool targeted;
-            assert_ok(fkv_adapter_config_targets(&c, &modules[m], &targeted, &err));
+            assert_ok(fkv_adapter_config_targets(&c, modules[m].name, modules[m].linear, &targeted,
+                                                 &err));
             if (targeted != (rows[i].targeted[m] == '1'))
                 fail_msg("{%s}: %s: found %d", rows[i].fields, modules[m].name, targeted);
         }
@@ -81,7 +85,7 @@ TEST(ranks_are_those_of_peft) {
         for (int m = 0; m < MODULES; m++) {
             int32_t rank;
             float scale;
-            assert_ok(fkv_adapter_config_scale(&c, &modules[m], &rank, &scale, &err));
+            assert_ok(fkv_adapter_config_scale(&c, modules[m].name, &rank, &scale, &err));
             assert_int_equal(rank, rows[i].ranks[m]);
             assert_float_equal(scale, 16.0f / (float)rank, 0);
         }
@@ -96,9 +100,9 @@ TEST(scale_is_by_the_root_of_the_rank_in_rslora) {
     read_config("\"r\": 9, \"lora_alpha\": 6.5, \"use_rslora\": true, "
                 "\"alpha_pattern\": {\"up_proj\": 3}",
                 &c);
-    assert_ok(fkv_adapter_config_scale(&c, &modules[0], &rank, &scale, &err));
+    assert_ok(fkv_adapter_config_scale(&c, modules[0].name, &rank, &scale, &err));
     assert_float_equal(scale, 6.5f / 3, 1e-7f);
-    assert_ok(fkv_adapter_config_scale(&c, &modules[1], &rank, &scale, &err));
+    assert_ok(fkv_adapter_config_scale(&c, modules[1].name, &rank, &scale, &err));
     assert_float_equal(scale, 1.0f, 0);
     fkv_adapter_config_free(&c);
 }

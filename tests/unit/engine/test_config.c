@@ -147,8 +147,7 @@ TEST(configs_of_published_models_load) {
     };
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
         struct fkv_config c;
-        assert_ok(
-            fkv_config_parse(models[i].text, strlen(models[i].text), "config.json", 0, &c, &err));
+        assert_ok(parse_config(models[i].text, strlen(models[i].text), "config.json", 0, &c, &err));
         assert_int_equal(c.kv_heads, models[i].kv_heads);
         assert_int_equal(c.head_dim, models[i].head_dim);
         assert_int_equal(c.trained_context, models[i].context);
@@ -255,7 +254,7 @@ TEST(text_that_is_no_config_is_refused) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct fkv_config c;
         assert_refused(
-            fkv_config_parse(cases[i].text, strlen(cases[i].text), "config.json", 0, &c, &err),
+            parse_config(cases[i].text, strlen(cases[i].text), "config.json", 0, &c, &err),
             cases[i].expected);
     }
 }
@@ -274,9 +273,9 @@ TEST(a_context_that_the_user_gives_replaces_the_configs) {
         "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, "
         "\"low_freq_factor\": 1, \"high_freq_factor\": 4}}";
     struct fkv_config c, whole;
-    assert_ok(fkv_config_parse(text, strlen(text), "c", 4096, &c, &err));
+    assert_ok(parse_config(text, strlen(text), "c", 4096, &c, &err));
     assert_int_equal(c.trained_context, 4096);
-    assert_ok(fkv_config_parse(text, strlen(text), "c", 1024, &whole, &err));
+    assert_ok(parse_config(text, strlen(text), "c", 1024, &whole, &err));
     assert_memory_equal(c.rotations[0].inv_freq, whole.rotations[0].inv_freq,
                         sizeof c.rotations[0].inv_freq); /* by the config's */
     assert_string_not_equal(c.sha256, whole.sha256);

@@ -81,7 +81,7 @@ TEST(frequencies_equal_those_of_transformers) {
         assert_int_equal(strlen(c.sha256), 64);
         struct fkv_safetensors *golden;
         assert_ok(fkv_safetensors_open(path, &golden, &err));
-        const struct fkv_tensor *t = fkv_safetensors_find(golden, "inv_freq");
+        const struct fkv_tensor *t = fkv_tensor_find(&golden->tensors, "inv_freq");
         assert_non_null(t);
         assert_int_equal(t->shape[0], c.head_dim / 2);
         for (int k = 0; k < c.head_dim / 2; k++)
@@ -299,7 +299,7 @@ TEST(gemma3_has_a_rotation_for_each_kind_of_layers) {
                          "\"vision_config\": {}, \"text_config\": {\"model_type\": "
                          "\"gemma3_text\", \"hidden_size\": 2560, \"intermediate_size\": 10240, "
                          "\"num_hidden_layers\": 34, \"sliding_window\": 1024}}";
-    assert_ok(fkv_config_parse(nested, strlen(nested), "config.json", 0, &c, &err));
+    assert_ok(parse_config(nested, strlen(nested), "config.json", 0, &c, &err));
     assert_int_equal(c.heads, 8);
     assert_int_equal(c.vocab, 262208);
     assert_int_equal(c.end_count, 2);

@@ -94,17 +94,17 @@ TEST(tensors_have_their_shapes_the_other_way_round) {
         gguf_tensor(&file, "b", 2, 32, 8, blocks, sizeof blocks);
         gguf_tensor(&file, "a", 0, 3, 0, x, sizeof x);
         struct fkv_gguf *g = parsed(&memory);
-        assert_int_equal(fkv_gguf_tensor_count(g), 2);
-        assert_string_equal(fkv_gguf_tensor(g, 0)->name, "a");
-        const struct fkv_gguf_tensor *t = fkv_gguf_find(g, "b");
+        assert_int_equal(fkv_gguf_tensors(g)->count, 2);
+        assert_string_equal(fkv_gguf_tensors(g)->tensors[0].name, "a");
+        const struct fkv_tensor *t = fkv_tensor_find(fkv_gguf_tensors(g), "b");
         assert_int_equal(t->dims, 2);
         assert_int_equal(t->shape[0], 2);
         assert_int_equal(t->shape[1], 32);
         assert_int_equal(t->format, FKV_WEIGHT_Q8_0);
         assert_int_equal(t->bytes, fkv_weight_bytes(t->format, 64));
         assert_memory_equal(t->data, blocks, sizeof blocks);
-        assert_memory_equal(fkv_gguf_find(g, "a")->data, x, sizeof x);
-        assert_null(fkv_gguf_find(g, "c"));
+        assert_memory_equal(fkv_tensor_find(fkv_gguf_tensors(g), "a")->data, x, sizeof x);
+        assert_null(fkv_tensor_find(fkv_gguf_tensors(g), "c"));
         fkv_gguf_close(g);
         free(memory);
     }

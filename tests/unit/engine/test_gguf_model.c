@@ -233,7 +233,7 @@ static void add_unknown_format(struct gguf_file *f) {
 /* A tensor is missed when it is looked for. */
 static int open_and_find(const char *path, struct fkv_error *err) {
     struct fkv_checkpoint *c;
-    struct fkv_role_tensor t;
+    struct fkv_tensor t;
     if (fkv_checkpoint_open(path, 0, &c, err)) return FKV_FAILED;
     const int status = fkv_checkpoint_find(c, FKV_DOWN, 0, &t, err) ||
                        fkv_checkpoint_find(c, FKV_FINAL_NORM, 0, &t, err);

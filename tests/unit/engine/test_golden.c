@@ -39,7 +39,7 @@ static int record(void *context, const struct fkv_tap_event *event, struct fkv_e
 
 static const struct fkv_tensor *expected_tensor(const struct fkv_safetensors *expected,
                                                 const char *name) {
-    const struct fkv_tensor *t = fkv_safetensors_find(expected, name);
+    const struct fkv_tensor *t = fkv_tensor_find(&expected->tensors, name);
     if (!t) fail_msg("expected/model.safetensors has no %s", name);
     return t;
 }

@@ -10,7 +10,7 @@
 static void assert_is(const struct fkv_weight *w, const char *name, int rows, int cols) {
     struct fkv_safetensors *files;
     assert_ok(fkv_safetensors_open(folder, &files, &err));
-    const struct fkv_tensor *t = fkv_safetensors_find(files, name);
+    const struct fkv_tensor *t = fkv_tensor_find(&files->tensors, name);
     assert_non_null(t);
     assert_non_null(w->data);
     assert_int_equal(w->data->bytes, t->bytes); /* a buffer of its own */
@@ -260,10 +260,10 @@ TEST_IN_FOLDER(roles_that_share_a_matrix_are_its_rows) {
     struct fkv_model *m = opened();
     struct fkv_safetensors *files;
     assert_ok(fkv_safetensors_open(folder, &files, &err));
-    const struct fkv_tensor *qkv = fkv_safetensors_find(files,
-                                                        "model.layers.1.self_attn.qkv_proj.weight"),
-                            *mlp = fkv_safetensors_find(files,
-                                                        "model.layers.1.mlp.gate_up_proj.weight");
+    const struct fkv_tensor *qkv = fkv_tensor_find(&files->tensors,
+                                                   "model.layers.1.self_attn.qkv_proj.weight"),
+                            *mlp = fkv_tensor_find(&files->tensors,
+                                                   "model.layers.1.mlp.gate_up_proj.weight");
     assert_rows(&m->layers[1].qkv.wq, qkv, 0, Q);
     assert_rows(&m->layers[1].qkv.wk, qkv, Q, KV);
     assert_rows(&m->layers[1].qkv.wv, qkv, Q + KV, KV);

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "engine/checkpoint/safetensors.h"
+#include "kernels/base/hash.h"
 #include "kernels/base/atomic_file.h"
 #include "tests/unit/engine/weights_file.h"
 
@@ -56,25 +57,27 @@ TEST_IN_FOLDER(tensors_are_handed_out_as_they_lie_in_the_file) {
     assert_ok(fkv_safetensors_open(folder, &files, &err));
     char *file;
     size_t file_bytes;
-    assert_ok(fkv_read_file(fkv_safetensors_path(files, 0), 1 << 20, &file, &file_bytes, &err));
+    assert_ok(fkv_read_file(files->paths[0], 1 << 20, &file, &file_bytes, &err));
     for (int i = 0; i < 20; i++) {
         char name[16];
         snprintf(name, sizeof name, "t%d", (i * 7) % 20);
-        const struct fkv_tensor *t = fkv_safetensors_find(files, name);
+        const struct fkv_tensor *t = fkv_tensor_find(&files->tensors, name);
         assert_non_null(t);
-        assert_int_equal(t->dtype, formats[format[i]].dtype);
-        assert_string_equal(t->format, formats[format[i]].name);
+        assert_int_equal(t->format, formats[format[i]].dtype);
+        assert_string_equal(t->format_name, formats[format[i]].name);
         assert_int_equal(t->dims, 2);
         assert_int_equal(t->shape[0], rows[i]);
         assert_int_equal(t->shape[1], columns[i]);
         assert_int_equal(t->bytes, (size_t)(rows[i] * columns[i]) * formats[format[i]].bytes);
-        assert_true(t->offset + t->bytes <= file_bytes);
-        assert_memory_equal(t->data, file + t->offset, t->bytes);
+        uint64_t header;
+        memcpy(&header, file, sizeof header);
+        assert_true(8 + header + t->offset + t->bytes <= file_bytes);
+        assert_memory_equal(t->data, file + 8 + header + t->offset, t->bytes);
         for (size_t j = 0; j < t->bytes; j++)
             assert_int_equal(((const unsigned char *)t->data)[j], (unsigned char)(i + 7 * j));
     }
     free(file);
-    assert_null(fkv_safetensors_find(files, "t20"));
+    assert_null(fkv_tensor_find(&files->tensors, "t20"));
     fkv_safetensors_close(files);
 }
 
@@ -200,10 +203,10 @@ TEST_IN_FOLDER(dtypes_nobody_computes_with_are_tolerated) {
     weights_write(&w, folder, "model.safetensors");
     struct fkv_safetensors *files;
     assert_ok(fkv_safetensors_open(folder, &files, &err));
-    assert_false(fkv_safetensors_find(files, "ids")->computable);
-    assert_string_equal(fkv_safetensors_find(files, "scale")->format, "F8_E4M3");
-    assert_int_equal(fkv_safetensors_find(files, "mask")->dims, 5);
-    assert_true(fkv_safetensors_find(files, "empty")->computable);
+    assert_false(fkv_tensor_find(&files->tensors, "ids")->computable);
+    assert_string_equal(fkv_tensor_find(&files->tensors, "scale")->format_name, "F8_E4M3");
+    assert_int_equal(fkv_tensor_find(&files->tensors, "mask")->dims, 5);
+    assert_true(fkv_tensor_find(&files->tensors, "empty")->computable);
     fkv_safetensors_close(files);
 }
 
@@ -250,20 +253,20 @@ TEST_IN_FOLDER(shards_are_joined_and_hashed_in_name_order) {
     write_index("{\"x\":\"b.safetensors\",\"y\":\"a.safetensors\"}");
     struct fkv_safetensors *files;
     assert_ok(fkv_safetensors_open(folder, &files, &err));
-    const struct fkv_tensor *x = fkv_safetensors_find(files, "x"),
-                            *y = fkv_safetensors_find(files, "y");
-    assert_int_equal(x->file, 1);
-    assert_int_equal(y->file, 0);
+    const struct fkv_tensor *x = fkv_tensor_find(&files->tensors, "x"),
+                            *y = fkv_tensor_find(&files->tensors, "y");
+    assert_string_equal(x->path, files->paths[1]);
+    assert_string_equal(y->path, files->paths[0]);
     assert_true(*(const float *)x->data == 1 && *(const float *)y->data == 2);
 
     char first[300], second[300];
     snprintf(first, sizeof first, "%s/a.safetensors", folder);
     snprintf(second, sizeof second, "%s/b.safetensors", folder);
-    assert_string_equal(fkv_safetensors_path(files, 0), first);
+    assert_string_equal(files->paths[0], first);
     const char *paths[] = {first, second};
     fkv_sha256_hex expected, found;
     assert_ok(fkv_sha256_files(paths, 2, expected, &err));
-    assert_ok(fkv_safetensors_sha256(files, found, &err));
+    assert_ok(fkv_sha256_files(files->paths, files->count, found, &err));
     assert_string_equal(found, expected);
     fkv_safetensors_close(files);
 }
@@ -277,8 +280,8 @@ TEST_IN_FOLDER(shards_may_stand_in_folders_of_the_folder) {
     write_index("{\"x\":\"parts/a.safetensors\",\"y\":\"a.safetensors\"}");
     struct fkv_safetensors *files;
     assert_ok(fkv_safetensors_open(folder, &files, &err));
-    assert_true(*(const float *)fkv_safetensors_find(files, "x")->data == 1);
-    assert_true(*(const float *)fkv_safetensors_find(files, "y")->data == 2);
+    assert_true(*(const float *)fkv_tensor_find(&files->tensors, "x")->data == 1);
+    assert_true(*(const float *)fkv_tensor_find(&files->tensors, "y")->data == 2);
     fkv_safetensors_close(files);
 }
 
@@ -347,7 +350,7 @@ TEST_IN_FOLDER(links_are_followed_and_broken_ones_named) {
     assert_int_equal(symlink(target, link), 0);
     struct fkv_safetensors *files;
     assert_ok(fkv_safetensors_open(folder, &files, &err));
-    assert_non_null(fkv_safetensors_find(files, "x"));
+    assert_non_null(fkv_tensor_find(&files->tensors, "x"));
     fkv_safetensors_close(files);
     assert_int_equal(unlink(target), 0);
     open_refused("model.safetensors: cannot open: No such file");
