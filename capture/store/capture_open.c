@@ -21,7 +21,7 @@ int fkv_reader_dtype(hid_t dataset, const char *name, enum fkv_dtype *dtype,
     H5Tclose(type);
     if (class == H5T_INTEGER && bytes == 2) {
         char *text = NULL;
-        if (fkv_hdf_get_string(dataset, "dtype", &text, NULL, err))
+        if (fkv_hdf_get_string(dataset, "dtype", &text, err))
             return fkv_error_prefix(err, "%s", name);
         brain = text ? fkv_schema_names_bf16(text) : *dtype == FKV_BF16;
         free(text);
@@ -113,8 +113,8 @@ static int read_recording(hid_t group, const char *fallback_name, struct fkv_cap
     char *name = NULL, *hash = NULL;
     int64_t n_tokens = -1, beyond = 0;
     *r = (struct fkv_recording){0};
-    if (fkv_hdf_get_string(group, "name", &name, NULL, err) == FKV_OK &&
-        fkv_hdf_get_string(group, "text_sha256", &hash, NULL, err) == FKV_OK) {
+    if (fkv_hdf_get_string(group, "name", &name, err) == FKV_OK &&
+        fkv_hdf_get_string(group, "text_sha256", &hash, err) == FKV_OK) {
         int length = snprintf(r->name, sizeof r->name, "%s", name ? name : fallback_name);
         int digits = snprintf(r->text_sha256, sizeof r->text_sha256, "%s", hash ? hash : "");
         free(name);
@@ -129,9 +129,9 @@ static int read_recording(hid_t group, const char *fallback_name, struct fkv_cap
         free(name);
         return FKV_FAILED;
     }
-    if (fkv_hdf_get_int(group, "n_tokens", 1, INT32_MAX, &n_tokens, NULL, err) ||
-        fkv_hdf_get_int(group, "offset", 0, INT64_MAX, &r->offset, NULL, err) ||
-        fkv_hdf_get_int(group, "beyond_trained_context", 0, 1, &beyond, NULL, err))
+    if (fkv_hdf_get_int(group, "n_tokens", 1, INT32_MAX, &n_tokens, err) ||
+        fkv_hdf_get_int(group, "offset", 0, INT64_MAX, &r->offset, err) ||
+        fkv_hdf_get_int(group, "beyond_trained_context", 0, 1, &beyond, err))
         return FKV_FAILED;
     info->states = 0;
     info->spectra_only = false;

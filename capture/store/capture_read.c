@@ -190,9 +190,9 @@ static int read_sums(const struct fkv_capture *c, hid_t group, enum fkv_state st
                      struct fkv_spectra_sums *sums, struct fkv_error *err) {
     int64_t n = 0, skip = 0, segments = -1;
     const int32_t heads = fkv_capture_heads(c, state), layers = c->info.layer_count;
-    if (fkv_hdf_get_int(group, "segment_length", 1, INT32_MAX, &n, NULL, err) ||
-        fkv_hdf_get_int(group, "skip_sinks", 0, INT32_MAX, &skip, NULL, err) ||
-        fkv_hdf_get_int(group, "segments", 0, INT64_MAX, &segments, NULL, err))
+    if (fkv_hdf_get_int(group, "segment_length", 1, INT32_MAX, &n, err) ||
+        fkv_hdf_get_int(group, "skip_sinks", 0, INT32_MAX, &skip, err) ||
+        fkv_hdf_get_int(group, "segments", 0, INT64_MAX, &segments, err))
         return FKV_FAILED;
     if (n == 0 || segments < 0)
         return fkv_fail(err, "attribute %s: expected a number, found none",

@@ -134,10 +134,8 @@ static int write_head(struct fkv_capture_writer *w, const struct fkv_recording *
         (w->group = fkv_hdf_group(w->file, "document", err)) < 0 ||
         fkv_hdf_put_string(w->group, "name", r->name, err) ||
         fkv_hdf_put_string(w->group, "text_sha256", r->text_sha256, err) ||
-        fkv_hdf_put_numbers(w->group, "n_tokens", H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &r->n_tokens,
-                            err) ||
-        fkv_hdf_put_numbers(w->group, "offset", H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &r->offset,
-                            err) ||
+        fkv_hdf_put_int(w->group, "n_tokens", r->n_tokens, err) ||
+        fkv_hdf_put_int(w->group, "offset", r->offset, err) ||
         fkv_hdf_put_bool(w->group, "beyond_trained_context", r->beyond_trained_context, err))
         return FKV_FAILED;
     const hsize_t n = (hsize_t)r->n_tokens;
@@ -192,12 +190,9 @@ int fkv_capture_write_sums(struct fkv_capture_writer *w, enum fkv_state state,
     hid_t group = fkv_hdf_group(w->group, path, err);
     if (group < 0) return fkv_error_prefix(err, "%s", w->path);
     const int64_t n = sums->n, skip = sums->skip_sinks;
-    int status = fkv_hdf_put_numbers(group, "segment_length", H5T_STD_I64LE, H5T_NATIVE_INT64, -1,
-                                     &n, err) ||
-                         fkv_hdf_put_numbers(group, "skip_sinks", H5T_STD_I64LE, H5T_NATIVE_INT64,
-                                             -1, &skip, err) ||
-                         fkv_hdf_put_numbers(group, "segments", H5T_STD_I64LE, H5T_NATIVE_INT64, -1,
-                                             &sums->segments, err)
+    int status = fkv_hdf_put_int(group, "segment_length", n, err) ||
+                         fkv_hdf_put_int(group, "skip_sinks", skip, err) ||
+                         fkv_hdf_put_int(group, "segments", sums->segments, err)
                      ? FKV_FAILED
                      : FKV_OK;
     struct fkv_sums_array arrays[FKV_SUMS_ARRAYS];

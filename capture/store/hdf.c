@@ -307,11 +307,10 @@ int fkv_hdf_get(hid_t parent, const char *name, hid_t memory_type, int rank,
 
 /* ---- attributes ---- */
 
-int fkv_hdf_put_numbers(hid_t object, const char *name, hid_t file_type, hid_t memory_type,
-                        int64_t count, const void *values, struct fkv_error *err) {
+int fkv_hdf_put_array(hid_t object, const char *name, hid_t file_type, hid_t memory_type, int rank,
+                      const hsize_t *dims, const void *values, struct fkv_error *err) {
     if (H5Aexists(object, name) > 0) H5Adelete(object, name);
-    hsize_t dims = (hsize_t)count;
-    hid_t space = count < 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &dims, NULL);
+    hid_t space = rank ? H5Screate_simple(rank, dims, NULL) : H5Screate(H5S_SCALAR);
     hid_t attribute = H5Acreate2(object, name, file_type, space, H5P_DEFAULT, H5P_DEFAULT);
     int status = attribute < 0 || H5Awrite(attribute, memory_type, values) < 0
                      ? fkv_hdf_fail(err, "attribute %s: cannot write", name)
@@ -322,12 +321,20 @@ int fkv_hdf_put_numbers(hid_t object, const char *name, hid_t file_type, hid_t m
 }
 
 int fkv_hdf_put_string(hid_t object, const char *name, const char *value, struct fkv_error *err) {
-    return fkv_hdf_put_numbers(object, name, string_type(), string_type(), -1, &value, err);
+    return fkv_hdf_put_array(object, name, string_type(), string_type(), 0, NULL, &value, err);
+}
+
+int fkv_hdf_put_int(hid_t object, const char *name, int64_t value, struct fkv_error *err) {
+    return fkv_hdf_put_array(object, name, H5T_STD_I64LE, H5T_NATIVE_INT64, 0, NULL, &value, err);
+}
+
+int fkv_hdf_put_double(hid_t object, const char *name, double value, struct fkv_error *err) {
+    return fkv_hdf_put_array(object, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, 0, NULL, &value, err);
 }
 
 int fkv_hdf_put_bool(hid_t object, const char *name, bool value, struct fkv_error *err) {
     int8_t byte = value;
-    return fkv_hdf_put_numbers(object, name, bool_type(), bool_type(), -1, &byte, err);
+    return fkv_hdf_put_array(object, name, bool_type(), bool_type(), 0, NULL, &byte, err);
 }
 
 /* Opens an attribute with its type's class and its number of elements; H5I_INVALID_HID when it is
@@ -344,12 +351,10 @@ static hid_t find_attribute(hid_t object, const char *name, H5T_class_t *class, 
     return attribute;
 }
 
-int fkv_hdf_get_string(hid_t object, const char *name, char **value, bool *found,
-                       struct fkv_error *err) {
+int fkv_hdf_get_string(hid_t object, const char *name, char **value, struct fkv_error *err) {
     H5T_class_t class = H5T_NO_CLASS;
     int64_t count = 0;
     hid_t attribute = find_attribute(object, name, &class, &count);
-    if (found) *found = attribute >= 0;
     if (attribute < 0) return FKV_OK;
     if (class != H5T_STRING || count != 1) {
         H5Aclose(attribute);
@@ -383,11 +388,10 @@ int fkv_hdf_get_string(hid_t object, const char *name, char **value, bool *found
 }
 
 int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64_t limit,
-                        void **values, int64_t *count, bool *found, struct fkv_error *err) {
+                        void **values, int64_t *count, struct fkv_error *err) {
     H5T_class_t class = H5T_NO_CLASS;
     int64_t n = 0;
     hid_t attribute = find_attribute(object, name, &class, &n);
-    if (found) *found = attribute >= 0;
     if (attribute < 0) return FKV_OK;
     int status = FKV_OK;
     void *data = NULL;
@@ -412,27 +416,12 @@ int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64
     return FKV_OK;
 }
 
-int fkv_hdf_put_rows(hid_t object, const char *name, hsize_t rows, hsize_t width,
-                     const double *values, struct fkv_error *err) {
-    const hsize_t dims[2] = {rows ? rows : width, width};
-    if (H5Aexists(object, name) > 0) H5Adelete(object, name);
-    hid_t space = H5Screate_simple(rows ? 2 : 1, dims, NULL);
-    hid_t attribute = H5Acreate2(object, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT);
-    int status = attribute < 0 || H5Awrite(attribute, H5T_NATIVE_DOUBLE, values) < 0
-                     ? fkv_hdf_fail(err, "attribute %s: cannot write %llu numbers", name,
-                                    (unsigned long long)(rows ? rows * width : width))
-                     : FKV_OK;
-    if (attribute >= 0) H5Aclose(attribute);
-    H5Sclose(space);
-    return status;
-}
-
 int fkv_hdf_get_rows(hid_t object, const char *name, int64_t limit, double **values, int64_t *rows,
                      int64_t *width, struct fkv_error *err) {
     void *numbers = NULL;
     int64_t count = 0;
     hsize_t dims[H5S_MAX_RANK] = {0};
-    if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_DOUBLE, limit, &numbers, &count, NULL, err))
+    if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_DOUBLE, limit, &numbers, &count, err))
         return FKV_FAILED;
     if (!numbers) return FKV_OK;
     *values = numbers;
@@ -457,18 +446,17 @@ static int get_whole_double(hid_t object, const char *name, int64_t *value, stru
 }
 
 int fkv_hdf_get_int(hid_t object, const char *name, int64_t low, int64_t high, int64_t *value,
-                    bool *found, struct fkv_error *err) {
+                    struct fkv_error *err) {
     void *numbers = NULL;
     int64_t count = 0, number = 0;
     H5T_class_t class = H5T_NO_CLASS;
     hid_t attribute = find_attribute(object, name, &class, &count);
-    if (found) *found = attribute >= 0;
     if (attribute < 0) return FKV_OK;
     H5Aclose(attribute);
     if (class == H5T_FLOAT) {
         if (get_whole_double(object, name, &number, err)) return FKV_FAILED;
     } else {
-        if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_INT64, 1, &numbers, &count, NULL, err))
+        if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_INT64, 1, &numbers, &count, err))
             return FKV_FAILED;
         number = *(int64_t *)numbers;
         free(numbers);
@@ -484,8 +472,9 @@ int fkv_hdf_get_double(hid_t object, const char *name, double *value, bool *foun
                        struct fkv_error *err) {
     void *numbers = NULL;
     int64_t count = 0;
-    if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_DOUBLE, 1, &numbers, &count, found, err))
+    if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_DOUBLE, 1, &numbers, &count, err))
         return FKV_FAILED;
+    if (found) *found = numbers;
     if (numbers) *value = *(double *)numbers;
     free(numbers);
     return FKV_OK;
