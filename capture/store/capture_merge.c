@@ -129,14 +129,13 @@ static int write_merged(const struct source *sources, int64_t total, const char 
                         const struct fkv_capture_info *info, const char *folder,
                         struct fkv_error *err) {
     struct fkv_capture_writer *w;
-    char fresh[FKV_PATH], documents[FKV_PATH];
+    char fresh[FKV_PATH], documents[FKV_PATH], gram_copy[FKV_PATH];
     if (fkv_path_print(fresh, err, "%s/.merging", folder) ||
         fkv_path_print(documents, err, "%s/" FKV_CAPTURE_DOCUMENTS, folder) ||
+        fkv_folder_output_gram(gram_copy, folder, false, err) ||
         fkv_capture_create(folder, info, false, &w, err))
         return FKV_FAILED;
-    char *gram_copy = fkv_folder_output_gram(folder, false);
-    int status = gram_copy ? copy_all(sources, total, fresh, err)
-                           : fkv_fail(err, "%s: out of memory", folder);
+    int status = copy_all(sources, total, fresh, err);
     if (status == FKV_OK && gram) status = copy_file(gram, gram_copy, err);
     if (status == FKV_OK) status = fkv_atomic_rename(fresh, documents, err);
     if (status == FKV_OK) status = fkv_capture_finish(w, err);
@@ -145,7 +144,6 @@ static int write_merged(const struct source *sources, int64_t total, const char 
         rmdir(fresh);
         remove_all(total, documents);
     }
-    free(gram_copy);
     fkv_capture_abandon(w);
     return status;
 }

@@ -197,11 +197,10 @@ static int add_documents(struct fkv_capture *c, const char *file, hid_t id,
     return FKV_OK;
 }
 
-/* Takes `file` over. */
-static int hold_gram(struct fkv_capture *c, char *file, struct fkv_error *err) {
+static int hold_gram(struct fkv_capture *c, const char *file, struct fkv_error *err) {
     free(c->gram);
-    c->gram = file;
-    return file ? FKV_OK : fkv_fail(err, "%s: out of memory", c->path);
+    c->gram = strdup(file);
+    return c->gram ? FKV_OK : fkv_fail(err, "%s: out of memory", c->path);
 }
 
 /* The recording that was added last, in a file of ours. */
@@ -232,7 +231,7 @@ static int add_file(struct fkv_capture *c, const char *file, struct fkv_error *e
     bool gram = false;
     if (status == FKV_OK && fkv_output_gram_check(id, &info, &gram, err))
         status = fkv_error_prefix(err, "%s", file);
-    if (status == FKV_OK && gram) status = hold_gram(c, strdup(file), err);
+    if (status == FKV_OK && gram) status = hold_gram(c, file, err);
     if (status == FKV_OK && !first) status = fkv_capture_info_compare(&c->info, &info, file, err);
     if (status == FKV_OK && first) {
         c->info = info;
@@ -245,6 +244,7 @@ static int add_file(struct fkv_capture *c, const char *file, struct fkv_error *e
 
 static int add_folder(struct fkv_capture *c, const char *folder, bool whole,
                       struct fkv_error *err) {
+    char file[FKV_PATH];
     int64_t *numbers, count;
     if (whole && fkv_folder_check_links(folder, err)) return FKV_FAILED;
     if (fkv_folder_list(folder, &numbers, &count, err)) return FKV_FAILED;
@@ -253,16 +253,16 @@ static int add_folder(struct fkv_capture *c, const char *folder, bool whole,
             ? FKV_OK
             : fkv_fail(err, "%s: expected recordings documents/000000.h5, ..., found none", folder);
     for (int64_t i = 0; i < count && status == FKV_OK; i++) {
-        char *file = fkv_folder_document(folder, numbers[i], false);
-        status = file ? add_file(c, file, err) : fkv_fail(err, "%s: out of memory", folder);
-        free(file);
+        status = fkv_folder_document(file, folder, numbers[i], false, err) || add_file(c, file, err)
+                     ? FKV_FAILED
+                     : FKV_OK;
     }
     free(numbers);
     bool gram = false;
     if (status == FKV_OK) status = fkv_reader_check_links(folder, &c->info, err);
     if (status == FKV_OK) status = fkv_output_gram_check_folder(folder, &c->info, &gram, err);
-    return status == FKV_OK && gram ? hold_gram(c, fkv_folder_output_gram(folder, false), err)
-                                    : status;
+    if (status || !gram) return status;
+    return fkv_folder_output_gram(file, folder, false, err) ? FKV_FAILED : hold_gram(c, file, err);
 }
 
 /* capture.h5 means its folder, which is right even where it is older than the
