@@ -43,6 +43,10 @@ static bool is_temporary(const char *name) { return name[0] == '.' && strstr(nam
 
 static bool is_dots(const char *name) { return !strcmp(name, ".") || !strcmp(name, ".."); }
 
+static int is_document(const struct dirent *entry) {
+    return fkv_schema_document_number(entry->d_name) >= 0;
+}
+
 static int ascending(const void *a, const void *b) {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
     return (x > y) - (x < y);
@@ -53,29 +57,19 @@ int fkv_folder_list(const char *folder, int64_t **numbers, int64_t *count, struc
     *numbers = NULL;
     *count = 0;
     if (fkv_path_print(path, err, "%s/" FKV_CAPTURE_DOCUMENTS, folder)) return FKV_FAILED;
-    DIR *dir = opendir(path);
-    if (!dir)
+    struct dirent **entries;
+    const int found = scandir(path, &entries, is_document, NULL);
+    if (found < 0)
         return errno == ENOENT ? FKV_OK : fkv_fail_errno(err, "%s: cannot read the folder", path);
-    int64_t capacity = 0;
-    int status = FKV_OK;
-    for (struct dirent *e; status == FKV_OK && (e = readdir(dir));) {
-        int64_t number = fkv_schema_document_number(e->d_name);
-        if (number < 0) continue;
-        if (*count == capacity) {
-            capacity = 2 * capacity + 64;
-            int64_t *larger = realloc(*numbers, (size_t)capacity * sizeof **numbers);
-            if (!larger) status = fkv_fail(err, "%s: out of memory", path);
-            if (larger) *numbers = larger;
-        }
-        if (status == FKV_OK) (*numbers)[(*count)++] = number;
+    *numbers = malloc(((size_t)found + 1) * sizeof **numbers);
+    for (int i = 0; i < found; i++) {
+        if (*numbers) (*numbers)[i] = fkv_schema_document_number(entries[i]->d_name);
+        free(entries[i]);
     }
-    closedir(dir);
-    if (status) {
-        free(*numbers);
-        *numbers = NULL;
-        return status;
-    }
-    if (*count) qsort(*numbers, (size_t)*count, sizeof **numbers, ascending);
+    free(entries);
+    if (!*numbers) return fkv_fail(err, "%s: out of memory", path);
+    *count = found;
+    qsort(*numbers, (size_t)found, sizeof **numbers, ascending);
     return FKV_OK;
 }
 
