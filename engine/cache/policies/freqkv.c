@@ -70,11 +70,8 @@ const struct fkv_policy fkv_policy_freqkv = {
     .maps_slots = true,
     .low_pass = true,
     .counts_compressions = true,
-    .max_spans = 1,
     .recent = recent,
     .prepare = prepare,
-    .append_limit = fkv_schedule_free_slots,
     .act = act,
-    .position = fkv_slot_position,
-    .view = fkv_causal_view,
+    FKV_SCHEDULE_ANSWERS,
 };
