@@ -108,27 +108,25 @@ static int check_spectra(hid_t group, struct fkv_capture_info *info, struct fkv_
     return FKV_OK;
 }
 
+/* A text attribute, `fallback` where there is none -> out [bytes]. */
+static int get_text(hid_t group, const char *name, const char *fallback, char *out, size_t bytes,
+                    struct fkv_error *err) {
+    char *text = NULL;
+    if (fkv_hdf_get_string(group, name, &text, err)) return FKV_FAILED;
+    const int length = snprintf(out, bytes, "%s", text ? text : fallback);
+    free(text);
+    if (length < (int)bytes) return FKV_OK;
+    return fkv_fail(err, "attribute %s: expected at most %zu bytes, found %d", name, bytes - 1,
+                    length);
+}
+
 static int read_recording(hid_t group, const char *fallback_name, struct fkv_capture_info *info,
                           struct fkv_recording *r, struct fkv_error *err) {
-    char *name = NULL, *hash = NULL;
     int64_t n_tokens = -1, beyond = 0;
     *r = (struct fkv_recording){0};
-    if (fkv_hdf_get_string(group, "name", &name, err) == FKV_OK &&
-        fkv_hdf_get_string(group, "text_sha256", &hash, err) == FKV_OK) {
-        int length = snprintf(r->name, sizeof r->name, "%s", name ? name : fallback_name);
-        int digits = snprintf(r->text_sha256, sizeof r->text_sha256, "%s", hash ? hash : "");
-        free(name);
-        free(hash);
-        if (length >= (int)sizeof r->name || digits >= (int)sizeof r->text_sha256)
-            return fkv_fail(err, "attribute %s: expected at most %zu bytes, found %d",
-                            length >= (int)sizeof r->name ? "name" : "text_sha256",
-                            length >= (int)sizeof r->name ? sizeof r->name - 1
-                                                          : sizeof r->text_sha256 - 1,
-                            length >= (int)sizeof r->name ? length : digits);
-    } else {
-        free(name);
+    if (get_text(group, "name", fallback_name, r->name, sizeof r->name, err) ||
+        get_text(group, "text_sha256", "", r->text_sha256, sizeof r->text_sha256, err))
         return FKV_FAILED;
-    }
     if (fkv_hdf_get_int(group, "n_tokens", 1, INT32_MAX, &n_tokens, err) ||
         fkv_hdf_get_int(group, "offset", 0, INT64_MAX, &r->offset, err) ||
         fkv_hdf_get_int(group, "beyond_trained_context", 0, 1, &beyond, err))

@@ -6,7 +6,6 @@
  * are the paper's setting; R > 0 and gain 1 are options of the official code. */
 #include <math.h>
 
-#include "engine/cache/policies/freqkv.h"
 #include "engine/cache/policies/policies.h"
 #include "engine/cache/policies/schedule.h"
 

@@ -6,6 +6,13 @@
 
 #include "engine/cache/policies/policy.h"
 
+/* The option of FreqKV's that a mixture with it takes as well. */
+#define FKV_MASS_BIAS_ROW                                                                          \
+    {                                                                                              \
+        "mass-bias", FKV_OPTION_FLAG, NULL, 0, 1, 0,                                               \
+            "attention scores get the log of how many tokens each slot stands for", NULL           \
+    }
+
 /* A `prepare`: as much storage as the window. */
 int fkv_schedule_prepare(struct fkv_policy_setup *setup, int64_t max_tokens, struct fkv_error *err);
 /* A `prepare`: storage for every token. */

@@ -17,7 +17,6 @@
  * are dropped in bulk when storage runs out, and what stays moves down to the positions of its new
  * slots. */
 #include "engine/cache/policies/schedule.h"
-#include "engine/cache/policies/sliding.h"
 
 /* The next query sees one slot of its own, so w - 1 older ones are enough. */
 static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
