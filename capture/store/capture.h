@@ -112,7 +112,8 @@ struct fkv_recording {
     bool beyond_trained_context;
 };
 
-/* Sums over the segments of one recording, one state. Arrays are row-major, owned. */
+/* Sums over the segments of one recording, one state. Arrays are row-major, in one owned block of
+ * memory that begins with the first. */
 struct fkv_spectra_sums {
     int32_t layers, heads, n, head_dim, skip_sinks;
     int64_t segments;

@@ -28,22 +28,21 @@ static int by_text(const void *a, const void *b) {
 }
 
 static int copy_file(const char *from, const char *to, struct fkv_error *err) {
+    char buffer[64 << 10];
+    struct fkv_atomic_file out;
     FILE *in = fopen(from, "rb");
     if (!in) return fkv_fail_errno(err, "%s: cannot open", from);
-    struct fkv_atomic_file out;
-    char *buffer = malloc(1 << 20);
-    int status = buffer ? fkv_atomic_open(&out, to, err) : fkv_fail(err, "%s: out of memory", to);
-    if (status == FKV_OK) {
-        for (size_t got; (got = fread(buffer, 1, 1 << 20, in)) > 0 && !ferror(out.stream);)
-            fwrite(buffer, 1, got, out.stream);
-        if (ferror(in)) {
-            status = fkv_fail_errno(err, "%s: cannot read", from);
-            fkv_atomic_abandon(&out);
-        } else {
-            status = fkv_atomic_commit(&out, err);
-        }
+    int status = fkv_atomic_open(&out, to, err);
+    for (size_t got = 1; !status && got && !ferror(out.stream);) {
+        got = fread(buffer, 1, sizeof buffer, in);
+        fwrite(buffer, 1, got, out.stream);
     }
-    free(buffer);
+    if (!status && ferror(in)) {
+        status = fkv_fail_errno(err, "%s: cannot read", from);
+        fkv_atomic_abandon(&out);
+    } else if (!status) {
+        status = fkv_atomic_commit(&out, err);
+    }
     fclose(in);
     return status;
 }

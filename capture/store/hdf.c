@@ -388,11 +388,15 @@ int fkv_hdf_get_string(hid_t object, const char *name, char **value, struct fkv_
 }
 
 int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64_t limit,
-                        void **values, int64_t *count, struct fkv_error *err) {
+                        void **values, int64_t *count, int64_t *rows, struct fkv_error *err) {
     H5T_class_t class = H5T_NO_CLASS;
     int64_t n = 0;
     hid_t attribute = find_attribute(object, name, &class, &n);
     if (attribute < 0) return FKV_OK;
+    hsize_t dims[H5S_MAX_RANK] = {0};
+    hid_t space = H5Aget_space(attribute);
+    const int rank = H5Sget_simple_extent_dims(space, dims, NULL);
+    H5Sclose(space);
     int status = FKV_OK;
     void *data = NULL;
     bool integer = class == H5T_INTEGER || class == H5T_ENUM;
@@ -402,6 +406,8 @@ int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64
         status = fkv_fail(err, "attribute %s: expected 1 to %lld numbers, found %lld %s", name,
                           (long long)limit, (long long)n,
                           of_type ? "of them" : "values of another type");
+    else if (rows && rank > 2)
+        status = fkv_fail(err, "attribute %s: expected 1 or 2 axes, found %d", name, rank);
     else if (!(data = calloc((size_t)n, 8)))
         status = fkv_fail(err, "attribute %s: out of memory", name);
     else if (H5Aread(attribute, memory_type, data) < 0)
@@ -413,25 +419,7 @@ int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64
     }
     *values = data;
     *count = n;
-    return FKV_OK;
-}
-
-int fkv_hdf_get_rows(hid_t object, const char *name, int64_t limit, double **values, int64_t *rows,
-                     int64_t *width, struct fkv_error *err) {
-    void *numbers = NULL;
-    int64_t count = 0;
-    hsize_t dims[H5S_MAX_RANK] = {0};
-    if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_DOUBLE, limit, &numbers, &count, err))
-        return FKV_FAILED;
-    if (!numbers) return FKV_OK;
-    *values = numbers;
-    hid_t attribute = H5Aopen(object, name, H5P_DEFAULT), space = H5Aget_space(attribute);
-    const int rank = H5Sget_simple_extent_dims(space, dims, NULL);
-    H5Sclose(space);
-    H5Aclose(attribute);
-    if (rank > 2) return fkv_fail(err, "attribute %s: expected 1 or 2 axes, found %d", name, rank);
-    *rows = rank == 2 ? (int64_t)dims[0] : 0;
-    *width = rank == 2 ? (int64_t)dims[1] : count;
+    if (rows) *rows = rank == 2 ? (int64_t)dims[0] : 0;
     return FKV_OK;
 }
 
@@ -456,7 +444,7 @@ int fkv_hdf_get_int(hid_t object, const char *name, int64_t low, int64_t high, i
     if (class == H5T_FLOAT) {
         if (get_whole_double(object, name, &number, err)) return FKV_FAILED;
     } else {
-        if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_INT64, 1, &numbers, &count, err))
+        if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_INT64, 1, &numbers, &count, NULL, err))
             return FKV_FAILED;
         number = *(int64_t *)numbers;
         free(numbers);
@@ -472,7 +460,7 @@ int fkv_hdf_get_double(hid_t object, const char *name, double *value, bool *foun
                        struct fkv_error *err) {
     void *numbers = NULL;
     int64_t count = 0;
-    if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_DOUBLE, 1, &numbers, &count, err))
+    if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_DOUBLE, 1, &numbers, &count, NULL, err))
         return FKV_FAILED;
     if (found) *found = numbers;
     if (numbers) *value = *(double *)numbers;

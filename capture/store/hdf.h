@@ -65,12 +65,9 @@ int fkv_hdf_get_int(hid_t object, const char *name, int64_t low, int64_t high, i
 /* *found (may be NULL): is it there? */
 int fkv_hdf_get_double(hid_t object, const char *name, double *value, bool *found,
                        struct fkv_error *err);
-/* 1 to `limit` numbers into *values (malloc'd, of memory_type, at most 8 bytes each). */
+/* 1 to `limit` numbers into *values (malloc'd, of memory_type, at most 8 bytes each). *rows: of two
+ * axes, the first; 0 of one axis, and more are refused. NULL: whatever its axes. */
 int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64_t limit,
-                        void **values, int64_t *count, struct fkv_error *err);
-/* values [rows, width] float64, at most `limit` numbers, into *values (malloc'd); rows 0: [width],
- * of one axis. */
-int fkv_hdf_get_rows(hid_t object, const char *name, int64_t limit, double **values, int64_t *rows,
-                     int64_t *width, struct fkv_error *err);
+                        void **values, int64_t *count, int64_t *rows, struct fkv_error *err);
 
 #endif

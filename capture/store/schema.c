@@ -43,25 +43,19 @@ int fkv_spectra_sums_allocate(struct fkv_spectra_sums *sums, int32_t layers, int
     if ((double)rows * n > MOST_SUMS || (double)rows * head_dim > MOST_SUMS)
         return fkv_fail(err, "spectra of %d layers, %d heads, %d frequencies are too large", layers,
                         heads, n);
-    sums->power_sum = calloc(rows * (size_t)n, sizeof(double));
-    sums->power_sum_of_squares = calloc(rows * (size_t)n, sizeof(double));
-    sums->normalised_sum = calloc(rows * (size_t)n, sizeof(double));
-    sums->channel_mean_sum = calloc(rows * (size_t)head_dim, sizeof(double));
-    sums->energy_sum = calloc(rows, sizeof(double));
-    if (sums->power_sum && sums->power_sum_of_squares && sums->normalised_sum &&
-        sums->channel_mean_sum && sums->energy_sum)
-        return FKV_OK;
-    fkv_spectra_sums_free(sums);
-    return fkv_fail(err, "out of memory for the spectra of %d layers, %d heads, %d frequencies",
-                    layers, heads, n);
+    sums->power_sum = calloc(rows * (3 * (size_t)n + (size_t)head_dim + 1), sizeof(double));
+    if (!sums->power_sum)
+        return fkv_fail(err, "out of memory for the spectra of %d layers, %d heads, %d frequencies",
+                        layers, heads, n);
+    sums->power_sum_of_squares = sums->power_sum + rows * (size_t)n;
+    sums->normalised_sum = sums->power_sum_of_squares + rows * (size_t)n;
+    sums->channel_mean_sum = sums->normalised_sum + rows * (size_t)n;
+    sums->energy_sum = sums->channel_mean_sum + rows * (size_t)head_dim;
+    return FKV_OK;
 }
 
 void fkv_spectra_sums_free(struct fkv_spectra_sums *sums) {
     free(sums->power_sum);
-    free(sums->power_sum_of_squares);
-    free(sums->normalised_sum);
-    free(sums->channel_mean_sum);
-    free(sums->energy_sum);
     *sums = (struct fkv_spectra_sums){0};
 }
 
@@ -146,7 +140,7 @@ static int get_indices(hid_t file, const char *name, int32_t limit, int32_t **in
                        struct fkv_error *err) {
     void *numbers = NULL;
     int64_t n = limit;
-    if (fkv_hdf_get_numbers(file, name, H5T_NATIVE_INT32, limit, &numbers, &n, err))
+    if (fkv_hdf_get_numbers(file, name, H5T_NATIVE_INT32, limit, &numbers, &n, NULL, err))
         return FKV_FAILED;
     int32_t *values = numbers ? numbers : calloc((size_t)limit, sizeof *values);
     if (!values) return fkv_fail(err, "attribute %s: out of memory", name);

@@ -3,12 +3,12 @@
  *   inv_freq          float64 [head_dim/2] radians per position, or [layers, head_dim/2] where the
  *                     captured layers differ, 0 for a pair that does not turn. [n_layers,
  *                     head_dim/2] is read, too.
- *   rotary_dim        channels of a head that turn, its first ones: channel i with i +
- * rotary_dim/2. Without it head_dim. attention_factor  on the turned channels of queries and keys
- * alike (YaRN, LongRoPE), one number or [layers]. Without it 1. key_rotated has it, key and query
- * have not. rope_theta, rope_scaling, attention_scale    as the model has them rope_positions where
- * inv_freq depends on the length: the positions that it was chosen
- * for
+ *   rotary_dim        channels of a head that turn, its first ones: channel i with i and half of
+ *                     them. Without it head_dim.
+ *   attention_factor  on the turned channels of queries and keys alike (YaRN, LongRoPE), one number
+ *                     or [layers]. Without it 1. key_rotated has it, key and query have not.
+ *   rope_theta, rope_scaling, attention_scale    as the model has them
+ *   rope_positions    where inv_freq depends on the length: the positions that it was chosen for
  *
  * A file of one vector and no more is what all captures were before layers could differ. */
 #include "capture/store/schema.h"
@@ -91,12 +91,15 @@ static int check_frequencies(const struct fkv_capture_info *info, struct fkv_err
 static int read_frequencies(hid_t file, struct fkv_capture_info *info, struct fkv_error *err) {
     const int64_t half = info->head_dim / 2;
     int64_t rows = 0, count = 0;
-    if (fkv_hdf_get_rows(file, "inv_freq", MOST_NUMBERS, &info->inv_freq, &rows, &count, err))
+    void *numbers = NULL;
+    if (fkv_hdf_get_numbers(file, "inv_freq", H5T_NATIVE_DOUBLE, MOST_NUMBERS, &numbers, &count,
+                            &rows, err))
         return FKV_FAILED;
-    if (!info->inv_freq) return FKV_OK;
-    if (count != half)
+    info->inv_freq = numbers;
+    if (!numbers) return FKV_OK;
+    if (count != (rows ? rows * half : half))
         return fkv_fail(err, "attribute inv_freq: expected %lld numbers (head_dim/2), found %lld",
-                        (long long)half, (long long)count);
+                        (long long)half, (long long)(rows ? count / rows : count));
     info->rotation_per_layer = rows > 0;
     return check_rows(info, "inv_freq", rows, info->inv_freq, (size_t)half, err) ||
                    check_frequencies(info, err)
@@ -109,7 +112,7 @@ static int read_factor(hid_t file, struct fkv_capture_info *info, struct fkv_err
     void *numbers = NULL;
     int64_t count = 0;
     if (fkv_hdf_get_numbers(file, "attention_factor", H5T_NATIVE_DOUBLE, MOST_NUMBERS, &numbers,
-                            &count, err))
+                            &count, NULL, err))
         return FKV_FAILED;
     info->attention_factor = numbers;
     for (int64_t i = 0; i < count; i++)

@@ -63,7 +63,7 @@ int fkv_schema_read_scores(hid_t file, struct fkv_capture_info *info, struct fkv
     int64_t count = 0;
     if (fkv_hdf_get_double(file, "attention_softcap", &info->attention_softcap, NULL, err) ||
         fkv_hdf_get_numbers(file, "layer_window", H5T_NATIVE_INT64, info->n_layers, &windows,
-                            &count, err))
+                            &count, NULL, err))
         return FKV_FAILED;
     int status = windows ? take_windows(windows, count, info, err) : FKV_OK;
     free(windows);
