@@ -73,28 +73,21 @@ hid_t fkv_hdf_create(const char *path, bool image, struct fkv_error *err) {
  * the start, where files with string attributes have theirs, must fill its heap exactly: index (2
  * bytes), references (2), 4 reserved, size (8), data to a multiple of 8; index 0 is the free rest,
  * whose size counts its header. */
-static bool heap_is_sound(const uint8_t *heap, size_t bytes_left) {
-    uint64_t size, object;
-    if (bytes_left < 16) return false;
-    memcpy(&size, heap + 8, sizeof size);
-    if (size > bytes_left) return false;
-    for (uint64_t at = 16; at + 16 <= size;) {
-        memcpy(&object, heap + at + 8, sizeof object);
-        if (object > size - at) return false;
-        bool rest = !heap[at] && !heap[at + 1];
-        at += rest ? object : 16 + (object + 7) / 8 * 8;
-        if (at > size || (rest && (object < 16 || at != size))) return false;
-    }
-    return true;
-}
-
-/* A heap that goes on beyond what was read at first: one string makes it that long, a command line
- * of some thousand files for one. */
-static bool long_heap_is_sound(FILE *f, size_t at, uint64_t size) {
+static bool heap_is_sound(FILE *f, size_t start) {
     enum { MOST = 16 << 20 }; /* several times what Linux takes as a command line */
-    uint8_t *heap = size <= MOST ? malloc(size) : NULL;
-    bool sound = heap && !fseek(f, (long)at, SEEK_SET) && fread(heap, 1, size, f) == size &&
-                 heap_is_sound(heap, size);
+    uint64_t size = 0;
+    if (fseek(f, (long)start + 8, SEEK_SET) || fread(&size, sizeof size, 1, f) != 1 || size > MOST)
+        return false;
+    uint8_t *heap = malloc(size + 1);
+    bool sound = heap && !fseek(f, (long)start, SEEK_SET) && fread(heap, 1, size, f) == size;
+    for (uint64_t at = 16, object; sound && at + 16 <= size;) {
+        const bool rest = !heap[at] && !heap[at + 1];
+        memcpy(&object, heap + at + 8, sizeof object);
+        sound = object <= size - at;
+        if (!sound) break;
+        at += rest ? object : 16 + (object + 7) / 8 * 8;
+        sound = at <= size && (!rest || (object >= 16 && at == size));
+    }
     free(heap);
     return sound;
 }
@@ -103,24 +96,15 @@ static int check_heaps(const char *path, struct fkv_error *err) {
     enum { LOOK = 64 << 10 };
     uint8_t *head = malloc(LOOK);
     FILE *f = head ? fopen(path, "rb") : NULL;
-    size_t bytes = f ? fread(head, 1, LOOK, f) : 0;
+    const size_t bytes = f ? fread(head, 1, LOOK, f) : 0;
     int status = FKV_OK;
     for (const uint8_t *at = head;
-         bytes && (at = memmem(at, bytes - (size_t)(at - head), "GCOL\1\0\0\0", 8)); at++) {
-        size_t bytes_left = bytes - (size_t)(at - head);
-        uint64_t size = 0;
-        if (bytes_left >= 16) memcpy(&size, at + 8, sizeof size);
-        bool last = bytes == LOOK && size > bytes_left;
-        if (last ? long_heap_is_sound(f, (size_t)(at - head), size)
-                 : heap_is_sound(at, bytes_left)) {
-            if (last) break;
-            continue;
-        }
-        status =
-            fkv_fail(err, "%s: cannot open as HDF5: the heap of its strings at byte %zu is damaged",
-                     path, (size_t)(at - head));
-        break;
-    }
+         bytes && !status && (at = memmem(at, bytes - (size_t)(at - head), "GCOL\1\0\0\0", 8));
+         at++)
+        if (!heap_is_sound(f, (size_t)(at - head)))
+            status = fkv_fail(
+                err, "%s: cannot open as HDF5: the heap of its strings at byte %zu is damaged",
+                path, (size_t)(at - head));
     if (f) fclose(f);
     free(head);
     return status;

@@ -284,7 +284,7 @@ static int get_window(struct fkv_h5_reader *r, const struct fkv_probe *p, const 
 
 static int get_windows(struct fkv_h5_reader *r, struct fkv_probe *p, const char *path,
                        struct fkv_error *err) {
-    for (;; p->window_count++) {
+    for (;;) {
         char group[64], tokens[80];
         int rank;
         int64_t dims[8];
@@ -295,16 +295,11 @@ static int get_windows(struct fkv_h5_reader *r, struct fkv_probe *p, const char 
         if (!found)
             return p->window_count ? FKV_OK
                                    : fkv_fail(err, "%s: expected documents, found none", path);
-        struct fkv_probe_window *larger = realloc(p->windows,
-                                                  (size_t)(p->window_count + 1) * sizeof *larger),
-                                *window;
+        struct fkv_probe_window *larger =
+            realloc(p->windows, (size_t)(p->window_count + 1) * sizeof *larger);
         if (!larger) return fkv_fail(err, "%s: out of memory", path);
         p->windows = larger;
-        window = &p->windows[p->window_count];
-        if (get_window(r, p, group, window, path, err)) {
-            fkv_probe_window_free(window);
-            return FKV_FAILED;
-        }
+        if (get_window(r, p, group, &p->windows[p->window_count++], path, err)) return FKV_FAILED;
     }
 }
 
