@@ -215,7 +215,7 @@ static void print_summary(const struct command *c, const struct fkv_capture_info
            info->layer_count, info->n_layers, info->head_count, info->n_kv_heads, info->head_dim);
     printf("states     ");
     for (int i = 0; i < FKV_STATES; i++)
-        if ((info->states >> i) & 1) printf(" %s", fkv_state_names[i]);
+        if (fkv_capture_holds(info, i)) printf(" %s", fkv_state_names[i]);
     printf(info->spectra_only ? " (sums of spectra)\n" : ", %s\n", fkv_dtype_name(info->dtype));
     printf("documents   %lld\n", (long long)s->documents);
     printf("recordings  %lld", (long long)(s->recordings + s->recordings_there));

@@ -90,7 +90,7 @@ static int check_state(hid_t group, enum fkv_state state, struct fkv_capture_inf
     return fkv_reader_check_dim(name, "layers (n_layers, or the length of layer_index)",
                                 info->layer_count, dims[0], err) ||
                    fkv_reader_check_dim(name, "heads (n_kv_heads, or the length of head_index)",
-                                        fkv_schema_heads(info, state), dims[1], err) ||
+                                        fkv_capture_state_heads(info, state), dims[1], err) ||
                    fkv_reader_check_dim(name, "tokens", *n_tokens, dims[2], err) ||
                    fkv_reader_check_dim(name, "channels (head_dim)", info->head_dim, dims[3], err)
                ? FKV_FAILED
@@ -383,7 +383,7 @@ const struct fkv_recording *fkv_capture_recording(const struct fkv_capture *c, i
     return &c->entries[index].recording;
 }
 int32_t fkv_capture_heads(const struct fkv_capture *c, enum fkv_state state) {
-    return fkv_schema_heads(&c->info, state);
+    return fkv_capture_state_heads(&c->info, state);
 }
 const char *fkv_capture_path(const struct fkv_capture *c) { return c->path; }
 int64_t fkv_capture_file_bytes(const struct fkv_capture *c) {

@@ -186,7 +186,7 @@ int fkv_capture_write_token_class(struct fkv_capture_writer *w, const uint8_t *c
 int fkv_capture_write_sums(struct fkv_capture_writer *w, enum fkv_state state,
                            const struct fkv_spectra_sums *sums, struct fkv_error *err) {
     char path[64];
-    if (w->file < 0 || !w->info->spectra_only || !fkv_writer_wants(w, state))
+    if (w->file < 0 || !w->info->spectra_only || !fkv_capture_holds(w->info, state))
         return fkv_fail(err, "%s: sums of %s are not part of this capture", w->folder,
                         fkv_state_names[state]);
     snprintf(path, sizeof path, "spectra/%s", fkv_state_names[state]);
@@ -213,7 +213,7 @@ int fkv_capture_write_sums(struct fkv_capture_writer *w, enum fkv_state state,
 static int complete(struct fkv_capture_writer *w, struct fkv_error *err) {
     if (!w->info->spectra_only) return fkv_writer_finish_states(w, err);
     for (int s = 0; s < FKV_STATES; s++)
-        if (fkv_writer_wants(w, s) && !w->states[s].sums)
+        if (fkv_capture_holds(w->info, s) && !w->states[s].sums)
             return fkv_fail(err, "%s: %s: no sums were written", w->path, fkv_state_names[s]);
     return FKV_OK;
 }

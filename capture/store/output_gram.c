@@ -18,18 +18,18 @@ enum { AXES = 4 };
 
 static void shape(const struct fkv_capture_info *info, hsize_t dims[AXES]) {
     dims[0] = (hsize_t)info->layer_count,
-    dims[1] = (hsize_t)fkv_schema_heads(info, FKV_STATE_QUERY);
+    dims[1] = (hsize_t)fkv_capture_state_heads(info, FKV_STATE_QUERY);
     dims[2] = dims[3] = (hsize_t)info->head_dim;
 }
 
 /* Numbers of one layer. */
 static size_t layer_size(const struct fkv_capture_info *info) {
-    return (size_t)fkv_schema_heads(info, FKV_STATE_QUERY) * (size_t)info->head_dim *
+    return (size_t)fkv_capture_state_heads(info, FKV_STATE_QUERY) * (size_t)info->head_dim *
            (size_t)info->head_dim;
 }
 
 int64_t fkv_capture_output_gram_bytes(const struct fkv_capture_info *info) {
-    if (info->spectra_only || !(info->states >> FKV_STATE_VALUE & 1)) return 0;
+    if (info->spectra_only || !fkv_capture_holds(info, FKV_STATE_VALUE)) return 0;
     return (int64_t)info->layer_count * (int64_t)(layer_size(info) * sizeof(float));
 }
 
@@ -42,7 +42,7 @@ static int check_values(const struct fkv_capture_info *info, int32_t layer, cons
         if (isfinite(gram[i]) && (row != column || gram[i] >= 0)) continue;
         return fkv_fail(
             err, FKV_CAPTURE_GRAM " of layer %d, head %d: expected %s, found %g at [%zu, %zu]",
-            info->layer_index[layer], fkv_schema_head_number(info, FKV_STATE_QUERY, (int32_t)head),
+            info->layer_index[layer], fkv_capture_head_number(info, FKV_STATE_QUERY, (int32_t)head),
             isfinite(gram[i]) ? "no square of a length below 0" : "finite numbers", (double)gram[i],
             row, column);
     }
@@ -210,7 +210,7 @@ static int compare_layer(struct fkv_capture *a, struct fkv_capture *b, int32_t l
                 " of %s, found one that differs "
                 "by %g of its largest element",
                 b->gram, a->info.layer_index[layer],
-                fkv_schema_head_number(&a->info, FKV_STATE_QUERY, (int32_t)(from / head)), a->gram,
+                fkv_capture_head_number(&a->info, FKV_STATE_QUERY, (int32_t)(from / head)), a->gram,
                 (double)(difference / largest));
     }
     return FKV_OK;

@@ -290,7 +290,7 @@ int fkv_capture_info_compare(const struct fkv_capture_info *a, const struct fkv_
 
 /* ---- shapes ---- */
 
-int32_t fkv_schema_heads(const struct fkv_capture_info *info, enum fkv_state state) {
+int32_t fkv_capture_state_heads(const struct fkv_capture_info *info, enum fkv_state state) {
     return state == FKV_STATE_QUERY ? info->head_count * (info->n_heads / info->n_kv_heads)
                                     : info->head_count;
 }
@@ -303,8 +303,8 @@ void fkv_schema_infer_heads(struct fkv_capture_info *info, hsize_t query_heads) 
     info->n_heads = (int32_t)group * info->n_kv_heads;
 }
 
-int32_t fkv_schema_head_number(const struct fkv_capture_info *info, enum fkv_state state,
-                               int32_t head) {
+int32_t fkv_capture_head_number(const struct fkv_capture_info *info, enum fkv_state state,
+                                int32_t head) {
     if (state != FKV_STATE_QUERY) return info->head_index[head];
     int32_t group = info->n_heads / info->n_kv_heads;
     return info->head_index[head / group] * group + head % group;
@@ -312,7 +312,7 @@ int32_t fkv_schema_head_number(const struct fkv_capture_info *info, enum fkv_sta
 
 void fkv_schema_chunk(const struct fkv_capture_info *info, enum fkv_state state, int64_t n_tokens,
                       int64_t *tokens, int32_t *heads) {
-    int32_t all = fkv_schema_heads(info, state);
+    int32_t all = fkv_capture_state_heads(info, state);
     int64_t row = (int64_t)info->head_dim * (int64_t)fkv_dtype_bytes(info->dtype),
             most = CHUNK_BYTES / (row * all);
     if (most < CHUNK_TOKENS) most = CHUNK_TOKENS;
@@ -327,8 +327,8 @@ int64_t fkv_capture_bytes(const struct fkv_capture_info *info, int64_t n_tokens,
     enum { FILE_OVERHEAD = 16 << 10, CHUNK_OVERHEAD = 32 };
     int64_t bytes = FILE_OVERHEAD + 9 * n_tokens;
     for (enum fkv_state state = 0; state < FKV_STATES; state++) {
-        if (!((info->states >> state) & 1)) continue;
-        int64_t rows = (int64_t)info->layer_count * fkv_schema_heads(info, state);
+        if (!fkv_capture_holds(info, state)) continue;
+        int64_t rows = (int64_t)info->layer_count * fkv_capture_state_heads(info, state);
         if (info->spectra_only) {
             bytes +=
                 rows * (3 * (int64_t)segment_length + info->head_dim + 1) * (int64_t)sizeof(double);
@@ -347,11 +347,11 @@ int64_t fkv_capture_bytes(const struct fkv_capture_info *info, int64_t n_tokens,
 int64_t fkv_capture_staging(const struct fkv_capture_info *info, int64_t n_tokens, int32_t rows) {
     int64_t bytes = 0;
     for (enum fkv_state state = 0; state < FKV_STATES && !info->spectra_only; state++) {
-        if (!((info->states >> state) & 1)) continue;
+        if (!fkv_capture_holds(info, state)) continue;
         int64_t tokens;
         int32_t heads;
         fkv_schema_chunk(info, state, n_tokens, &tokens, &heads);
-        int64_t row = tokens * fkv_schema_heads(info, state) * info->head_dim *
+        int64_t row = tokens * fkv_capture_state_heads(info, state) * info->head_dim *
                       (int64_t)fkv_dtype_bytes(info->dtype);
         bytes += tokens > rows ? (info->layer_count + 1) * row : row;
     }

@@ -37,10 +37,6 @@ struct fkv_capture_writer {
     struct state_output states[FKV_STATES];
 };
 
-static inline bool fkv_writer_wants(const struct fkv_capture_writer *w, int state) {
-    return (w->info->states >> state) & 1;
-}
-
 /* Takes `bytes` of disk for a file that is written under a temporary name. */
 int fkv_writer_reserve(const char *path, int64_t bytes, struct fkv_error *err);
 /* Ends a file that was written under a temporary name. Where `status` is FKV_OK, gives back what
