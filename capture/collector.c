@@ -41,18 +41,10 @@ static const enum fkv_site sites[FKV_STATES] = {
     [FKV_STATE_QUERY] = FKV_SITE_QUERY,
 };
 
-static bool takes_state(const struct fkv_capture_info *info, int state) {
-    return (info->states >> state) & 1;
-}
-
-static int32_t group_of(const struct fkv_capture_info *info, int state) {
-    return state == FKV_STATE_QUERY ? info->n_heads / info->n_kv_heads : 1;
-}
-
 /* Captured heads of the state with most of them. */
 static int32_t most_heads(const struct fkv_capture_info *info) {
-    return info->head_count *
-           group_of(info, takes_state(info, FKV_STATE_QUERY) ? FKV_STATE_QUERY : FKV_STATE_KEY);
+    const bool query = fkv_capture_holds(info, FKV_STATE_QUERY);
+    return fkv_capture_state_heads(info, query ? FKV_STATE_QUERY : FKV_STATE_KEY);
 }
 
 static bool neighbours(const struct fkv_capture_info *info) {
@@ -154,11 +146,10 @@ static int check_energies(const struct fkv_collector *c, const struct collected_
         for (int32_t h = 0; h < s->heads; h++) {
             const double energy = sums->energy_sum[i * s->heads + h];
             if (isfinite(energy)) continue;
-            const int32_t kv = c->info->head_index[h / s->per_captured_head];
             return fkv_fail(
                 err, "%s of layer %d, head %d: expected finite numbers, found an energy of %g",
                 fkv_state_names[s->state], c->info->layer_index[i],
-                kv * s->per_captured_head + h % s->per_captured_head, energy);
+                fkv_capture_head_number(c->info, s->state, h), energy);
         }
     return FKV_OK;
 }
@@ -199,7 +190,7 @@ static int tap(void *context, const struct fkv_tap_event *event, struct fkv_erro
 
 void fkv_collector_attach(struct fkv_collector *c, struct fkv_session *session) {
     for (int state = 0; state < FKV_STATES; state++)
-        if (takes_state(c->info, state))
+        if (fkv_capture_holds(c->info, state))
             fkv_session_tap(session, sites[state], tap, &c->states[state]);
 }
 
@@ -220,7 +211,7 @@ int fkv_collector_begin(struct fkv_collector *c, int32_t sequence, struct fkv_er
 int fkv_collector_end(struct fkv_collector *c, int32_t sequence, int64_t n_tokens,
                       struct fkv_error *err) {
     for (int state = 0; state < FKV_STATES && c->info->spectra_only; state++)
-        if (takes_state(c->info, state) &&
+        if (fkv_capture_holds(c->info, state) &&
             finish_state(c, &c->states[state], sequence, n_tokens, err))
             return FKV_FAILED;
     return FKV_OK;
@@ -233,8 +224,8 @@ static int open_state(struct fkv_collector *c, int state, struct fkv_error *err)
     const struct fkv_backend_ops *ops = c->model->ops;
     struct collected_state *s = &c->states[state];
     *s = (struct collected_state){.collector = c, .state = (enum fkv_state)state};
-    s->per_captured_head = group_of(info, state);
-    s->heads = info->head_count * s->per_captured_head;
+    s->heads = fkv_capture_state_heads(info, s->state);
+    s->per_captured_head = s->heads / info->head_count;
     if (!info->spectra_only) return FKV_OK;
     const size_t layers = (size_t)c->options.sequences * (size_t)info->layer_count;
     const size_t segment =
@@ -277,7 +268,7 @@ int fkv_collector_open(const struct fkv_capture_info *info, const struct fkv_mod
                                                (size_t)most_heads(info) * (size_t)info->head_dim,
                                            &c->picked, err);
     for (int state = 0; state < FKV_STATES && status == FKV_OK; state++)
-        if (takes_state(info, state)) status = open_state(c, state, err);
+        if (fkv_capture_holds(info, state)) status = open_state(c, state, err);
     if (status) {
         fkv_collector_close(c);
         return fkv_error_prefix(err, info->spectra_only ? "spectra" : "states");
@@ -304,9 +295,9 @@ void fkv_collector_close(struct fkv_collector *c) {
 /* Captured heads of all captured layers and states. */
 static int64_t all_heads(const struct fkv_capture_info *info) {
     int64_t heads = 0;
-    for (int state = 0; state < FKV_STATES; state++)
-        if (takes_state(info, state))
-            heads += (int64_t)info->layer_count * info->head_count * group_of(info, state);
+    for (enum fkv_state state = 0; state < FKV_STATES; state++)
+        if (fkv_capture_holds(info, state))
+            heads += (int64_t)info->layer_count * fkv_capture_state_heads(info, state);
     return heads;
 }
 

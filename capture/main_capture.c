@@ -215,7 +215,7 @@ static void print_summary(const struct command *c, const struct fkv_capture_info
            info->layer_count, info->n_layers, info->head_count, info->n_kv_heads, info->head_dim);
     printf("states     ");
     for (int i = 0; i < FKV_STATES; i++)
-        if ((info->states >> i) & 1) printf(" %s", fkv_state_names[i]);
+        if (fkv_capture_holds(info, i)) printf(" %s", fkv_state_names[i]);
     printf(info->spectra_only ? " (sums of spectra)\n" : ", %s\n", fkv_dtype_name(info->dtype));
     printf("documents   %lld\n", (long long)s->documents);
     printf("recordings  %lld", (long long)(s->recordings + s->recordings_there));
@@ -253,7 +253,7 @@ static int record(struct command *c, const struct fkv_engine *engine, struct fkv
                   struct fkv_error *err) {
     struct fkv_recorder_needs needs;
     struct fkv_recorder_summary summary;
-    const struct fkv_capture_info *info = fkv_recorder_info(r);
+    const struct fkv_capture_info *info = &r->info;
     if (fkv_recorder_survey(r, &needs, err)) return FKV_FAILED;
     FILE *to = fkv_needs_stream(&c->engine, c->dry_run);
     fkv_engine_announce(&c->engine, engine, to);
@@ -298,10 +298,9 @@ int main(int argc, char **argv) {
     if (fkv_engine_open(&c.engine, &engine, &err)) return fkv_tool_failed("freqkv-capture", &err);
     struct fkv_recorder *recorder = NULL;
     int status = FKV_EXIT_DONE;
-    if (parse_selection(&c, &engine.model->config, &err))
-        status = fkv_tool_failed("freqkv-capture", &err);
-    else if (fkv_recorder_open(&engine, &c.engine, &c.recorder, &recorder, &err) ||
-             record(&c, &engine, recorder, &err))
+    if (parse_selection(&c, &engine.model->config, &err) ||
+        fkv_recorder_open(&engine, &c.engine, &c.recorder, &recorder, &err) ||
+        record(&c, &engine, recorder, &err))
         status = fkv_tool_failed("freqkv-capture", &err);
     fkv_recorder_close(recorder);
     free((void *)c.recorder.layers);

@@ -67,37 +67,27 @@ static void free_order(struct order *o) {
 
 /* ---- the writer ---- */
 
-static int begin(struct lane *lane, const struct order *o, struct fkv_error *err) {
-    memcpy(lane->name, o->recording.name, sizeof lane->name);
-    if (fkv_capture_begin(lane->writer, o->index, &o->recording, o->tokens, err)) return FKV_FAILED;
-    return o->classes ? fkv_capture_write_token_class(lane->writer, o->classes, err) : FKV_OK;
-}
-
-static int rows(struct fkv_pipeline *p, struct lane *lane, const struct order *o,
-                struct fkv_error *err) {
-    if (p->model->ops->fetch_wait(p->model->backend, o->ticket, err)) return FKV_FAILED;
-    return fkv_capture_write_rows(lane->writer, o->state, o->layer, o->t, o->rows, p->ring + o->at,
-                                  err);
-}
-
-static int end(struct lane *lane, const struct order *o, struct fkv_error *err) {
-    if (fkv_capture_write_nll(lane->writer, o->nll, err)) return FKV_FAILED;
-    return fkv_capture_commit(lane->writer, err);
-}
-
 static int carry_out(struct fkv_pipeline *p, const struct order *o, struct fkv_error *err) {
     struct lane *lane = &p->lanes[o->lane];
-    int status = FKV_OK;
+    struct fkv_capture_writer *w = lane->writer;
+    bool failed = false;
     switch (o->kind) {
     case CHECK:
-        status = fkv_capture_check(p->lanes[0].writer, o->index, &o->recording, err);
-        return status ? fkv_error_prefix(err, "%s", o->recording.name) : FKV_OK;
-    case BEGIN: status = begin(lane, o, err); break;
-    case ROWS: status = rows(p, lane, o, err); break;
-    case SUMS: status = fkv_capture_write_sums(lane->writer, o->state, &o->sums, err); break;
-    case END: status = end(lane, o, err); break;
+        failed = fkv_capture_check(p->lanes[0].writer, o->index, &o->recording, err);
+        return failed ? fkv_error_prefix(err, "%s", o->recording.name) : FKV_OK;
+    case BEGIN:
+        memcpy(lane->name, o->recording.name, sizeof lane->name);
+        failed = fkv_capture_begin(w, o->index, &o->recording, o->tokens, err) ||
+                 (o->classes && fkv_capture_write_token_class(w, o->classes, err));
+        break;
+    case ROWS:
+        failed = p->model->ops->fetch_wait(p->model->backend, o->ticket, err) ||
+                 fkv_capture_write_rows(w, o->state, o->layer, o->t, o->rows, p->ring + o->at, err);
+        break;
+    case SUMS: failed = fkv_capture_write_sums(w, o->state, &o->sums, err); break;
+    case END: failed = fkv_capture_write_nll(w, o->nll, err) || fkv_capture_commit(w, err); break;
     }
-    return status ? fkv_error_prefix(err, "%s", lane->name) : FKV_OK;
+    return failed ? fkv_error_prefix(err, "%s", lane->name) : FKV_OK;
 }
 
 static void *write_orders(void *context) {
@@ -252,19 +242,19 @@ static int start(struct fkv_pipeline *p, struct fkv_error *err) {
 }
 
 int fkv_pipeline_open(struct fkv_capture_writer *first, const struct fkv_capture_info *info,
-                      const struct fkv_model *model, const struct fkv_pipeline_options *options,
+                      const struct fkv_model *model, int32_t lanes, size_t ring_bytes,
                       struct fkv_pipeline **out, struct fkv_error *err) {
     struct fkv_pipeline *p = calloc(1, sizeof *p);
     *out = NULL;
     if (!p) return fkv_fail(err, "out of memory");
-    *p = (struct fkv_pipeline){.info = info, .model = model, .ring_bytes = options->ring_bytes};
+    *p = (struct fkv_pipeline){.info = info, .model = model, .ring_bytes = ring_bytes};
     pthread_mutex_init(&p->mutex, NULL);
     pthread_cond_init(&p->filled, NULL);
     pthread_cond_init(&p->freed, NULL);
     void *ring = NULL;
-    p->lanes = calloc((size_t)options->lanes, sizeof *p->lanes);
+    p->lanes = calloc((size_t)lanes, sizeof *p->lanes);
     int status = p->lanes ? FKV_OK : fkv_fail(err, "out of memory");
-    for (; status == FKV_OK && p->count < options->lanes; p->count++) {
+    for (; status == FKV_OK && p->count < lanes; p->count++) {
         p->lanes[p->count].writer = first;
         if (p->count) status = fkv_capture_share(first, &p->lanes[p->count].writer, err);
     }

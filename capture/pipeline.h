@@ -20,15 +20,11 @@
 
 struct fkv_pipeline;
 
-struct fkv_pipeline_options {
-    int32_t lanes;     /* recordings open side by side: lane 0, 1, ... */
-    size_t ring_bytes; /* at least the largest rows */
-};
-
-/* Starts the writer thread. `info` and `model` must outlive it; `first` belongs to the writer
- * thread until the pipeline is closed. */
+/* Starts the writer thread, for recordings side by side in lanes 0, 1, ... [lanes] and a ring that
+ * holds at least the largest rows. `info` and `model` must outlive it; `first` belongs to the
+ * writer thread until the pipeline is closed. */
 int fkv_pipeline_open(struct fkv_capture_writer *first, const struct fkv_capture_info *info,
-                      const struct fkv_model *model, const struct fkv_pipeline_options *options,
+                      const struct fkv_model *model, int32_t lanes, size_t ring_bytes,
                       struct fkv_pipeline **out, struct fkv_error *err);
 /* Writes what was handed over, ends the thread and frees everything. *committed: recordings that
  * have become whole. FKV_FAILED with the writer's error, if it had one. NULL is fine. */

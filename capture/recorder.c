@@ -88,8 +88,6 @@ void fkv_recorder_close(struct fkv_recorder *r) {
     free(r);
 }
 
-const struct fkv_capture_info *fkv_recorder_info(const struct fkv_recorder *r) { return &r->info; }
-
 struct fkv_session_options fkv_recorder_session_options(const struct fkv_recorder *r,
                                                         int32_t sequences, int64_t n_tokens) {
     return (struct fkv_session_options){.block = sequences * r->options.block,
@@ -320,8 +318,7 @@ static int open_loop(struct loop *loop, const struct fkv_recorder_needs *needs,
     const struct fkv_session_options session =
         fkv_recorder_session_options(r, loop->count, needs->longest);
     const struct fkv_collector_options collector = fkv_recorder_collector_options(r, loop->count);
-    const struct fkv_pipeline_options pipeline = {
-        loop->count, fkv_recorder_ring(r, loop->count, needs->longest)};
+    const size_t ring = fkv_recorder_ring(r, loop->count, needs->longest);
     const size_t rows = (size_t)loop->count * (size_t)r->options.block;
     loop->lanes = calloc((size_t)loop->count, sizeof *loop->lanes);
     loop->feeds = malloc((size_t)loop->count * sizeof *loop->feeds);
@@ -335,7 +332,7 @@ static int open_loop(struct loop *loop, const struct fkv_recorder_needs *needs,
     if (fkv_capture_create(r->options.out, &r->info, r->options.resume, &loop->writer, err) ||
         fkv_recorder_write_gram(r, loop->writer, err) ||
         fkv_session_open(model, &fkv_full_attention, &session, &loop->session, err) ||
-        fkv_pipeline_open(loop->writer, &r->info, model, &pipeline, &loop->pipeline, err) ||
+        fkv_pipeline_open(loop->writer, &r->info, model, loop->count, ring, &loop->pipeline, err) ||
         fkv_collector_open(&r->info, model, loop->pipeline, &collector, &loop->collector, err))
         return FKV_FAILED;
     fkv_collector_attach(loop->collector, loop->session);

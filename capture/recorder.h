@@ -68,7 +68,12 @@ struct fkv_recorder_summary {
     double seconds;
 };
 
-struct fkv_recorder;
+struct fkv_recorder {
+    const struct fkv_engine *engine;
+    const struct fkv_engine_options *engine_options;
+    struct fkv_recorder_options options; /* defaults resolved */
+    struct fkv_capture_info info;        /* what the capture says of itself */
+};
 
 /* Borrows engine and options; the caller closes it. */
 int fkv_recorder_open(const struct fkv_engine *engine,
@@ -77,8 +82,6 @@ int fkv_recorder_open(const struct fkv_engine *engine,
                       struct fkv_error *err);
 /* NULL is fine. */
 void fkv_recorder_close(struct fkv_recorder *r);
-/* What the capture says of itself; borrowed. */
-const struct fkv_capture_info *fkv_recorder_info(const struct fkv_recorder *r);
 
 /* Reads a sample of the texts, chooses the block and times it; FKV_FAILED when that fails. */
 int fkv_recorder_survey(struct fkv_recorder *r, struct fkv_recorder_needs *needs,
@@ -90,13 +93,8 @@ int fkv_recorder_check(const struct fkv_recorder *r, const struct fkv_recorder_n
 int fkv_recorder_run(struct fkv_recorder *r, const struct fkv_recorder_needs *needs,
                      struct fkv_recorder_summary *summary, struct fkv_error *err);
 
-/* Shared by recorder*.c. */
-struct fkv_recorder {
-    const struct fkv_engine *engine;
-    const struct fkv_engine_options *engine_options;
-    struct fkv_recorder_options options; /* defaults resolved */
-    struct fkv_capture_info info;
-};
+/* ---- shared by recorder*.c ---- */
+
 /* Fills r->info. (recorder_info.c) */
 int fkv_recorder_make_info(struct fkv_recorder *r, struct fkv_error *err);
 /* Gram matrices of the output projection's columns (capture.h) into the capture, computed from the

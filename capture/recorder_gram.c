@@ -61,8 +61,7 @@ static void gram_of_head(const struct fkv_tensor *weights, int32_t head, int32_t
 /* gram [layers, heads, d, d] of what `info` says is captured; weights [layer_count] */
 static int make_gram(const struct fkv_capture_info *info, const struct fkv_tensor *weights,
                      int threads, float *gram, struct fkv_error *err) {
-    const int32_t group = info->n_heads / info->n_kv_heads, heads = info->head_count * group,
-                  d = info->head_dim;
+    const int32_t heads = fkv_capture_state_heads(info, FKV_STATE_QUERY), d = info->head_dim;
     bool failed = false;
 #pragma omp parallel num_threads(threads)
     {
@@ -70,7 +69,7 @@ static int make_gram(const struct fkv_capture_info *info, const struct fkv_tenso
 #pragma omp for collapse(2) schedule(dynamic)
         for (int32_t layer = 0; layer < info->layer_count; layer++)
             for (int32_t h = 0; h < heads; h++) {
-                const int32_t head = info->head_index[h / group] * group + h % group;
+                const int32_t head = fkv_capture_head_number(info, FKV_STATE_QUERY, h);
                 float *to = gram + (size_t)(layer * heads + h) * (size_t)d * (size_t)d;
                 if (x) gram_of_head(&weights[layer], head, d, x + ROWS * d, x, to);
 #pragma omp atomic

@@ -3,12 +3,11 @@
  * hours later. Weights are mapped from disk and shared with other programs, so they are named but
  * not counted as memory. */
 #include <stdio.h>
-#include <unistd.h>
 
 #include "capture/recorder.h"
 #include "capture/store/capture_writer.h"
+#include "capture/store/folder.h"
 #include "kernels/base/host.h"
-#include "kernels/base/path.h"
 #include "kernels/base/progress.h"
 
 /* RING_BYTES: some blocks of a 1B model's keys and values, so that a sync and the blocks computed
@@ -72,22 +71,16 @@ static int sample_texts(const struct fkv_recorder *r, struct fkv_recorder_needs 
 /* Of output_gram.h5, which is written before the recordings: what its array takes in memory then,
  * and of the disk. */
 static void count_output_gram(const struct fkv_recorder *r, struct fkv_recorder_needs *needs) {
-    char path[FKV_PATH];
     const int64_t bytes = fkv_capture_output_gram_bytes(&r->info);
-    bool named = !fkv_path_print(path, NULL, "%s/output_gram.h5", r->options.out);
-    if (!bytes || (r->options.resume && named && access(path, F_OK) == 0)) return;
+    if (!bytes || (r->options.resume && fkv_folder_has_output_gram(r->options.out))) return;
     needs->disk_bytes += bytes;
     if (needs->memory_bytes < bytes) needs->memory_bytes = bytes;
 }
 
 /* Recordings that exist already need no space and no time. */
 static void skip_existing(const struct fkv_recorder *r, struct fkv_recorder_needs *needs) {
-    char path[FKV_PATH];
-    for (int64_t i = 0; r->options.resume && i < needs->recordings; i++) {
-        bool named =
-            !fkv_path_print(path, NULL, "%s/documents/%06lld.h5", r->options.out, (long long)i);
-        needs->recordings_there += named && access(path, F_OK) == 0;
-    }
+    for (int64_t i = 0; r->options.resume && i < needs->recordings; i++)
+        needs->recordings_there += fkv_folder_has_document(r->options.out, i);
     if (needs->recordings == 0) return;
     double left = (double)(needs->recordings - needs->recordings_there) / (double)needs->recordings;
     needs->disk_bytes = (int64_t)((double)needs->disk_bytes * left);

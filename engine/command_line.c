@@ -163,7 +163,7 @@ static int open_tokenizer(const struct fkv_engine_options *o, struct fkv_engine 
 static void note_stretched_context(const struct fkv_engine_options *o, const struct fkv_config *c) {
     const struct fkv_rope *rope = &c->rotations[0];
     const double stretched = rope->factor * (rope->original ? rope->original : c->trained_context);
-    if (o->quiet || o->trained_context || o->rope_scaling.kind || stretched <= c->trained_context ||
+    if (o->trained_context || o->rope_scaling.kind || stretched <= c->trained_context ||
         rope->by_length)
         return;
     fprintf(stderr,
@@ -176,7 +176,7 @@ static void note_stretched_context(const struct fkv_engine_options *o, const str
 static void note_rescaled(const struct fkv_engine_options *o, const struct fkv_model *m) {
     const struct fkv_config *own = fkv_checkpoint_config(m->checkpoint);
     const char *replaced = fkv_rope_scaling_name(&own->rotations[0]);
-    if (!o->rope_scaling.kind || o->quiet) return;
+    if (!o->rope_scaling.kind) return;
     const char *kind = m->config.rotations[0].kind;
     if (m->config.rotations[0].by_length)
         fprintf(stderr, "note: --rope-scaling: %s beyond the trained context of %d tokens", kind,
@@ -214,9 +214,9 @@ static void plain_name(const char *path, char name[256]) {
 
 /* What the adapter does that a user may not expect. Shapes fit by now; names may still differ. A
  * GGUF file's name begins with its model's. */
-static void note_adapter(const struct fkv_engine_options *o, const struct fkv_model *m) {
+static void note_adapter(const struct fkv_model *m) {
     char made_for[256], base[256], bytes[16];
-    if (!m->adapter || o->quiet) return;
+    if (!m->adapter) return;
     const char *plus = strrchr(m->name, '+'), *said = fkv_adapter_base(m->adapter);
     char name[256];
     snprintf(name, sizeof name, "%.*s", (int)(plus - m->name), m->name);
@@ -239,6 +239,19 @@ static void note_adapter(const struct fkv_engine_options *o, const struct fkv_mo
                 bytes);
 }
 
+/* expanded: the format of weights that are expanded. */
+static void note_model(const struct fkv_engine_options *o, const struct fkv_model *m,
+                       enum fkv_dtype expanded) {
+    const char *note = fkv_checkpoint_note(m->checkpoint);
+    if (m->expanded_from)
+        fprintf(stderr, "note: weights in %s are expanded to %s on the GPU\n", m->expanded_from,
+                fkv_dtype_name(expanded));
+    if (*note) fprintf(stderr, "note: %s\n", note);
+    note_stretched_context(o, &m->config);
+    note_rescaled(o, m);
+    note_adapter(m);
+}
+
 int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engine,
                     struct fkv_error *err) {
     const struct fkv_backend_options backend = {
@@ -259,14 +272,7 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
     if (engine->ops->info(engine->backend, &engine->device, err) ||
         fkv_model_open(o->model, engine->ops, engine->backend, &model, &engine->model, err))
         goto failed;
-    if (engine->model->expanded_from && !o->quiet)
-        fprintf(stderr, "note: weights in %s are expanded to %s on the GPU\n",
-                engine->model->expanded_from, fkv_dtype_name(model.expanded));
-    if (!o->quiet && *fkv_checkpoint_note(engine->model->checkpoint))
-        fprintf(stderr, "note: %s\n", fkv_checkpoint_note(engine->model->checkpoint));
-    note_stretched_context(o, &engine->model->config);
-    note_rescaled(o, engine->model);
-    note_adapter(o, engine->model);
+    if (!o->quiet) note_model(o, engine->model, model.expanded);
     if (open_tokenizer(o, engine, err)) goto failed;
     return FKV_OK;
 failed:

@@ -233,40 +233,32 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 
 const struct argp fkv_policy_argp = {.options = options, .parser = parse};
 
-/* The layers that slide over fewer than `slots` tokens; *window: the least of their windows. */
-static int32_t count_sliding(const struct fkv_config *c, int64_t slots, int32_t *window) {
-    int32_t count = 0;
-    *window = INT32_MAX;
+/* A note of the layers that slide over fewer than `slots` tokens, the least of their windows among
+ * it. */
+static void note_sliding(const struct fkv_config *c, int64_t slots, const char *what, FILE *to) {
+    int32_t count = 0, window = INT32_MAX;
     for (int32_t l = 0; l < c->layers; l++) {
         const int32_t own = c->layer[l].window;
         if (!own || own >= slots) continue;
         count++;
-        if (own < *window) *window = own;
+        if (own < window) window = own;
     }
-    return count;
+    if (to && count)
+        fprintf(to, "note: %d of %d layers slide over %d tokens by themselves: %s\n", count,
+                c->layers, window, what);
 }
 
 void fkv_policy_note_left_alone(const struct fkv_policy_setup *setup, const struct fkv_config *c,
                                 FILE *to) {
-    int32_t window;
-    const int32_t count =
-        setup->policy->takes_window ? count_sliding(c, setup->window, &window) : 0;
-    if (to && count)
-        fprintf(to,
-                "note: %d of %d layers slide over %d tokens by themselves: the policy leaves them "
-                "alone\n",
-                count, c->layers, window);
+    if (setup->policy->takes_window)
+        note_sliding(c, setup->window, "the policy leaves them alone", to);
 }
 
 void fkv_note_changed_beyond(const struct fkv_config *c, int64_t slots, FILE *to) {
-    int32_t window;
-    const int32_t count = count_sliding(c, slots, &window);
-    if (to && count)
-        fprintf(
-            to,
-            "note: %d of %d layers slide over %d tokens by themselves: changes also act on slots "
-            "that their queries no longer see, and `lost` counts those\n",
-            count, c->layers, window);
+    note_sliding(c, slots,
+                 "changes also act on slots that their queries no longer see, and `lost` counts "
+                 "those",
+                 to);
 }
 
 void fkv_policy_note_unused(const struct fkv_policy_options *o, FILE *to) {

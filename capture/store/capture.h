@@ -99,6 +99,15 @@ struct fkv_capture_rotation fkv_capture_rotation(const struct fkv_capture_info *
                                                  int32_t layer);
 /* The window of a captured layer, as layer_window has it. */
 int32_t fkv_capture_window(const struct fkv_capture_info *info, int32_t layer);
+/* Does it hold the state, or sums of it? */
+static inline bool fkv_capture_holds(const struct fkv_capture_info *info, int state) {
+    return (info->states >> state) & 1;
+}
+/* Heads on axis 1 of a state: the captured KV heads, or the query heads that share them. */
+int32_t fkv_capture_state_heads(const struct fkv_capture_info *info, enum fkv_state state);
+/* The model's number of head `head` of axis 1. */
+int32_t fkv_capture_head_number(const struct fkv_capture_info *info, enum fkv_state state,
+                                int32_t head);
 /* FKV_OK when two captures can be one (same model, tokenizer, layers, heads, states, dtype,
  * backend, compute, options); else a message naming the first difference, expected and found. */
 int fkv_capture_info_compare(const struct fkv_capture_info *expected,
@@ -112,7 +121,8 @@ struct fkv_recording {
     bool beyond_trained_context;
 };
 
-/* Sums over the segments of one recording, one state. Arrays are row-major, owned. */
+/* Sums over the segments of one recording, one state. Arrays are row-major, in one owned block of
+ * memory that begins with the first. */
 struct fkv_spectra_sums {
     int32_t layers, heads, n, head_dim, skip_sinks;
     int64_t segments;

@@ -28,22 +28,21 @@ static int by_text(const void *a, const void *b) {
 }
 
 static int copy_file(const char *from, const char *to, struct fkv_error *err) {
+    char buffer[64 << 10];
+    struct fkv_atomic_file out;
     FILE *in = fopen(from, "rb");
     if (!in) return fkv_fail_errno(err, "%s: cannot open", from);
-    struct fkv_atomic_file out;
-    char *buffer = malloc(1 << 20);
-    int status = buffer ? fkv_atomic_open(&out, to, err) : fkv_fail(err, "%s: out of memory", to);
-    if (status == FKV_OK) {
-        for (size_t got; (got = fread(buffer, 1, 1 << 20, in)) > 0 && !ferror(out.stream);)
-            fwrite(buffer, 1, got, out.stream);
-        if (ferror(in)) {
-            status = fkv_fail_errno(err, "%s: cannot read", from);
-            fkv_atomic_abandon(&out);
-        } else {
-            status = fkv_atomic_commit(&out, err);
-        }
+    int status = fkv_atomic_open(&out, to, err);
+    for (size_t got = 1; !status && got && !ferror(out.stream);) {
+        got = fread(buffer, 1, sizeof buffer, in);
+        fwrite(buffer, 1, got, out.stream);
     }
-    free(buffer);
+    if (!status && ferror(in)) {
+        status = fkv_fail_errno(err, "%s: cannot read", from);
+        fkv_atomic_abandon(&out);
+    } else if (!status) {
+        status = fkv_atomic_commit(&out, err);
+    }
     fclose(in);
     return status;
 }
@@ -129,14 +128,13 @@ static int write_merged(const struct source *sources, int64_t total, const char 
                         const struct fkv_capture_info *info, const char *folder,
                         struct fkv_error *err) {
     struct fkv_capture_writer *w;
-    char fresh[FKV_PATH], documents[FKV_PATH];
+    char fresh[FKV_PATH], documents[FKV_PATH], gram_copy[FKV_PATH];
     if (fkv_path_print(fresh, err, "%s/.merging", folder) ||
         fkv_path_print(documents, err, "%s/" FKV_CAPTURE_DOCUMENTS, folder) ||
+        fkv_folder_output_gram(gram_copy, folder, false, err) ||
         fkv_capture_create(folder, info, false, &w, err))
         return FKV_FAILED;
-    char *gram_copy = fkv_folder_output_gram(folder, false);
-    int status = gram_copy ? copy_all(sources, total, fresh, err)
-                           : fkv_fail(err, "%s: out of memory", folder);
+    int status = copy_all(sources, total, fresh, err);
     if (status == FKV_OK && gram) status = copy_file(gram, gram_copy, err);
     if (status == FKV_OK) status = fkv_atomic_rename(fresh, documents, err);
     if (status == FKV_OK) status = fkv_capture_finish(w, err);
@@ -145,7 +143,6 @@ static int write_merged(const struct source *sources, int64_t total, const char 
         rmdir(fresh);
         remove_all(total, documents);
     }
-    free(gram_copy);
     fkv_capture_abandon(w);
     return status;
 }

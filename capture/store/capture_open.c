@@ -21,7 +21,7 @@ int fkv_reader_dtype(hid_t dataset, const char *name, enum fkv_dtype *dtype,
     H5Tclose(type);
     if (class == H5T_INTEGER && bytes == 2) {
         char *text = NULL;
-        if (fkv_hdf_get_string(dataset, "dtype", &text, NULL, err))
+        if (fkv_hdf_get_string(dataset, "dtype", &text, err))
             return fkv_error_prefix(err, "%s", name);
         brain = text ? fkv_schema_names_bf16(text) : *dtype == FKV_BF16;
         free(text);
@@ -90,7 +90,7 @@ static int check_state(hid_t group, enum fkv_state state, struct fkv_capture_inf
     return fkv_reader_check_dim(name, "layers (n_layers, or the length of layer_index)",
                                 info->layer_count, dims[0], err) ||
                    fkv_reader_check_dim(name, "heads (n_kv_heads, or the length of head_index)",
-                                        fkv_schema_heads(info, state), dims[1], err) ||
+                                        fkv_capture_state_heads(info, state), dims[1], err) ||
                    fkv_reader_check_dim(name, "tokens", *n_tokens, dims[2], err) ||
                    fkv_reader_check_dim(name, "channels (head_dim)", info->head_dim, dims[3], err)
                ? FKV_FAILED
@@ -108,30 +108,28 @@ static int check_spectra(hid_t group, struct fkv_capture_info *info, struct fkv_
     return FKV_OK;
 }
 
+/* A text attribute, `fallback` where there is none -> out [bytes]. */
+static int get_text(hid_t group, const char *name, const char *fallback, char *out, size_t bytes,
+                    struct fkv_error *err) {
+    char *text = NULL;
+    if (fkv_hdf_get_string(group, name, &text, err)) return FKV_FAILED;
+    const int length = snprintf(out, bytes, "%s", text ? text : fallback);
+    free(text);
+    if (length < (int)bytes) return FKV_OK;
+    return fkv_fail(err, "attribute %s: expected at most %zu bytes, found %d", name, bytes - 1,
+                    length);
+}
+
 static int read_recording(hid_t group, const char *fallback_name, struct fkv_capture_info *info,
                           struct fkv_recording *r, struct fkv_error *err) {
-    char *name = NULL, *hash = NULL;
     int64_t n_tokens = -1, beyond = 0;
     *r = (struct fkv_recording){0};
-    if (fkv_hdf_get_string(group, "name", &name, NULL, err) == FKV_OK &&
-        fkv_hdf_get_string(group, "text_sha256", &hash, NULL, err) == FKV_OK) {
-        int length = snprintf(r->name, sizeof r->name, "%s", name ? name : fallback_name);
-        int digits = snprintf(r->text_sha256, sizeof r->text_sha256, "%s", hash ? hash : "");
-        free(name);
-        free(hash);
-        if (length >= (int)sizeof r->name || digits >= (int)sizeof r->text_sha256)
-            return fkv_fail(err, "attribute %s: expected at most %zu bytes, found %d",
-                            length >= (int)sizeof r->name ? "name" : "text_sha256",
-                            length >= (int)sizeof r->name ? sizeof r->name - 1
-                                                          : sizeof r->text_sha256 - 1,
-                            length >= (int)sizeof r->name ? length : digits);
-    } else {
-        free(name);
+    if (get_text(group, "name", fallback_name, r->name, sizeof r->name, err) ||
+        get_text(group, "text_sha256", "", r->text_sha256, sizeof r->text_sha256, err))
         return FKV_FAILED;
-    }
-    if (fkv_hdf_get_int(group, "n_tokens", 1, INT32_MAX, &n_tokens, NULL, err) ||
-        fkv_hdf_get_int(group, "offset", 0, INT64_MAX, &r->offset, NULL, err) ||
-        fkv_hdf_get_int(group, "beyond_trained_context", 0, 1, &beyond, NULL, err))
+    if (fkv_hdf_get_int(group, "n_tokens", 1, INT32_MAX, &n_tokens, err) ||
+        fkv_hdf_get_int(group, "offset", 0, INT64_MAX, &r->offset, err) ||
+        fkv_hdf_get_int(group, "beyond_trained_context", 0, 1, &beyond, err))
         return FKV_FAILED;
     info->states = 0;
     info->spectra_only = false;
@@ -197,11 +195,10 @@ static int add_documents(struct fkv_capture *c, const char *file, hid_t id,
     return FKV_OK;
 }
 
-/* Takes `file` over. */
-static int hold_gram(struct fkv_capture *c, char *file, struct fkv_error *err) {
+static int hold_gram(struct fkv_capture *c, const char *file, struct fkv_error *err) {
     free(c->gram);
-    c->gram = file;
-    return file ? FKV_OK : fkv_fail(err, "%s: out of memory", c->path);
+    c->gram = strdup(file);
+    return c->gram ? FKV_OK : fkv_fail(err, "%s: out of memory", c->path);
 }
 
 /* The recording that was added last, in a file of ours. */
@@ -232,7 +229,7 @@ static int add_file(struct fkv_capture *c, const char *file, struct fkv_error *e
     bool gram = false;
     if (status == FKV_OK && fkv_output_gram_check(id, &info, &gram, err))
         status = fkv_error_prefix(err, "%s", file);
-    if (status == FKV_OK && gram) status = hold_gram(c, strdup(file), err);
+    if (status == FKV_OK && gram) status = hold_gram(c, file, err);
     if (status == FKV_OK && !first) status = fkv_capture_info_compare(&c->info, &info, file, err);
     if (status == FKV_OK && first) {
         c->info = info;
@@ -245,6 +242,7 @@ static int add_file(struct fkv_capture *c, const char *file, struct fkv_error *e
 
 static int add_folder(struct fkv_capture *c, const char *folder, bool whole,
                       struct fkv_error *err) {
+    char file[FKV_PATH];
     int64_t *numbers, count;
     if (whole && fkv_folder_check_links(folder, err)) return FKV_FAILED;
     if (fkv_folder_list(folder, &numbers, &count, err)) return FKV_FAILED;
@@ -253,16 +251,16 @@ static int add_folder(struct fkv_capture *c, const char *folder, bool whole,
             ? FKV_OK
             : fkv_fail(err, "%s: expected recordings documents/000000.h5, ..., found none", folder);
     for (int64_t i = 0; i < count && status == FKV_OK; i++) {
-        char *file = fkv_folder_document(folder, numbers[i], false);
-        status = file ? add_file(c, file, err) : fkv_fail(err, "%s: out of memory", folder);
-        free(file);
+        status = fkv_folder_document(file, folder, numbers[i], false, err) || add_file(c, file, err)
+                     ? FKV_FAILED
+                     : FKV_OK;
     }
     free(numbers);
     bool gram = false;
     if (status == FKV_OK) status = fkv_reader_check_links(folder, &c->info, err);
     if (status == FKV_OK) status = fkv_output_gram_check_folder(folder, &c->info, &gram, err);
-    return status == FKV_OK && gram ? hold_gram(c, fkv_folder_output_gram(folder, false), err)
-                                    : status;
+    if (status || !gram) return status;
+    return fkv_folder_output_gram(file, folder, false, err) ? FKV_FAILED : hold_gram(c, file, err);
 }
 
 /* capture.h5 means its folder, which is right even where it is older than the
@@ -385,7 +383,7 @@ const struct fkv_recording *fkv_capture_recording(const struct fkv_capture *c, i
     return &c->entries[index].recording;
 }
 int32_t fkv_capture_heads(const struct fkv_capture *c, enum fkv_state state) {
-    return fkv_schema_heads(&c->info, state);
+    return fkv_capture_state_heads(&c->info, state);
 }
 const char *fkv_capture_path(const struct fkv_capture *c) { return c->path; }
 int64_t fkv_capture_file_bytes(const struct fkv_capture *c) {

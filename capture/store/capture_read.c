@@ -124,7 +124,7 @@ static int check_finite(const struct fkv_capture *c, enum fkv_state state, int32
     return fkv_fail(
         err, "%s of layer %d, head %d, token %lld: expected a finite number, found %g",
         fkv_state_names[state], c->info.layer_index[layer],
-        fkv_schema_head_number(&c->info, state, head + (int32_t)(at / row / (size_t)rows)),
+        fkv_capture_head_number(&c->info, state, head + (int32_t)(at / row / (size_t)rows)),
         (long long)(t + (int64_t)(at / row % (size_t)rows)), (double)value);
 }
 
@@ -133,7 +133,7 @@ static int find_range(struct fkv_capture *c, int32_t index, enum fkv_state state
                       int32_t head, int32_t heads, int64_t t, int64_t rows, struct fkv_error *err) {
     if (select_recording(c, index, err)) return FKV_FAILED;
     const struct entry *e = &c->entries[index];
-    if (c->info.spectra_only || !((c->info.states >> state) & 1))
+    if (c->info.spectra_only || !fkv_capture_holds(&c->info, state))
         return fkv_fail(err, "%s: expected %s, found none%s", e->file, fkv_state_names[state],
                         c->info.spectra_only ? " (only sums of spectra)" : "");
     if (layer < 0 || layer >= c->info.layer_count || head < 0 || heads < 1 ||
@@ -190,9 +190,9 @@ static int read_sums(const struct fkv_capture *c, hid_t group, enum fkv_state st
                      struct fkv_spectra_sums *sums, struct fkv_error *err) {
     int64_t n = 0, skip = 0, segments = -1;
     const int32_t heads = fkv_capture_heads(c, state), layers = c->info.layer_count;
-    if (fkv_hdf_get_int(group, "segment_length", 1, INT32_MAX, &n, NULL, err) ||
-        fkv_hdf_get_int(group, "skip_sinks", 0, INT32_MAX, &skip, NULL, err) ||
-        fkv_hdf_get_int(group, "segments", 0, INT64_MAX, &segments, NULL, err))
+    if (fkv_hdf_get_int(group, "segment_length", 1, INT32_MAX, &n, err) ||
+        fkv_hdf_get_int(group, "skip_sinks", 0, INT32_MAX, &skip, err) ||
+        fkv_hdf_get_int(group, "segments", 0, INT64_MAX, &segments, err))
         return FKV_FAILED;
     if (n == 0 || segments < 0)
         return fkv_fail(err, "attribute %s: expected a number, found none",
@@ -237,7 +237,7 @@ int fkv_capture_read_sums(struct fkv_capture *c, int32_t index, enum fkv_state s
     const struct entry *e = &c->entries[index];
     char path[64];
     snprintf(path, sizeof path, "spectra/%s", fkv_state_names[state]);
-    if (!c->info.spectra_only || !((c->info.states >> state) & 1))
+    if (!c->info.spectra_only || !fkv_capture_holds(&c->info, state))
         return fkv_fail(err, "%s: %s: expected sums of spectra, found none", e->file, path);
     hid_t group = H5Gopen2(c->group, path, H5P_DEFAULT);
     if (group < 0) return fkv_hdf_fail(err, "%s: %s: expected a group", e->file, path);

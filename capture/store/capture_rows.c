@@ -24,7 +24,7 @@ static int open_state(struct fkv_capture_writer *w, enum fkv_state state, struct
     struct state_output *o = &w->states[state];
     int32_t chunk_heads;
     fkv_schema_chunk(info, state, w->n_tokens, &o->chunk, &chunk_heads);
-    o->heads = fkv_schema_heads(info, state);
+    o->heads = fkv_capture_state_heads(info, state);
     const hsize_t dims[4] = {(hsize_t)info->layer_count, (hsize_t)o->heads, (hsize_t)w->n_tokens,
                              (hsize_t)info->head_dim};
     const hsize_t chunk[4] = {1, (hsize_t)chunk_heads, (hsize_t)o->chunk, (hsize_t)info->head_dim};
@@ -43,7 +43,7 @@ static int open_state(struct fkv_capture_writer *w, enum fkv_state state, struct
 
 int fkv_writer_open_states(struct fkv_capture_writer *w, struct fkv_error *err) {
     for (int s = 0; s < FKV_STATES; s++)
-        if (fkv_writer_wants(w, s) && open_state(w, s, err)) return FKV_FAILED;
+        if (fkv_capture_holds(w->info, s) && open_state(w, s, err)) return FKV_FAILED;
     return FKV_OK;
 }
 
@@ -69,7 +69,7 @@ static int name_bad_value(const struct fkv_capture_writer *w, enum fkv_state sta
     while (fkv_all_finite((const char *)x + at * bytes, info->dtype, 1)) at++;
     float value;
     fkv_to_f32((const char *)x + at * bytes, info->dtype, 1, &value);
-    int32_t head = fkv_schema_head_number(info, state, (int32_t)(at % row / d));
+    int32_t head = fkv_capture_head_number(info, state, (int32_t)(at % row / d));
     const long long token = t + (int64_t)(at / row);
     if (value != value || info->dtype == FKV_F32)
         return fkv_fail(
@@ -172,7 +172,7 @@ int fkv_capture_write_rows(struct fkv_capture_writer *w, enum fkv_state state, i
 
 int fkv_writer_finish_states(struct fkv_capture_writer *w, struct fkv_error *err) {
     for (int s = 0; s < FKV_STATES; s++)
-        for (int32_t i = 0; fkv_writer_wants(w, s) && i < w->info->layer_count; i++) {
+        for (int32_t i = 0; fkv_capture_holds(w->info, s) && i < w->info->layer_count; i++) {
             if (flush_staging(w, s, i, err)) return FKV_FAILED;
             if (w->states[s].layers[i].received != w->n_tokens)
                 return fkv_fail(err, "%s: %s of layer %d: expected %lld tokens, found %lld",

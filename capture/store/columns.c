@@ -5,12 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-static size_t element_bytes(enum fkv_h5_type type) {
-    static const size_t bytes[] = {
-        [FKV_H5_F64] = 8, [FKV_H5_F32] = 4, [FKV_H5_I32] = 4, [FKV_H5_I64] = 8, [FKV_H5_U8] = 1};
-    return bytes[type];
-}
-
 int fkv_column_read(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_type type,
                     int64_t *count, void *data, struct fkv_error *err) {
     enum { MOST = 1 << 30 };
@@ -26,7 +20,7 @@ int fkv_column_read(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_ty
             return fkv_fail(err, "%s: expected at most %d elements, found more", dataset, MOST);
         n *= dims[i];
     }
-    *out = malloc((size_t)n * element_bytes(type) + 1);
+    *out = malloc((size_t)n * fkv_h5_bytes(type) + 1);
     if (!*out) return fkv_fail(err, "out of memory for %s", dataset);
     if (fkv_h5_get(r, dataset, type, n, *out, err)) {
         free(*out);

@@ -13,40 +13,43 @@
 #include <unistd.h>
 
 #include "capture/store/capture_reader.h"
-#include "capture/store/schema.h"
-#include "kernels/base/atomic_file.h"
+#include "capture/store/writer.h"
 #include "kernels/base/host.h"
 #include "kernels/base/path.h"
 
-char *fkv_folder_document(const char *folder, int64_t number, bool temporary) {
-    char *path = NULL;
-    if (asprintf(&path, "%s/" FKV_CAPTURE_DOCUMENTS "/%s%06lld.h5%s", folder, temporary ? "." : "",
-                 (long long)number, temporary ? ".tmp" : "") < 0)
-        return NULL;
-    return path;
+int fkv_folder_document(char path[FKV_PATH], const char *folder, int64_t number, bool temporary,
+                        struct fkv_error *err) {
+    return fkv_path_print(path, err, "%s/" FKV_CAPTURE_DOCUMENTS "/%s%06lld.h5%s", folder,
+                          temporary ? "." : "", (long long)number, temporary ? ".tmp" : "");
 }
 
-char *fkv_folder_output_gram(const char *folder, bool temporary) {
-    char *path = NULL;
-    if (asprintf(&path, "%s/%s" FKV_CAPTURE_GRAM ".h5%s", folder, temporary ? "." : "",
-                 temporary ? ".tmp" : "") < 0)
-        return NULL;
-    return path;
+int fkv_folder_output_gram(char path[FKV_PATH], const char *folder, bool temporary,
+                           struct fkv_error *err) {
+    return fkv_path_print(path, err, "%s/%s" FKV_CAPTURE_GRAM ".h5%s", folder, temporary ? "." : "",
+                          temporary ? ".tmp" : "");
+}
+
+bool fkv_folder_has_document(const char *folder, int64_t number) {
+    char path[FKV_PATH];
+    return !fkv_folder_document(path, folder, number, false, NULL) && access(path, F_OK) == 0;
+}
+
+bool fkv_folder_has_output_gram(const char *folder) {
+    char path[FKV_PATH];
+    return !fkv_folder_output_gram(path, folder, false, NULL) && access(path, F_OK) == 0;
 }
 
 static bool is_temporary(const char *name) { return name[0] == '.' && strstr(name, ".h5.tmp"); }
 
 static bool is_dots(const char *name) { return !strcmp(name, ".") || !strcmp(name, ".."); }
 
+static int is_document(const struct dirent *entry) {
+    return fkv_schema_document_number(entry->d_name) >= 0;
+}
+
 static int ascending(const void *a, const void *b) {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
     return (x > y) - (x < y);
-}
-
-bool fkv_folder_has(char *path) {
-    const bool exists = path && access(path, F_OK) == 0;
-    free(path);
-    return exists;
 }
 
 int fkv_folder_list(const char *folder, int64_t **numbers, int64_t *count, struct fkv_error *err) {
@@ -54,29 +57,19 @@ int fkv_folder_list(const char *folder, int64_t **numbers, int64_t *count, struc
     *numbers = NULL;
     *count = 0;
     if (fkv_path_print(path, err, "%s/" FKV_CAPTURE_DOCUMENTS, folder)) return FKV_FAILED;
-    DIR *dir = opendir(path);
-    if (!dir)
+    struct dirent **entries;
+    const int found = scandir(path, &entries, is_document, NULL);
+    if (found < 0)
         return errno == ENOENT ? FKV_OK : fkv_fail_errno(err, "%s: cannot read the folder", path);
-    int64_t capacity = 0;
-    int status = FKV_OK;
-    for (struct dirent *e; status == FKV_OK && (e = readdir(dir));) {
-        int64_t number = fkv_schema_document_number(e->d_name);
-        if (number < 0) continue;
-        if (*count == capacity) {
-            capacity = 2 * capacity + 64;
-            int64_t *larger = realloc(*numbers, (size_t)capacity * sizeof **numbers);
-            if (!larger) status = fkv_fail(err, "%s: out of memory", path);
-            if (larger) *numbers = larger;
-        }
-        if (status == FKV_OK) (*numbers)[(*count)++] = number;
+    *numbers = malloc(((size_t)found + 1) * sizeof **numbers);
+    for (int i = 0; i < found; i++) {
+        if (*numbers) (*numbers)[i] = fkv_schema_document_number(entries[i]->d_name);
+        free(entries[i]);
     }
-    closedir(dir);
-    if (status) {
-        free(*numbers);
-        *numbers = NULL;
-        return status;
-    }
-    if (*count) qsort(*numbers, (size_t)*count, sizeof **numbers, ascending);
+    free(entries);
+    if (!*numbers) return fkv_fail(err, "%s: out of memory", path);
+    *count = found;
+    qsort(*numbers, (size_t)found, sizeof **numbers, ascending);
     return FKV_OK;
 }
 
@@ -113,11 +106,8 @@ int fkv_folder_prepare(const char *folder, bool resume, int64_t *end, int *lock,
     *lock = -1;
     /* Long enough for the names that follow: temporaries of recordings. A folder that is too deep
      * is refused before it is made. */
-    char *last = fkv_folder_document(folder, 0, true);
-    int status = last ? fkv_path_print(documents, err, "%s", last)
-                      : fkv_fail(err, "%s: out of memory", folder);
-    free(last);
-    if (status || fkv_path_print(documents, err, "%s/" FKV_CAPTURE_DOCUMENTS, folder))
+    if (fkv_folder_document(documents, folder, 0, true, err) ||
+        fkv_path_print(documents, err, "%s/" FKV_CAPTURE_DOCUMENTS, folder))
         return FKV_FAILED;
     if (!resume && clear_entries(folder, false, false, err)) return FKV_FAILED;
     if (fkv_make_directories(documents, err)) return FKV_FAILED;
@@ -173,8 +163,8 @@ int fkv_folder_check_links(const char *folder, struct fkv_error *err) {
     if (H5Lexists(file, FKV_CAPTURE_DOCUMENTS, H5P_DEFAULT) > 0)
         H5Literate_by_name(file, FKV_CAPTURE_DOCUMENTS, H5_INDEX_NAME, H5_ITER_INC, NULL,
                            check_link, &m, H5P_DEFAULT);
-    const bool gram = H5Lexists(file, FKV_CAPTURE_GRAM, H5P_DEFAULT) > 0 &&
-                      !fkv_folder_has(fkv_folder_output_gram(folder, false));
+    const bool gram =
+        H5Lexists(file, FKV_CAPTURE_GRAM, H5P_DEFAULT) > 0 && !fkv_folder_has_output_gram(folder);
     H5Fclose(file);
     if (m.missing)
         return fkv_fail(err,
@@ -204,7 +194,7 @@ static int link_documents(hid_t file, const char *folder, struct fkv_error *err)
 }
 
 static int link_output_gram(hid_t file, const char *folder, struct fkv_error *err) {
-    if (fkv_folder_has(fkv_folder_output_gram(folder, false)) &&
+    if (fkv_folder_has_output_gram(folder) &&
         H5Lcreate_external(FKV_CAPTURE_GRAM ".h5", "/" FKV_CAPTURE_GRAM, file, FKV_CAPTURE_GRAM,
                            H5P_DEFAULT, H5P_DEFAULT) < 0)
         return fkv_hdf_fail(err, "cannot link to " FKV_CAPTURE_GRAM ".h5");
@@ -227,21 +217,13 @@ int fkv_folder_write_links(const char *folder, const struct fkv_capture_info *in
                          link_documents(file, folder, err) || link_output_gram(file, folder, err)
                      ? fkv_error_prefix(err, "%s", path)
                      : FKV_OK;
-    if (status == FKV_OK)
-        status = fkv_hdf_close(file, path, err);
-    else
-        H5Fclose(file);
-    if (status == FKV_OK) status = fkv_atomic_rename(temporary, path, err);
-    if (status) unlink(temporary);
-    return status;
+    return fkv_writer_end(file, status, temporary, path, err);
 }
 
 /* Without a recording, what says something of the model alone is no capture either. */
 void fkv_folder_remove_if_empty(const char *folder) {
-    char path[FKV_PATH], *gram = fkv_folder_output_gram(folder, false);
-    if (!fkv_path_print(path, NULL, "%s/" FKV_CAPTURE_DOCUMENTS, folder) && rmdir(path) == 0) {
-        if (gram) unlink(gram);
-        rmdir(folder);
-    }
-    free(gram);
+    char path[FKV_PATH];
+    if (fkv_path_print(path, NULL, "%s/" FKV_CAPTURE_DOCUMENTS, folder) || rmdir(path)) return;
+    if (!fkv_folder_output_gram(path, folder, false, NULL)) unlink(path);
+    rmdir(folder);
 }

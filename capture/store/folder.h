@@ -5,14 +5,17 @@
 
 #include "capture/store/capture.h"
 
-/* FOLDER/documents/NNNNNN.h5, or its name while it is written; malloc'd, NULL without memory. */
-char *fkv_folder_document(const char *folder, int64_t number, bool temporary);
+/* FOLDER/documents/NNNNNN.h5, or its name while it is written. */
+int fkv_folder_document(char path[FKV_PATH], const char *folder, int64_t number, bool temporary,
+                        struct fkv_error *err);
 
 /* FOLDER/output_gram.h5, likewise. */
-char *fkv_folder_output_gram(const char *folder, bool temporary);
+int fkv_folder_output_gram(char path[FKV_PATH], const char *folder, bool temporary,
+                           struct fkv_error *err);
 
-/* Does the file of such a path exist? Frees `path`, which may be NULL. */
-bool fkv_folder_has(char *path);
+/* Do they exist? */
+bool fkv_folder_has_document(const char *folder, int64_t number);
+bool fkv_folder_has_output_gram(const char *folder);
 
 /* The numbers of the recordings in FOLDER/documents, ascending (malloc'd). No such folder: none. */
 int fkv_folder_list(const char *folder, int64_t **numbers, int64_t *count, struct fkv_error *err);

@@ -22,27 +22,23 @@ struct fkv_h5_reader {
     hid_t file;
 };
 
-static hid_t file_type(enum fkv_h5_type type) {
-    switch (type) {
-    case FKV_H5_F64: return H5T_IEEE_F64LE;
-    case FKV_H5_F32: return H5T_IEEE_F32LE;
-    case FKV_H5_I32: return H5T_STD_I32LE;
-    case FKV_H5_I64: return H5T_STD_I64LE;
-    case FKV_H5_U8: return H5T_STD_U8LE;
-    }
-    return H5I_INVALID_HID;
+/* In a file, and in memory. */
+struct types {
+    hid_t file, memory;
+};
+
+static struct types types_of(enum fkv_h5_type type) {
+    const struct types all[] = {
+        [FKV_H5_F64] = {H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE},
+        [FKV_H5_F32] = {H5T_IEEE_F32LE, H5T_NATIVE_FLOAT},
+        [FKV_H5_I32] = {H5T_STD_I32LE, H5T_NATIVE_INT32},
+        [FKV_H5_I64] = {H5T_STD_I64LE, H5T_NATIVE_INT64},
+        [FKV_H5_U8] = {H5T_STD_U8LE, H5T_NATIVE_UINT8},
+    };
+    return all[type];
 }
 
-static hid_t memory_type(enum fkv_h5_type type) {
-    switch (type) {
-    case FKV_H5_F64: return H5T_NATIVE_DOUBLE;
-    case FKV_H5_F32: return H5T_NATIVE_FLOAT;
-    case FKV_H5_I32: return H5T_NATIVE_INT32;
-    case FKV_H5_I64: return H5T_NATIVE_INT64;
-    case FKV_H5_U8: return H5T_NATIVE_UINT8;
-    }
-    return H5I_INVALID_HID;
-}
+size_t fkv_h5_bytes(enum fkv_h5_type type) { return H5Tget_size(types_of(type).memory); }
 
 /* ---- writing ---- */
 
@@ -70,10 +66,11 @@ int fkv_h5_create(const char *path, struct fkv_h5_writer **out, struct fkv_error
 
 int fkv_h5_put(struct fkv_h5_writer *w, const char *dataset, enum fkv_h5_type type, int rank,
                const int64_t *dims, const void *data, struct fkv_error *err) {
+    const struct types types = types_of(type);
     hsize_t sizes[8] = {0};
     if (rank < 0 || rank > 8) return fkv_fail(err, "%s: %s: a rank of %d", w->path, dataset, rank);
     for (int i = 0; i < rank; i++) sizes[i] = (hsize_t)dims[i];
-    if (fkv_hdf_put(w->file, dataset, file_type(type), memory_type(type), rank, sizes, data, err))
+    if (fkv_hdf_put(w->file, dataset, types.file, types.memory, rank, sizes, data, err))
         return fkv_error_prefix(err, "%s", w->path);
     return FKV_OK;
 }
@@ -84,34 +81,31 @@ static hid_t object_for(struct fkv_h5_writer *w, const char *object, struct fkv_
     return found >= 0 ? found : fkv_hdf_group(w->file, object, err);
 }
 
-/* Closes the object an attribute was put on, and says which file an error was in. */
-static int close_object(struct fkv_h5_writer *w, hid_t object, int status, struct fkv_error *err) {
+/* Closes an object whose attributes gave `status`, and says which file an error was in. */
+static int close_object(hid_t object, int status, const char *path, struct fkv_error *err) {
     H5Oclose(object);
-    return status ? fkv_error_prefix(err, "%s", w->path) : FKV_OK;
+    return status ? fkv_error_prefix(err, "%s", path) : FKV_OK;
 }
 
 int fkv_h5_put_string(struct fkv_h5_writer *w, const char *object, const char *name,
                       const char *value, struct fkv_error *err) {
     hid_t on = object_for(w, object, err);
-    return close_object(w, on, on < 0 ? FKV_FAILED : fkv_hdf_put_string(on, name, value, err), err);
+    int status = on < 0 ? FKV_FAILED : fkv_hdf_put_string(on, name, value, err);
+    return close_object(on, status, w->path, err);
 }
 
 int fkv_h5_put_double(struct fkv_h5_writer *w, const char *object, const char *name, double value,
                       struct fkv_error *err) {
     hid_t on = object_for(w, object, err);
-    int status =
-        on < 0 ? FKV_FAILED
-               : fkv_hdf_put_numbers(on, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, -1, &value, err);
-    return close_object(w, on, status, err);
+    int status = on < 0 ? FKV_FAILED : fkv_hdf_put_double(on, name, value, err);
+    return close_object(on, status, w->path, err);
 }
 
 int fkv_h5_put_int(struct fkv_h5_writer *w, const char *object, const char *name, int64_t value,
                    struct fkv_error *err) {
     hid_t on = object_for(w, object, err);
-    int status =
-        on < 0 ? FKV_FAILED
-               : fkv_hdf_put_numbers(on, name, H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &value, err);
-    return close_object(w, on, status, err);
+    int status = on < 0 ? FKV_FAILED : fkv_hdf_put_int(on, name, value, err);
+    return close_object(on, status, w->path, err);
 }
 
 static int write_image(struct fkv_h5_writer *w, struct fkv_error *err) {
@@ -233,20 +227,23 @@ int fkv_h5_get(struct fkv_h5_reader *r, const char *dataset, enum fkv_h5_type ty
     if (count != elements)
         status = fkv_fail(err, "%s: %s: expected %lld elements, found %lld", r->path, dataset,
                           (long long)elements, (long long)count);
-    else if (count && H5Dread(id, memory_type(type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
+    else if (count && H5Dread(id, types_of(type).memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
         status = fkv_hdf_fail(err, "%s: %s: cannot read", r->path, dataset);
     H5Dclose(id);
     return status;
 }
 
+/* The object an attribute belongs to; H5I_INVALID_HID when there is none. */
+static hid_t open_object(struct fkv_h5_reader *r, const char *object) {
+    return exists(r->file, object) ? H5Oopen(r->file, object, H5P_DEFAULT) : H5I_INVALID_HID;
+}
+
 int fkv_h5_get_text(struct fkv_h5_reader *r, const char *object, const char *name, char **value,
                     struct fkv_error *err) {
     *value = NULL;
-    hid_t on = exists(r->file, object) ? H5Oopen(r->file, object, H5P_DEFAULT) : H5I_INVALID_HID;
+    hid_t on = open_object(r, object);
     if (on < 0) return FKV_OK;
-    int status = fkv_hdf_get_string(on, name, value, NULL, err);
-    H5Oclose(on);
-    return status ? fkv_error_prefix(err, "%s", r->path) : FKV_OK;
+    return close_object(on, fkv_hdf_get_string(on, name, value, err), r->path, err);
 }
 
 int fkv_h5_get_string(struct fkv_h5_reader *r, const char *object, const char *name, char *value,
@@ -266,11 +263,9 @@ int fkv_h5_get_string(struct fkv_h5_reader *r, const char *object, const char *n
 int fkv_h5_get_double(struct fkv_h5_reader *r, const char *object, const char *name, double *value,
                       bool *found, struct fkv_error *err) {
     *found = false;
-    hid_t on = exists(r->file, object) ? H5Oopen(r->file, object, H5P_DEFAULT) : H5I_INVALID_HID;
+    hid_t on = open_object(r, object);
     if (on < 0) return FKV_OK;
-    int status = fkv_hdf_get_double(on, name, value, found, err);
-    H5Oclose(on);
-    return status ? fkv_error_prefix(err, "%s", r->path) : FKV_OK;
+    return close_object(on, fkv_hdf_get_double(on, name, value, found, err), r->path, err);
 }
 
 int fkv_h5_copy(struct fkv_h5_reader *from, struct fkv_h5_writer *to, const char *group,

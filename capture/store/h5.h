@@ -12,6 +12,8 @@
 struct fkv_h5_writer;
 
 enum fkv_h5_type { FKV_H5_F64, FKV_H5_F32, FKV_H5_I32, FKV_H5_I64, FKV_H5_U8 };
+/* Bytes of one number in memory. */
+size_t fkv_h5_bytes(enum fkv_h5_type type);
 
 /* Refuses a path that exists. */
 int fkv_h5_create(const char *path, struct fkv_h5_writer **out, struct fkv_error *err);

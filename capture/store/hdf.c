@@ -73,28 +73,21 @@ hid_t fkv_hdf_create(const char *path, bool image, struct fkv_error *err) {
  * the start, where files with string attributes have theirs, must fill its heap exactly: index (2
  * bytes), references (2), 4 reserved, size (8), data to a multiple of 8; index 0 is the free rest,
  * whose size counts its header. */
-static bool heap_is_sound(const uint8_t *heap, size_t bytes_left) {
-    uint64_t size, object;
-    if (bytes_left < 16) return false;
-    memcpy(&size, heap + 8, sizeof size);
-    if (size > bytes_left) return false;
-    for (uint64_t at = 16; at + 16 <= size;) {
-        memcpy(&object, heap + at + 8, sizeof object);
-        if (object > size - at) return false;
-        bool rest = !heap[at] && !heap[at + 1];
-        at += rest ? object : 16 + (object + 7) / 8 * 8;
-        if (at > size || (rest && (object < 16 || at != size))) return false;
-    }
-    return true;
-}
-
-/* A heap that goes on beyond what was read at first: one string makes it that long, a command line
- * of some thousand files for one. */
-static bool long_heap_is_sound(FILE *f, size_t at, uint64_t size) {
+static bool heap_is_sound(FILE *f, size_t start) {
     enum { MOST = 16 << 20 }; /* several times what Linux takes as a command line */
-    uint8_t *heap = size <= MOST ? malloc(size) : NULL;
-    bool sound = heap && !fseek(f, (long)at, SEEK_SET) && fread(heap, 1, size, f) == size &&
-                 heap_is_sound(heap, size);
+    uint64_t size = 0;
+    if (fseek(f, (long)start + 8, SEEK_SET) || fread(&size, sizeof size, 1, f) != 1 || size > MOST)
+        return false;
+    uint8_t *heap = malloc(size + 1);
+    bool sound = heap && !fseek(f, (long)start, SEEK_SET) && fread(heap, 1, size, f) == size;
+    for (uint64_t at = 16, object; sound && at + 16 <= size;) {
+        const bool rest = !heap[at] && !heap[at + 1];
+        memcpy(&object, heap + at + 8, sizeof object);
+        sound = object <= size - at;
+        if (!sound) break;
+        at += rest ? object : 16 + (object + 7) / 8 * 8;
+        sound = at <= size && (!rest || (object >= 16 && at == size));
+    }
     free(heap);
     return sound;
 }
@@ -103,24 +96,15 @@ static int check_heaps(const char *path, struct fkv_error *err) {
     enum { LOOK = 64 << 10 };
     uint8_t *head = malloc(LOOK);
     FILE *f = head ? fopen(path, "rb") : NULL;
-    size_t bytes = f ? fread(head, 1, LOOK, f) : 0;
+    const size_t bytes = f ? fread(head, 1, LOOK, f) : 0;
     int status = FKV_OK;
     for (const uint8_t *at = head;
-         bytes && (at = memmem(at, bytes - (size_t)(at - head), "GCOL\1\0\0\0", 8)); at++) {
-        size_t bytes_left = bytes - (size_t)(at - head);
-        uint64_t size = 0;
-        if (bytes_left >= 16) memcpy(&size, at + 8, sizeof size);
-        bool last = bytes == LOOK && size > bytes_left;
-        if (last ? long_heap_is_sound(f, (size_t)(at - head), size)
-                 : heap_is_sound(at, bytes_left)) {
-            if (last) break;
-            continue;
-        }
-        status =
-            fkv_fail(err, "%s: cannot open as HDF5: the heap of its strings at byte %zu is damaged",
-                     path, (size_t)(at - head));
-        break;
-    }
+         bytes && !status && (at = memmem(at, bytes - (size_t)(at - head), "GCOL\1\0\0\0", 8));
+         at++)
+        if (!heap_is_sound(f, (size_t)(at - head)))
+            status = fkv_fail(
+                err, "%s: cannot open as HDF5: the heap of its strings at byte %zu is damaged",
+                path, (size_t)(at - head));
     if (f) fclose(f);
     free(head);
     return status;
@@ -307,11 +291,10 @@ int fkv_hdf_get(hid_t parent, const char *name, hid_t memory_type, int rank,
 
 /* ---- attributes ---- */
 
-int fkv_hdf_put_numbers(hid_t object, const char *name, hid_t file_type, hid_t memory_type,
-                        int64_t count, const void *values, struct fkv_error *err) {
+int fkv_hdf_put_array(hid_t object, const char *name, hid_t file_type, hid_t memory_type, int rank,
+                      const hsize_t *dims, const void *values, struct fkv_error *err) {
     if (H5Aexists(object, name) > 0) H5Adelete(object, name);
-    hsize_t dims = (hsize_t)count;
-    hid_t space = count < 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &dims, NULL);
+    hid_t space = rank ? H5Screate_simple(rank, dims, NULL) : H5Screate(H5S_SCALAR);
     hid_t attribute = H5Acreate2(object, name, file_type, space, H5P_DEFAULT, H5P_DEFAULT);
     int status = attribute < 0 || H5Awrite(attribute, memory_type, values) < 0
                      ? fkv_hdf_fail(err, "attribute %s: cannot write", name)
@@ -322,12 +305,20 @@ int fkv_hdf_put_numbers(hid_t object, const char *name, hid_t file_type, hid_t m
 }
 
 int fkv_hdf_put_string(hid_t object, const char *name, const char *value, struct fkv_error *err) {
-    return fkv_hdf_put_numbers(object, name, string_type(), string_type(), -1, &value, err);
+    return fkv_hdf_put_array(object, name, string_type(), string_type(), 0, NULL, &value, err);
+}
+
+int fkv_hdf_put_int(hid_t object, const char *name, int64_t value, struct fkv_error *err) {
+    return fkv_hdf_put_array(object, name, H5T_STD_I64LE, H5T_NATIVE_INT64, 0, NULL, &value, err);
+}
+
+int fkv_hdf_put_double(hid_t object, const char *name, double value, struct fkv_error *err) {
+    return fkv_hdf_put_array(object, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, 0, NULL, &value, err);
 }
 
 int fkv_hdf_put_bool(hid_t object, const char *name, bool value, struct fkv_error *err) {
     int8_t byte = value;
-    return fkv_hdf_put_numbers(object, name, bool_type(), bool_type(), -1, &byte, err);
+    return fkv_hdf_put_array(object, name, bool_type(), bool_type(), 0, NULL, &byte, err);
 }
 
 /* Opens an attribute with its type's class and its number of elements; H5I_INVALID_HID when it is
@@ -344,12 +335,10 @@ static hid_t find_attribute(hid_t object, const char *name, H5T_class_t *class, 
     return attribute;
 }
 
-int fkv_hdf_get_string(hid_t object, const char *name, char **value, bool *found,
-                       struct fkv_error *err) {
+int fkv_hdf_get_string(hid_t object, const char *name, char **value, struct fkv_error *err) {
     H5T_class_t class = H5T_NO_CLASS;
     int64_t count = 0;
     hid_t attribute = find_attribute(object, name, &class, &count);
-    if (found) *found = attribute >= 0;
     if (attribute < 0) return FKV_OK;
     if (class != H5T_STRING || count != 1) {
         H5Aclose(attribute);
@@ -383,12 +372,15 @@ int fkv_hdf_get_string(hid_t object, const char *name, char **value, bool *found
 }
 
 int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64_t limit,
-                        void **values, int64_t *count, bool *found, struct fkv_error *err) {
+                        void **values, int64_t *count, int64_t *rows, struct fkv_error *err) {
     H5T_class_t class = H5T_NO_CLASS;
     int64_t n = 0;
     hid_t attribute = find_attribute(object, name, &class, &n);
-    if (found) *found = attribute >= 0;
     if (attribute < 0) return FKV_OK;
+    hsize_t dims[H5S_MAX_RANK] = {0};
+    hid_t space = H5Aget_space(attribute);
+    const int rank = H5Sget_simple_extent_dims(space, dims, NULL);
+    H5Sclose(space);
     int status = FKV_OK;
     void *data = NULL;
     bool integer = class == H5T_INTEGER || class == H5T_ENUM;
@@ -398,6 +390,8 @@ int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64
         status = fkv_fail(err, "attribute %s: expected 1 to %lld numbers, found %lld %s", name,
                           (long long)limit, (long long)n,
                           of_type ? "of them" : "values of another type");
+    else if (rows && rank > 2)
+        status = fkv_fail(err, "attribute %s: expected 1 or 2 axes, found %d", name, rank);
     else if (!(data = calloc((size_t)n, 8)))
         status = fkv_fail(err, "attribute %s: out of memory", name);
     else if (H5Aread(attribute, memory_type, data) < 0)
@@ -409,40 +403,7 @@ int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64
     }
     *values = data;
     *count = n;
-    return FKV_OK;
-}
-
-int fkv_hdf_put_rows(hid_t object, const char *name, hsize_t rows, hsize_t width,
-                     const double *values, struct fkv_error *err) {
-    const hsize_t dims[2] = {rows ? rows : width, width};
-    if (H5Aexists(object, name) > 0) H5Adelete(object, name);
-    hid_t space = H5Screate_simple(rows ? 2 : 1, dims, NULL);
-    hid_t attribute = H5Acreate2(object, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT);
-    int status = attribute < 0 || H5Awrite(attribute, H5T_NATIVE_DOUBLE, values) < 0
-                     ? fkv_hdf_fail(err, "attribute %s: cannot write %llu numbers", name,
-                                    (unsigned long long)(rows ? rows * width : width))
-                     : FKV_OK;
-    if (attribute >= 0) H5Aclose(attribute);
-    H5Sclose(space);
-    return status;
-}
-
-int fkv_hdf_get_rows(hid_t object, const char *name, int64_t limit, double **values, int64_t *rows,
-                     int64_t *width, struct fkv_error *err) {
-    void *numbers = NULL;
-    int64_t count = 0;
-    hsize_t dims[H5S_MAX_RANK] = {0};
-    if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_DOUBLE, limit, &numbers, &count, NULL, err))
-        return FKV_FAILED;
-    if (!numbers) return FKV_OK;
-    *values = numbers;
-    hid_t attribute = H5Aopen(object, name, H5P_DEFAULT), space = H5Aget_space(attribute);
-    const int rank = H5Sget_simple_extent_dims(space, dims, NULL);
-    H5Sclose(space);
-    H5Aclose(attribute);
-    if (rank > 2) return fkv_fail(err, "attribute %s: expected 1 or 2 axes, found %d", name, rank);
-    *rows = rank == 2 ? (int64_t)dims[0] : 0;
-    *width = rank == 2 ? (int64_t)dims[1] : count;
+    if (rows) *rows = rank == 2 ? (int64_t)dims[0] : 0;
     return FKV_OK;
 }
 
@@ -457,12 +418,11 @@ static int get_whole_double(hid_t object, const char *name, int64_t *value, stru
 }
 
 int fkv_hdf_get_int(hid_t object, const char *name, int64_t low, int64_t high, int64_t *value,
-                    bool *found, struct fkv_error *err) {
+                    struct fkv_error *err) {
     void *numbers = NULL;
     int64_t count = 0, number = 0;
     H5T_class_t class = H5T_NO_CLASS;
     hid_t attribute = find_attribute(object, name, &class, &count);
-    if (found) *found = attribute >= 0;
     if (attribute < 0) return FKV_OK;
     H5Aclose(attribute);
     if (class == H5T_FLOAT) {
@@ -484,8 +444,9 @@ int fkv_hdf_get_double(hid_t object, const char *name, double *value, bool *foun
                        struct fkv_error *err) {
     void *numbers = NULL;
     int64_t count = 0;
-    if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_DOUBLE, 1, &numbers, &count, found, err))
+    if (fkv_hdf_get_numbers(object, name, H5T_NATIVE_DOUBLE, 1, &numbers, &count, NULL, err))
         return FKV_FAILED;
+    if (found) *found = numbers;
     if (numbers) *value = *(double *)numbers;
     free(numbers);
     return FKV_OK;

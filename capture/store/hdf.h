@@ -47,29 +47,27 @@ int fkv_hdf_find(hid_t parent, const char *name, hid_t *dataset, int *rank, hsiz
 int fkv_hdf_get(hid_t parent, const char *name, hid_t memory_type, int rank,
                 const hsize_t *expected, void *data, bool *found, struct fkv_error *err);
 
-/* Attributes; an existing one is replaced. count < 0: one number, else an array. */
+/* Attributes; an existing one is replaced. */
 int fkv_hdf_put_string(hid_t object, const char *name, const char *value, struct fkv_error *err);
-int fkv_hdf_put_numbers(hid_t object, const char *name, hid_t file_type, hid_t memory_type,
-                        int64_t count, const void *values, struct fkv_error *err);
-int fkv_hdf_put_bool(hid_t object, const char *name, bool value,
-                     struct fkv_error *err); /* as h5py does */
+int fkv_hdf_put_int(hid_t object, const char *name, int64_t value, struct fkv_error *err);
+int fkv_hdf_put_double(hid_t object, const char *name, double value, struct fkv_error *err);
+/* As h5py does. */
+int fkv_hdf_put_bool(hid_t object, const char *name, bool value, struct fkv_error *err);
+/* values, dims [rank]; rank 0: one. */
+int fkv_hdf_put_array(hid_t object, const char *name, hid_t file_type, hid_t memory_type, int rank,
+                      const hsize_t *dims, const void *values, struct fkv_error *err);
 
-/* A missing attribute leaves *value alone and is not an error: *found says so (may be NULL). */
-int fkv_hdf_get_string(hid_t object, const char *name, char **value, bool *found,
+/* A missing attribute leaves *value alone and is not an error. */
+int fkv_hdf_get_string(hid_t object, const char *name, char **value,
                        struct fkv_error *err); /* malloc'd */
 int fkv_hdf_get_int(hid_t object, const char *name, int64_t low, int64_t high, int64_t *value,
-                    bool *found, struct fkv_error *err);
+                    struct fkv_error *err);
+/* *found (may be NULL): is it there? */
 int fkv_hdf_get_double(hid_t object, const char *name, double *value, bool *found,
                        struct fkv_error *err);
-/* values [rows, width] float64; rows 0: [width], of one axis. */
-int fkv_hdf_put_rows(hid_t object, const char *name, hsize_t rows, hsize_t width,
-                     const double *values, struct fkv_error *err);
-/* The same, at most `limit` numbers, into *values (malloc'd); NULL stays NULL where there is none.
- */
-int fkv_hdf_get_rows(hid_t object, const char *name, int64_t limit, double **values, int64_t *rows,
-                     int64_t *width, struct fkv_error *err);
-/* 1 to `limit` numbers into *values (malloc'd, of memory_type, at most 8 bytes each). */
+/* 1 to `limit` numbers into *values (malloc'd, of memory_type, at most 8 bytes each). *rows: of two
+ * axes, the first; 0 of one axis, and more are refused. NULL: whatever its axes. */
 int fkv_hdf_get_numbers(hid_t object, const char *name, hid_t memory_type, int64_t limit,
-                        void **values, int64_t *count, bool *found, struct fkv_error *err);
+                        void **values, int64_t *count, int64_t *rows, struct fkv_error *err);
 
 #endif

@@ -18,18 +18,18 @@ enum { AXES = 4 };
 
 static void shape(const struct fkv_capture_info *info, hsize_t dims[AXES]) {
     dims[0] = (hsize_t)info->layer_count,
-    dims[1] = (hsize_t)fkv_schema_heads(info, FKV_STATE_QUERY);
+    dims[1] = (hsize_t)fkv_capture_state_heads(info, FKV_STATE_QUERY);
     dims[2] = dims[3] = (hsize_t)info->head_dim;
 }
 
 /* Numbers of one layer. */
 static size_t layer_size(const struct fkv_capture_info *info) {
-    return (size_t)fkv_schema_heads(info, FKV_STATE_QUERY) * (size_t)info->head_dim *
+    return (size_t)fkv_capture_state_heads(info, FKV_STATE_QUERY) * (size_t)info->head_dim *
            (size_t)info->head_dim;
 }
 
 int64_t fkv_capture_output_gram_bytes(const struct fkv_capture_info *info) {
-    if (info->spectra_only || !(info->states >> FKV_STATE_VALUE & 1)) return 0;
+    if (info->spectra_only || !fkv_capture_holds(info, FKV_STATE_VALUE)) return 0;
     return (int64_t)info->layer_count * (int64_t)(layer_size(info) * sizeof(float));
 }
 
@@ -42,7 +42,7 @@ static int check_values(const struct fkv_capture_info *info, int32_t layer, cons
         if (isfinite(gram[i]) && (row != column || gram[i] >= 0)) continue;
         return fkv_fail(
             err, FKV_CAPTURE_GRAM " of layer %d, head %d: expected %s, found %g at [%zu, %zu]",
-            info->layer_index[layer], fkv_schema_head_number(info, FKV_STATE_QUERY, (int32_t)head),
+            info->layer_index[layer], fkv_capture_head_number(info, FKV_STATE_QUERY, (int32_t)head),
             isfinite(gram[i]) ? "no square of a length below 0" : "finite numbers", (double)gram[i],
             row, column);
     }
@@ -110,19 +110,18 @@ static int check_file(const char *path, const struct fkv_capture_info *info, boo
 
 int fkv_output_gram_check_folder(const char *folder, const struct fkv_capture_info *info,
                                  bool *found, struct fkv_error *err) {
-    char *path = fkv_folder_output_gram(folder, false);
+    char path[FKV_PATH];
     *found = false;
-    int status = !path                ? fkv_fail(err, "%s: out of memory", folder)
-                 : access(path, F_OK) ? FKV_OK
-                                      : check_file(path, info, found, err);
-    free(path);
-    return status;
+    if (!fkv_folder_has_output_gram(folder)) return FKV_OK;
+    return fkv_folder_output_gram(path, folder, false, err) || check_file(path, info, found, err)
+               ? FKV_FAILED
+               : FKV_OK;
 }
 
 /* ---- writing ---- */
 
 bool fkv_capture_has_output_gram(const struct fkv_capture_writer *w) {
-    return fkv_folder_has(fkv_folder_output_gram(w->folder, false));
+    return fkv_folder_has_output_gram(w->folder);
 }
 
 static int write_file(const char *temporary, const char *path, const struct fkv_capture_info *info,
@@ -133,17 +132,11 @@ static int write_file(const char *temporary, const char *path, const struct fkv_
     if (file < 0) return FKV_FAILED;
     int status =
         fkv_writer_reserve(temporary, fkv_capture_output_gram_bytes(info) + (64 << 10), err);
-    if (status == FKV_OK && (fkv_schema_write_info(file, info, err) ||
-                             fkv_hdf_put(file, FKV_CAPTURE_GRAM, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT,
-                                         AXES, dims, gram, err)))
+    if (!status && (fkv_schema_write_info(file, info, err) ||
+                    fkv_hdf_put(file, FKV_CAPTURE_GRAM, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, AXES,
+                                dims, gram, err)))
         status = fkv_error_prefix(err, "%s", path);
-    if (status == FKV_OK)
-        status = fkv_hdf_close(file, path, err);
-    else
-        H5Fclose(file);
-    return status || fkv_writer_trim(temporary, err) || fkv_atomic_rename(temporary, path, err)
-               ? FKV_FAILED
-               : FKV_OK;
+    return fkv_writer_end(file, status, temporary, path, err);
 }
 
 int fkv_capture_write_output_gram(struct fkv_capture_writer *w, const float *gram,
@@ -151,14 +144,12 @@ int fkv_capture_write_output_gram(struct fkv_capture_writer *w, const float *gra
     for (int32_t layer = 0; layer < w->info->layer_count; layer++)
         if (check_values(w->info, layer, gram + (size_t)layer * layer_size(w->info), err))
             return fkv_error_prefix(err, "%s", w->folder);
-    char *path = fkv_folder_output_gram(w->folder, false),
-         *temporary = fkv_folder_output_gram(w->folder, true);
-    int status = path && temporary ? write_file(temporary, path, w->info, gram, err)
-                                   : fkv_fail(err, "%s: out of memory", w->folder);
-    if (status && temporary) unlink(temporary);
-    free(path);
-    free(temporary);
-    return status;
+    char path[FKV_PATH], temporary[FKV_PATH];
+    return fkv_folder_output_gram(path, w->folder, false, err) ||
+                   fkv_folder_output_gram(temporary, w->folder, true, err) ||
+                   write_file(temporary, path, w->info, gram, err)
+               ? FKV_FAILED
+               : FKV_OK;
 }
 
 /* ---- reading ---- */
@@ -219,7 +210,7 @@ static int compare_layer(struct fkv_capture *a, struct fkv_capture *b, int32_t l
                 " of %s, found one that differs "
                 "by %g of its largest element",
                 b->gram, a->info.layer_index[layer],
-                fkv_schema_head_number(&a->info, FKV_STATE_QUERY, (int32_t)(from / head)), a->gram,
+                fkv_capture_head_number(&a->info, FKV_STATE_QUERY, (int32_t)(from / head)), a->gram,
                 (double)(difference / largest));
     }
     return FKV_OK;

@@ -13,24 +13,19 @@
 
 enum { PROBE_FORMAT_VERSION = 2, MOST_HEADS = 1 << 20 };
 
+/* Texts at the root, each a field of that name. */
+#define TEXT(field, compared)                                                                      \
+    { #field, offsetof(struct fkv_probe, field), sizeof((struct fkv_probe *)0)->field, compared }
 static const struct {
     const char *name;
     size_t offset;
-    size_t bytes; /* of the field */
+    size_t bytes;  /* of the field */
+    bool compared; /* and never absent */
 } texts[] = {
-    {"model_name", offsetof(struct fkv_probe, model_name),
-     sizeof((struct fkv_probe *)0)->model_name},
-    {"model_sha256", offsetof(struct fkv_probe, model_sha256),
-     sizeof((struct fkv_probe *)0)->model_sha256},
-    {"config_sha256", offsetof(struct fkv_probe, config_sha256),
-     sizeof((struct fkv_probe *)0)->config_sha256},
-    {"states", offsetof(struct fkv_probe, states), sizeof((struct fkv_probe *)0)->states},
-    {"backend", offsetof(struct fkv_probe, backend), sizeof((struct fkv_probe *)0)->backend},
-    {"tokenizer_sha256", offsetof(struct fkv_probe, tokenizer_sha256),
-     sizeof((struct fkv_probe *)0)->tokenizer_sha256},
-    {"compute", offsetof(struct fkv_probe, compute), sizeof((struct fkv_probe *)0)->compute},
-    {"cache_dtype", offsetof(struct fkv_probe, cache_dtype),
-     sizeof((struct fkv_probe *)0)->cache_dtype},
+    TEXT(model_name, true), TEXT(model_sha256, true),    TEXT(config_sha256, true),
+    TEXT(states, true),     TEXT(backend, true),         TEXT(tokenizer_sha256, true),
+    TEXT(compute, true),    TEXT(cache_dtype, true),     TEXT(kernels, false),
+    TEXT(adapter, false),   TEXT(adapter_sha256, false),
 };
 enum { TEXTS = sizeof texts / sizeof *texts };
 
@@ -95,9 +90,6 @@ static int put_root(struct fkv_h5_writer *w, const struct fkv_probe *p, struct f
         fkv_h5_put_int(w, "/", "format_version", PROBE_FORMAT_VERSION, err) ||
         fkv_h5_put_string(w, "/", "version", FKV_VERSION, err) ||
         fkv_h5_put_string(w, "/", "command", p->command, err) ||
-        fkv_h5_put_string(w, "/", "kernels", p->kernels, err) ||
-        fkv_h5_put_string(w, "/", "adapter", p->adapter, err) ||
-        fkv_h5_put_string(w, "/", "adapter_sha256", p->adapter_sha256, err) ||
         fkv_h5_put_int(w, "/", "seed", p->seed, err) ||
         fkv_h5_put_double(w, "/", "noise_floor_nll", p->noise_floor_nll, err) ||
         fkv_h5_put_double(w, "/", "noise_floor_kl", p->noise_floor_kl, err))
@@ -174,10 +166,10 @@ int fkv_probe_write(const char *path, const struct fkv_probe *p,
 /* ---- reading ---- */
 
 static int get_text(struct fkv_h5_reader *r, const char *object, const char *name, char *value,
-                    size_t bytes, const char *path, struct fkv_error *err) {
+                    size_t bytes, bool required, const char *path, struct fkv_error *err) {
     bool found;
     if (fkv_h5_get_string(r, object, name, value, (int64_t)bytes, &found, err)) return FKV_FAILED;
-    return found
+    return found || !required
                ? FKV_OK
                : fkv_fail(err, "%s: %s: expected an attribute %s, found none", path, object, name);
 }
@@ -201,7 +193,7 @@ static int get_root(struct fkv_h5_reader *r, struct fkv_probe *p, const char *pa
     char format[64];
     int64_t value;
     bool found;
-    if (get_text(r, "/", "format", format, sizeof format, path, err)) return FKV_FAILED;
+    if (get_text(r, "/", "format", format, sizeof format, true, path, err)) return FKV_FAILED;
     if (strcmp(format, "freqkv-probe"))
         return fkv_fail(err, "%s: expected the format freqkv-probe, found %s", path, format);
     if (get_integer(r, "/", "format_version", 1, PROBE_FORMAT_VERSION, &value, path, err))
@@ -213,16 +205,13 @@ static int get_root(struct fkv_h5_reader *r, struct fkv_probe *p, const char *pa
                         path, (long long)value, PROBE_FORMAT_VERSION);
     if (get_integer(r, "/", "seed", 0, 1ll << 53, &p->seed, path, err) ||
         fkv_h5_get_text(r, "/", "command", &p->command, err) ||
-        fkv_h5_get_string(r, "/", "kernels", p->kernels, sizeof p->kernels, &found, err) ||
-        fkv_h5_get_string(r, "/", "adapter", p->adapter, sizeof p->adapter, &found, err) ||
-        fkv_h5_get_string(r, "/", "adapter_sha256", p->adapter_sha256, sizeof p->adapter_sha256,
-                          &found, err) ||
         fkv_h5_get_double(r, "/", "noise_floor_nll", &p->noise_floor_nll, &found, err) ||
         fkv_h5_get_double(r, "/", "noise_floor_kl", &p->noise_floor_kl, &found, err))
         return FKV_FAILED;
     if (!p->command) return fkv_fail(err, "%s: /: expected an attribute command, found none", path);
     for (int i = 0; i < TEXTS; i++)
-        if (get_text(r, "/", texts[i].name, (char *)p + texts[i].offset, texts[i].bytes, path, err))
+        if (get_text(r, "/", texts[i].name, (char *)p + texts[i].offset, texts[i].bytes,
+                     texts[i].compared, path, err))
             return FKV_FAILED;
     for (int i = 0; i < INTEGERS; i++) {
         if (get_integer(r, "/", integers[i].name, integers[i].low, integers[i].high, &value, path,
@@ -271,9 +260,9 @@ static int get_window(struct fkv_h5_reader *r, const struct fkv_probe *p, const 
     *window = (struct fkv_probe_window){0};
     if (check_shapes(r, p, group, path, present, err) || fkv_probe_window_create(p, window, err))
         return FKV_FAILED;
-    if (get_text(r, group, "name", window->name, sizeof window->name, path, err) ||
-        get_text(r, group, "text_sha256", window->text_sha256, sizeof window->text_sha256, path,
-                 err) ||
+    if (get_text(r, group, "name", window->name, sizeof window->name, true, path, err) ||
+        get_text(r, group, "text_sha256", window->text_sha256, sizeof window->text_sha256, true,
+                 path, err) ||
         get_integer(r, group, "document", 0, INT32_MAX, &value, path, err) ||
         get_integer(r, group, "offset", 0, 1ll << 53, &window->offset, path, err))
         return FKV_FAILED;
@@ -295,7 +284,7 @@ static int get_window(struct fkv_h5_reader *r, const struct fkv_probe *p, const 
 
 static int get_windows(struct fkv_h5_reader *r, struct fkv_probe *p, const char *path,
                        struct fkv_error *err) {
-    for (;; p->window_count++) {
+    for (;;) {
         char group[64], tokens[80];
         int rank;
         int64_t dims[8];
@@ -306,16 +295,11 @@ static int get_windows(struct fkv_h5_reader *r, struct fkv_probe *p, const char 
         if (!found)
             return p->window_count ? FKV_OK
                                    : fkv_fail(err, "%s: expected documents, found none", path);
-        struct fkv_probe_window *larger = realloc(p->windows,
-                                                  (size_t)(p->window_count + 1) * sizeof *larger),
-                                *window;
+        struct fkv_probe_window *larger =
+            realloc(p->windows, (size_t)(p->window_count + 1) * sizeof *larger);
         if (!larger) return fkv_fail(err, "%s: out of memory", path);
         p->windows = larger;
-        window = &p->windows[p->window_count];
-        if (get_window(r, p, group, window, path, err)) {
-            fkv_probe_window_free(window);
-            return FKV_FAILED;
-        }
+        if (get_window(r, p, group, &p->windows[p->window_count++], path, err)) return FKV_FAILED;
     }
 }
 
@@ -345,7 +329,7 @@ int fkv_probe_check_same(const struct fkv_probe *expected, const struct fkv_prob
     for (int i = 0; i < TEXTS; i++) {
         const char *a = (const char *)expected + texts[i].offset,
                    *b = (const char *)found + texts[i].offset;
-        if (strcmp(a, b))
+        if (texts[i].compared && strcmp(a, b))
             return fkv_fail(err, "%s: %s: expected %s, found %s", where, texts[i].name, a, b);
     }
     for (int i = 0; i < INTEGERS; i++) {

@@ -66,8 +66,8 @@ const char *fkv_probe_parts(const struct fkv_probe_change *change, char text[FKV
 
 struct column {
     const char *name;
-    enum fkv_h5_type type; /* FKV_H5_I32, FKV_H5_F64 or FKV_H5_U8 */
-    int64_t dims[2];       /* of one change; 0: no such axis */
+    enum fkv_h5_type type;
+    int64_t dims[2]; /* of one change; 0: no such axis */
     size_t offset;
 };
 static const struct column columns[] = {
@@ -95,10 +95,7 @@ static int64_t column_numbers(const struct column *c) {
 }
 
 static size_t column_bytes(const struct column *c) {
-    const size_t number = c->type == FKV_H5_I32   ? sizeof(int32_t)
-                          : c->type == FKV_H5_F64 ? sizeof(double)
-                                                  : 1;
-    return number * (size_t)column_numbers(c);
+    return fkv_h5_bytes(c->type) * (size_t)column_numbers(c);
 }
 
 /* Memory for the largest column of `count` changes; the caller frees it. */

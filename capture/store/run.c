@@ -3,6 +3,7 @@
 #include "capture/store/run.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,14 +139,16 @@ static int read_columns(struct fkv_h5_reader *r, const char *group, bool evictio
     return FKV_OK;
 }
 
+/* d->tokens is NULL where the file has no such document. */
 static int read_document(struct fkv_h5_reader *r, const char *group, struct fkv_run_document *d,
                          struct fkv_error *err) {
     char path[80];
+    snprintf(path, sizeof path, "%s/tokens", group);
+    if (fkv_column_read(r, path, FKV_H5_I32, &d->count, &d->tokens, err)) return FKV_FAILED;
+    if (!d->tokens) return FKV_OK;
     if (get_text(r, group, "name", d->name, sizeof d->name, false, err) ||
         get_text(r, group, "text_sha256", d->text_sha256, sizeof d->text_sha256, true, err))
         return FKV_FAILED;
-    snprintf(path, sizeof path, "%s/tokens", group);
-    if (fkv_column_read(r, path, FKV_H5_I32, &d->count, &d->tokens, err)) return FKV_FAILED;
     snprintf(path, sizeof path, "%s/token_class", group);
     return fkv_column_expect(r, path, FKV_H5_U8, d->count, false, &d->token_class, err);
 }
@@ -170,20 +173,16 @@ static int read_documents(struct fkv_h5_reader *r, struct fkv_run *run, struct f
         return FKV_FAILED;
     run->joined = run->window_start != NULL;
     for (int32_t d = 0;; d++) {
-        char group[64], path[80];
-        int rank;
-        int64_t dims[8];
-        bool found;
+        char group[64];
         snprintf(group, sizeof group, "/documents/%06d", d);
-        snprintf(path, sizeof path, "%s/tokens", group);
-        if (fkv_h5_shape(r, path, &rank, dims, &found, err)) return FKV_FAILED;
-        if (!found) break;
         if (add_document(run, err) || read_document(r, group, &run->document[d], err))
             return FKV_FAILED;
+        if (!run->document[d].tokens) break;
         if (run->joined) continue;
         run->column_sets++;
         if (read_columns(r, group, evictions, &run->columns[d], err)) return FKV_FAILED;
     }
+    run->documents--; /* the one that is not there */
     if (!run->documents) return fkv_fail(err, "/documents: expected one or more, found none");
     if (!run->joined) return FKV_OK;
     run->column_sets = 1;
@@ -296,78 +295,63 @@ int fkv_run_units(const struct fkv_run *run, struct fkv_units *units, struct fkv
     return status;
 }
 
+static int64_t slots_kept(const struct fkv_run *run) {
+    int64_t sum = 0;
+    for (int32_t h = 0; h < run->layers * run->kv_heads; h++) sum += run->retained[h];
+    return sum;
+}
+
 double fkv_run_gamma(const struct fkv_run *run) {
-    double sum = 0, n = run->compressible;
+    const double n = run->compressible;
     if (!run->retained || !(n > 0)) return run->gamma;
-    for (int32_t i = 0; i < run->layers * run->kv_heads; i++) sum += run->retained[i];
-    double kept = sum / n / ((double)run->layers * run->kv_heads);
+    const double kept = (double)slots_kept(run) / n / ((double)run->layers * run->kv_heads);
     return fabs(run->gamma - kept) < 1 / n ? run->gamma : kept;
 }
 
 /* ---- what identifies a run ---- */
 
-/* Beside its model, its policy and its ratio: a curve's points agree in all of them, and a figure
- * names those in which its runs differ. */
-enum fact {
-    WINDOW,
-    SINKS,
-    PROTOCOL,
-    TOKENS_LIMIT,
-    SCORE_FROM,
-    COMPUTE,
-    CACHE_DTYPE,
-    BACKEND,
-    CONFIG,
-    TOKENIZER,
-    TEXTS,
-    FACTS
+/* Beside its model, its policy and its ratio: a curve's points agree in all of them but the last,
+ * and a figure names those in which its runs differ. */
+enum { WINDOW, SINKS, WORD = 64, HASH = 8 };
+static const struct fact {
+    const char *name;
+    size_t offset; /* in struct fkv_run */
+    int most;      /* bytes of a text that count; 0: a number, int32_t */
+} facts[] = {
+    [WINDOW] = {"window", offsetof(struct fkv_run, window), 0},
+    [SINKS] = {"sinks", offsetof(struct fkv_run, sinks), 0},
+    {"protocol", offsetof(struct fkv_run, protocol), WORD},
+    {"tokens", offsetof(struct fkv_run, tokens_limit), 0},
+    {"scored from", offsetof(struct fkv_run, score_from), 0},
+    {"compute", offsetof(struct fkv_run, compute), WORD},
+    {"cache", offsetof(struct fkv_run, cache_dtype), WORD},
+    {"backend", offsetof(struct fkv_run, backend), WORD},
+    {"config", offsetof(struct fkv_run, config_sha256), HASH},
+    {"tokenizer", offsetof(struct fkv_run, tokenizer_sha256), HASH},
+    {"texts", offsetof(struct fkv_run, corpus_sha256), HASH},
 };
-enum { FACT_BYTES = 80 };
-
-static const char *number_fact(char text[FACT_BYTES], const char *name, int32_t value) {
-    if (value) snprintf(text, FACT_BYTES, "%s %d", name, value);
-    return text;
-}
-
-static const char *text_fact(char text[FACT_BYTES], const char *name, const char *value, int most) {
-    if (*value) snprintf(text, FACT_BYTES, "%s %.*s", name, most, value);
-    return text;
-}
+enum { FACTS = sizeof facts / sizeof *facts, TEXTS = FACTS - 1, FACT_BYTES = 80 };
 
 /* "window 512", "protocol whole", "texts 1a2b3c4d"; "" where the run has none (no window, no
  * limit). Returns `text`. */
-static const char *fact_text(const struct fkv_run *run, enum fact fact, char text[FACT_BYTES]) {
-    enum { WORD = 64, HASH = 8 };
+static const char *fact_text(const struct fkv_run *run, int fact, char text[FACT_BYTES]) {
+    const struct fact *f = &facts[fact];
+    const void *value = (const char *)run + f->offset;
+    const int32_t number = f->most ? 0 : *(const int32_t *)value;
     text[0] = 0;
-    switch (fact) {
-    case WINDOW: return number_fact(text, "window", run->window);
-    case SINKS:
-        if (run->window) snprintf(text, FACT_BYTES, "sinks %d", run->sinks);
-        return text;
-    case PROTOCOL: return text_fact(text, "protocol", run->protocol, WORD);
-    case TOKENS_LIMIT: return number_fact(text, "tokens", run->tokens_limit);
-    case SCORE_FROM: return number_fact(text, "scored from", run->score_from);
-    case COMPUTE: return text_fact(text, "compute", run->compute, WORD);
-    case CACHE_DTYPE: return text_fact(text, "cache", run->cache_dtype, WORD);
-    case BACKEND: return text_fact(text, "backend", run->backend, WORD);
-    case CONFIG: return text_fact(text, "config", run->config_sha256, HASH);
-    case TOKENIZER: return text_fact(text, "tokenizer", run->tokenizer_sha256, HASH);
-    default: return text_fact(text, "texts", run->corpus_sha256, HASH);
-    }
+    if (f->most && *(const char *)value)
+        snprintf(text, FACT_BYTES, "%s %.*s", f->name, f->most, (const char *)value);
+    else if (fact == SINKS ? run->window : number)
+        snprintf(text, FACT_BYTES, "%s %d", f->name, number);
+    return text;
 }
 
-static bool differ(const struct fkv_run *runs, int32_t count, enum fact fact) {
+static bool differ(const struct fkv_run *runs, int32_t count, int fact) {
     char first[FACT_BYTES], other[FACT_BYTES];
     fact_text(&runs[0], fact, first);
     for (int32_t i = 1; i < count; i++)
         if (strcmp(first, fact_text(&runs[i], fact, other))) return true;
     return false;
-}
-
-static int64_t slots_kept(const struct fkv_run *run) {
-    int64_t sum = 0;
-    for (int32_t h = 0; h < run->layers * run->kv_heads; h++) sum += run->retained[h];
-    return sum;
 }
 
 static bool has_ratios_per_head(const struct fkv_run *run) {
@@ -403,7 +387,7 @@ void fkv_run_label(const struct fkv_run *runs, int32_t count, int32_t i,
                    char label[FKV_RUN_LABEL]) {
     char fact[FACT_BYTES];
     int used = snprintf(label, FKV_RUN_LABEL, "%s", runs[i].policy_label);
-    for (enum fact f = 0; f < FACTS; f++) {
+    for (int f = 0; f < FACTS; f++) {
         bool told = f == WINDOW || differ(runs, count, f);
         if (!told || !*fact_text(&runs[i], f, fact) || used >= FKV_RUN_LABEL) continue;
         used += snprintf(label + used, FKV_RUN_LABEL - (size_t)used, ", %s", fact);
@@ -430,7 +414,7 @@ int fkv_runs_compare(const struct fkv_run *a, const struct fkv_run *b, struct fk
         return refuse_pair(a, b, "its options", a->policy_options, b->policy_options, err);
     if (strcmp(a->policy_label, b->policy_label)) /* it names the grid of a rounded cache, too */
         return refuse_pair(a, b, "policy", a->policy_label, b->policy_label, err);
-    for (enum fact f = 0; f < TEXTS; f++)
+    for (int f = 0; f < TEXTS; f++)
         if (strcmp(fact_text(a, f, first), fact_text(b, f, second)))
             return refuse_pair(a, b, "", first, second, err);
     bool same = a->documents == b->documents && a->column_sets == b->column_sets;

@@ -43,25 +43,19 @@ int fkv_spectra_sums_allocate(struct fkv_spectra_sums *sums, int32_t layers, int
     if ((double)rows * n > MOST_SUMS || (double)rows * head_dim > MOST_SUMS)
         return fkv_fail(err, "spectra of %d layers, %d heads, %d frequencies are too large", layers,
                         heads, n);
-    sums->power_sum = calloc(rows * (size_t)n, sizeof(double));
-    sums->power_sum_of_squares = calloc(rows * (size_t)n, sizeof(double));
-    sums->normalised_sum = calloc(rows * (size_t)n, sizeof(double));
-    sums->channel_mean_sum = calloc(rows * (size_t)head_dim, sizeof(double));
-    sums->energy_sum = calloc(rows, sizeof(double));
-    if (sums->power_sum && sums->power_sum_of_squares && sums->normalised_sum &&
-        sums->channel_mean_sum && sums->energy_sum)
-        return FKV_OK;
-    fkv_spectra_sums_free(sums);
-    return fkv_fail(err, "out of memory for the spectra of %d layers, %d heads, %d frequencies",
-                    layers, heads, n);
+    sums->power_sum = calloc(rows * (3 * (size_t)n + (size_t)head_dim + 1), sizeof(double));
+    if (!sums->power_sum)
+        return fkv_fail(err, "out of memory for the spectra of %d layers, %d heads, %d frequencies",
+                        layers, heads, n);
+    sums->power_sum_of_squares = sums->power_sum + rows * (size_t)n;
+    sums->normalised_sum = sums->power_sum_of_squares + rows * (size_t)n;
+    sums->channel_mean_sum = sums->normalised_sum + rows * (size_t)n;
+    sums->energy_sum = sums->channel_mean_sum + rows * (size_t)head_dim;
+    return FKV_OK;
 }
 
 void fkv_spectra_sums_free(struct fkv_spectra_sums *sums) {
     free(sums->power_sum);
-    free(sums->power_sum_of_squares);
-    free(sums->normalised_sum);
-    free(sums->channel_mean_sum);
-    free(sums->energy_sum);
     *sums = (struct fkv_spectra_sums){0};
 }
 
@@ -81,17 +75,14 @@ void fkv_sums_arrays(const struct fkv_spectra_sums *s,
 
 /* ---- root attributes ---- */
 
-static int put_int(hid_t file, const char *name, int64_t value, struct fkv_error *err) {
-    return fkv_hdf_put_numbers(file, name, H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &value, err);
-}
-
 static int put_text(hid_t file, const char *name, const char *value, struct fkv_error *err) {
     return fkv_hdf_put_string(file, name, value ? value : "", err);
 }
 
 int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struct fkv_error *err) {
+    const hsize_t layers = (hsize_t)info->layer_count, heads = (hsize_t)info->head_count;
     bool failed = put_text(file, "format", FKV_CAPTURE_FORMAT, err) ||
-                  put_int(file, "format_version", FKV_CAPTURE_FORMAT_VERSION, err) ||
+                  fkv_hdf_put_int(file, "format_version", FKV_CAPTURE_FORMAT_VERSION, err) ||
                   put_text(file, "software_version", FKV_VERSION, err) ||
                   put_text(file, "model_name", info->model_name, err) ||
                   put_text(file, "model_sha256", info->model_sha256, err) ||
@@ -99,17 +90,17 @@ int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struc
                   put_text(file, "adapter", info->adapter, err) ||
                   put_text(file, "adapter_sha256", info->adapter_sha256, err) ||
                   put_text(file, "tokenizer_sha256", info->tokenizer_sha256, err) ||
-                  put_int(file, "n_layers", info->n_layers, err) ||
-                  put_int(file, "n_heads", info->n_heads, err) ||
-                  put_int(file, "n_kv_heads", info->n_kv_heads, err) ||
-                  put_int(file, "head_dim", info->head_dim, err) ||
-                  fkv_hdf_put_numbers(file, "layer_index", H5T_STD_I32LE, H5T_NATIVE_INT32,
-                                      info->layer_count, info->layer_index, err) ||
-                  fkv_hdf_put_numbers(file, "head_index", H5T_STD_I32LE, H5T_NATIVE_INT32,
-                                      info->head_count, info->head_index, err) ||
+                  fkv_hdf_put_int(file, "n_layers", info->n_layers, err) ||
+                  fkv_hdf_put_int(file, "n_heads", info->n_heads, err) ||
+                  fkv_hdf_put_int(file, "n_kv_heads", info->n_kv_heads, err) ||
+                  fkv_hdf_put_int(file, "head_dim", info->head_dim, err) ||
+                  fkv_hdf_put_array(file, "layer_index", H5T_STD_I32LE, H5T_NATIVE_INT32, 1,
+                                    &layers, info->layer_index, err) ||
+                  fkv_hdf_put_array(file, "head_index", H5T_STD_I32LE, H5T_NATIVE_INT32, 1, &heads,
+                                    info->head_index, err) ||
                   fkv_schema_write_rotation(file, info, err) ||
                   fkv_schema_write_scores(file, info, err) ||
-                  put_int(file, "trained_context", info->trained_context, err) ||
+                  fkv_hdf_put_int(file, "trained_context", info->trained_context, err) ||
                   fkv_hdf_put_bool(file, "adds_bos", info->adds_bos, err) ||
                   put_text(file, "dtype", fkv_dtype_name(info->dtype), err) ||
                   put_text(file, "backend", info->backend, err) ||
@@ -119,20 +110,19 @@ int fkv_schema_write_info(hid_t file, const struct fkv_capture_info *info, struc
     return failed ? FKV_FAILED : FKV_OK;
 }
 
-static int get_count(hid_t file, const char *name, int64_t low, int64_t high, bool required,
-                     int32_t *value, struct fkv_error *err) {
-    int64_t number = *value;
-    bool found;
-    if (fkv_hdf_get_int(file, name, low, high, &number, &found, err)) return FKV_FAILED;
-    if (required && !found)
-        return fkv_fail(err, "attribute %s: expected %s, found none", name, "a number at the root");
+static int get_count(hid_t file, const char *name, int64_t low, int64_t high, int32_t *value,
+                     struct fkv_error *err) {
+    int64_t number = 0; /* no required one may be 0 */
+    if (fkv_hdf_get_int(file, name, low, high, &number, err)) return FKV_FAILED;
+    if (low && !number)
+        return fkv_fail(err, "attribute %s: expected a number at the root, found none", name);
     *value = (int32_t)number;
     return FKV_OK;
 }
 
 static int get_hash(hid_t file, const char *name, fkv_sha256_hex out, struct fkv_error *err) {
     char *text = NULL;
-    if (fkv_hdf_get_string(file, name, &text, NULL, err)) return FKV_FAILED;
+    if (fkv_hdf_get_string(file, name, &text, err)) return FKV_FAILED;
     int status = FKV_OK;
     if (text && *text && strspn(text, "0123456789abcdef") != strlen(text))
         status = fkv_fail(err, "attribute %s: expected 64 hex digits, found \"%.80s\"", name, text);
@@ -172,14 +162,14 @@ bool fkv_schema_names_bf16(const char *text) {
 static int get_format(hid_t file, struct fkv_error *err) {
     char *format = NULL;
     int64_t version = FKV_CAPTURE_FORMAT_VERSION;
-    if (fkv_hdf_get_string(file, "format", &format, NULL, err)) return FKV_FAILED;
+    if (fkv_hdf_get_string(file, "format", &format, err)) return FKV_FAILED;
     int status = FKV_OK;
     if (format && strcmp(format, FKV_CAPTURE_FORMAT))
         status = fkv_fail(err, "attribute format: expected \"%s\", found \"%.80s\"",
                           FKV_CAPTURE_FORMAT, format);
     else if (format)
-        status = fkv_hdf_get_int(file, "format_version", 1, FKV_CAPTURE_FORMAT_VERSION, &version,
-                                 NULL, err);
+        status =
+            fkv_hdf_get_int(file, "format_version", 1, FKV_CAPTURE_FORMAT_VERSION, &version, err);
     free(format);
     return status;
 }
@@ -188,7 +178,7 @@ static int get_format(hid_t file, struct fkv_error *err) {
  * stands for bf16; and the names of numpy and torch are fine, too. */
 static int get_dtype(hid_t file, struct fkv_capture_info *info, struct fkv_error *err) {
     char *name = NULL;
-    if (fkv_hdf_get_string(file, "dtype", &name, NULL, err)) return FKV_FAILED;
+    if (fkv_hdf_get_string(file, "dtype", &name, err)) return FKV_FAILED;
     int status = FKV_OK;
     const bool ours = H5Aexists(file, "format") > 0;
     if (name && !ours)
@@ -203,12 +193,12 @@ int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_e
     *info = (struct fkv_capture_info){0};
     int64_t adds_bos = 0;
     bool failed =
-        get_format(file, err) || get_count(file, "n_layers", 1, MOST, true, &info->n_layers, err) ||
-        get_count(file, "n_kv_heads", 1, MOST, true, &info->n_kv_heads, err) ||
-        get_count(file, "head_dim", 1, MOST, true, &info->head_dim, err) ||
-        get_count(file, "n_heads", 0, MOST, false, &info->n_heads, err) ||
-        get_count(file, "trained_context", 0, MOST_CONTEXT, false, &info->trained_context, err) ||
-        fkv_hdf_get_int(file, "adds_bos", 0, 1, &adds_bos, NULL, err) ||
+        get_format(file, err) || get_count(file, "n_layers", 1, MOST, &info->n_layers, err) ||
+        get_count(file, "n_kv_heads", 1, MOST, &info->n_kv_heads, err) ||
+        get_count(file, "head_dim", 1, MOST, &info->head_dim, err) ||
+        get_count(file, "n_heads", 0, MOST, &info->n_heads, err) ||
+        get_count(file, "trained_context", 0, MOST_CONTEXT, &info->trained_context, err) ||
+        fkv_hdf_get_int(file, "adds_bos", 0, 1, &adds_bos, err) ||
         get_indices(file, "layer_index", info->n_layers, &info->layer_index, &info->layer_count,
                     err) ||
         get_indices(file, "head_index", info->n_kv_heads, &info->head_index, &info->head_count,
@@ -216,15 +206,14 @@ int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_e
         get_hash(file, "model_sha256", info->model_sha256, err) ||
         get_hash(file, "config_sha256", info->config_sha256, err) ||
         get_hash(file, "adapter_sha256", info->adapter_sha256, err) ||
-        fkv_hdf_get_string(file, "adapter", &info->adapter, NULL, err) ||
+        fkv_hdf_get_string(file, "adapter", &info->adapter, err) ||
         get_hash(file, "tokenizer_sha256", info->tokenizer_sha256, err) ||
-        fkv_hdf_get_string(file, "model_name", &info->model_name, NULL, err) ||
-        fkv_hdf_get_string(file, "backend", &info->backend, NULL, err) ||
-        fkv_hdf_get_string(file, "compute", &info->compute, NULL, err) ||
-        fkv_hdf_get_string(file, "kernels", &info->kernels, NULL, err) ||
-        fkv_hdf_get_string(file, "options", &info->options, NULL, err) ||
-        get_dtype(file, info, err) || fkv_schema_read_rotation(file, info, err) ||
-        fkv_schema_read_scores(file, info, err);
+        fkv_hdf_get_string(file, "model_name", &info->model_name, err) ||
+        fkv_hdf_get_string(file, "backend", &info->backend, err) ||
+        fkv_hdf_get_string(file, "compute", &info->compute, err) ||
+        fkv_hdf_get_string(file, "kernels", &info->kernels, err) ||
+        fkv_hdf_get_string(file, "options", &info->options, err) || get_dtype(file, info, err) ||
+        fkv_schema_read_rotation(file, info, err) || fkv_schema_read_scores(file, info, err);
     info->adds_bos = adds_bos != 0;
     if (!failed && info->attention_scale == 0) info->attention_scale = 1 / sqrt(info->head_dim);
     if (!failed && info->n_heads && info->n_heads % info->n_kv_heads)
@@ -271,39 +260,37 @@ static int differ_states(uint32_t expected, uint32_t found, struct fkv_error *er
 
 int fkv_capture_info_compare(const struct fkv_capture_info *a, const struct fkv_capture_info *b,
                              const char *where, struct fkv_error *err) {
-    bool same =
-        differ_text("adapter_sha256", a->adapter_sha256, b->adapter_sha256, err) == FKV_OK &&
-        differ_text("model_name", a->model_name, b->model_name, err) == FKV_OK &&
-        differ_text("model_sha256", a->model_sha256, b->model_sha256, err) == FKV_OK &&
-        differ_text("config_sha256", a->config_sha256, b->config_sha256, err) == FKV_OK &&
-        differ_text("tokenizer_sha256", a->tokenizer_sha256, b->tokenizer_sha256, err) == FKV_OK &&
-        differ_number("n_layers", a->n_layers, b->n_layers, err) == FKV_OK &&
-        differ_number("n_heads", a->n_heads, b->n_heads, err) == FKV_OK &&
-        differ_number("n_kv_heads", a->n_kv_heads, b->n_kv_heads, err) == FKV_OK &&
-        differ_number("head_dim", a->head_dim, b->head_dim, err) == FKV_OK &&
-        differ_number("rope_theta", a->rope_theta, b->rope_theta, err) == FKV_OK &&
-        differ_text("rope_scaling", a->rope_scaling, b->rope_scaling, err) == FKV_OK &&
-        differ_number("trained_context", a->trained_context, b->trained_context, err) == FKV_OK &&
-        differ_indices("layer_index", a->layer_count, a->layer_index, b->layer_count,
-                       b->layer_index, err) == FKV_OK &&
-        differ_indices("head_index", a->head_count, a->head_index, b->head_count, b->head_index,
-                       err) == FKV_OK &&
-        fkv_schema_compare_rotation(a, b, err) == FKV_OK &&
-        fkv_schema_compare_scores(a, b, err) == FKV_OK &&
-        differ_number("spectra_only", a->spectra_only, b->spectra_only, err) == FKV_OK &&
-        differ_states(a->states, b->states, err) == FKV_OK &&
-        differ_text("dtype", fkv_dtype_name(a->dtype), fkv_dtype_name(b->dtype), err) == FKV_OK &&
-        differ_text("backend", a->backend, b->backend, err) == FKV_OK &&
-        differ_text("compute", a->compute, b->compute, err) == FKV_OK &&
-        differ_text("options", a->options, b->options, err) == FKV_OK;
-    return same ? FKV_OK
-                : fkv_error_prefix(
-                      err, "%s: made with another model, tokenizer, processor or options", where);
+    bool differ = differ_text("adapter_sha256", a->adapter_sha256, b->adapter_sha256, err) ||
+                  differ_text("model_name", a->model_name, b->model_name, err) ||
+                  differ_text("model_sha256", a->model_sha256, b->model_sha256, err) ||
+                  differ_text("config_sha256", a->config_sha256, b->config_sha256, err) ||
+                  differ_text("tokenizer_sha256", a->tokenizer_sha256, b->tokenizer_sha256, err) ||
+                  differ_number("n_layers", a->n_layers, b->n_layers, err) ||
+                  differ_number("n_heads", a->n_heads, b->n_heads, err) ||
+                  differ_number("n_kv_heads", a->n_kv_heads, b->n_kv_heads, err) ||
+                  differ_number("head_dim", a->head_dim, b->head_dim, err) ||
+                  differ_number("rope_theta", a->rope_theta, b->rope_theta, err) ||
+                  differ_text("rope_scaling", a->rope_scaling, b->rope_scaling, err) ||
+                  differ_number("trained_context", a->trained_context, b->trained_context, err) ||
+                  differ_indices("layer_index", a->layer_count, a->layer_index, b->layer_count,
+                                 b->layer_index, err) ||
+                  differ_indices("head_index", a->head_count, a->head_index, b->head_count,
+                                 b->head_index, err) ||
+                  fkv_schema_compare_rotation(a, b, err) || fkv_schema_compare_scores(a, b, err) ||
+                  differ_number("spectra_only", a->spectra_only, b->spectra_only, err) ||
+                  differ_states(a->states, b->states, err) ||
+                  differ_text("dtype", fkv_dtype_name(a->dtype), fkv_dtype_name(b->dtype), err) ||
+                  differ_text("backend", a->backend, b->backend, err) ||
+                  differ_text("compute", a->compute, b->compute, err) ||
+                  differ_text("options", a->options, b->options, err);
+    return differ ? fkv_error_prefix(
+                        err, "%s: made with another model, tokenizer, processor or options", where)
+                  : FKV_OK;
 }
 
 /* ---- shapes ---- */
 
-int32_t fkv_schema_heads(const struct fkv_capture_info *info, enum fkv_state state) {
+int32_t fkv_capture_state_heads(const struct fkv_capture_info *info, enum fkv_state state) {
     return state == FKV_STATE_QUERY ? info->head_count * (info->n_heads / info->n_kv_heads)
                                     : info->head_count;
 }
@@ -316,8 +303,8 @@ void fkv_schema_infer_heads(struct fkv_capture_info *info, hsize_t query_heads) 
     info->n_heads = (int32_t)group * info->n_kv_heads;
 }
 
-int32_t fkv_schema_head_number(const struct fkv_capture_info *info, enum fkv_state state,
-                               int32_t head) {
+int32_t fkv_capture_head_number(const struct fkv_capture_info *info, enum fkv_state state,
+                                int32_t head) {
     if (state != FKV_STATE_QUERY) return info->head_index[head];
     int32_t group = info->n_heads / info->n_kv_heads;
     return info->head_index[head / group] * group + head % group;
@@ -325,7 +312,7 @@ int32_t fkv_schema_head_number(const struct fkv_capture_info *info, enum fkv_sta
 
 void fkv_schema_chunk(const struct fkv_capture_info *info, enum fkv_state state, int64_t n_tokens,
                       int64_t *tokens, int32_t *heads) {
-    int32_t all = fkv_schema_heads(info, state);
+    int32_t all = fkv_capture_state_heads(info, state);
     int64_t row = (int64_t)info->head_dim * (int64_t)fkv_dtype_bytes(info->dtype),
             most = CHUNK_BYTES / (row * all);
     if (most < CHUNK_TOKENS) most = CHUNK_TOKENS;
@@ -340,8 +327,8 @@ int64_t fkv_capture_bytes(const struct fkv_capture_info *info, int64_t n_tokens,
     enum { FILE_OVERHEAD = 16 << 10, CHUNK_OVERHEAD = 32 };
     int64_t bytes = FILE_OVERHEAD + 9 * n_tokens;
     for (enum fkv_state state = 0; state < FKV_STATES; state++) {
-        if (!((info->states >> state) & 1)) continue;
-        int64_t rows = (int64_t)info->layer_count * fkv_schema_heads(info, state);
+        if (!fkv_capture_holds(info, state)) continue;
+        int64_t rows = (int64_t)info->layer_count * fkv_capture_state_heads(info, state);
         if (info->spectra_only) {
             bytes +=
                 rows * (3 * (int64_t)segment_length + info->head_dim + 1) * (int64_t)sizeof(double);
@@ -360,11 +347,11 @@ int64_t fkv_capture_bytes(const struct fkv_capture_info *info, int64_t n_tokens,
 int64_t fkv_capture_staging(const struct fkv_capture_info *info, int64_t n_tokens, int32_t rows) {
     int64_t bytes = 0;
     for (enum fkv_state state = 0; state < FKV_STATES && !info->spectra_only; state++) {
-        if (!((info->states >> state) & 1)) continue;
+        if (!fkv_capture_holds(info, state)) continue;
         int64_t tokens;
         int32_t heads;
         fkv_schema_chunk(info, state, n_tokens, &tokens, &heads);
-        int64_t row = tokens * fkv_schema_heads(info, state) * info->head_dim *
+        int64_t row = tokens * fkv_capture_state_heads(info, state) * info->head_dim *
                       (int64_t)fkv_dtype_bytes(info->dtype);
         bytes += tokens > rows ? (info->layer_count + 1) * row : row;
     }

@@ -43,13 +43,8 @@ int fkv_schema_read_info(hid_t file, struct fkv_capture_info *info, struct fkv_e
 
 bool fkv_schema_names_bf16(const char *text); /* "bf16", "bfloat16" */
 
-/* Heads on axis 1: the captured KV heads, or the query heads that share them. */
-int32_t fkv_schema_heads(const struct fkv_capture_info *info, enum fkv_state state);
 /* n_heads from the query heads on axis 1 of an array, where no attribute said it. */
 void fkv_schema_infer_heads(struct fkv_capture_info *info, hsize_t query_heads);
-/* The model's number of head `head` of axis 1. */
-int32_t fkv_schema_head_number(const struct fkv_capture_info *info, enum fkv_state state,
-                               int32_t head);
 
 /* Tokens and heads per chunk of a state of T tokens. */
 void fkv_schema_chunk(const struct fkv_capture_info *info, enum fkv_state state, int64_t n_tokens,

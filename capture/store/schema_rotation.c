@@ -3,11 +3,12 @@
  *   inv_freq          float64 [head_dim/2] radians per position, or [layers, head_dim/2] where the
  *                     captured layers differ, 0 for a pair that does not turn. [n_layers,
  *                     head_dim/2] is read, too.
- *   rotary_dim        channels of a head that turn, its first ones: channel i with i +
- * rotary_dim/2. Without it head_dim. attention_factor  on the turned channels of queries and keys
- * alike (YaRN, LongRoPE), one number or [layers]. Without it 1. key_rotated has it, key and query
- * have not. rope_theta, rope_scaling, attention_scale    as the model has them rope_positions where
- * inv_freq depends on the length: the positions that it was chosen for
+ *   rotary_dim        channels of a head that turn, its first ones: channel i with i and half of
+ *                     them. Without it head_dim.
+ *   attention_factor  on the turned channels of queries and keys alike (YaRN, LongRoPE), one number
+ *                     or [layers]. Without it 1. key_rotated has it, key and query have not.
+ *   rope_theta, rope_scaling, attention_scale    as the model has them
+ *   rope_positions    where inv_freq depends on the length: the positions that it was chosen for
  *
  * A file of one vector and no more is what all captures were before layers could differ. */
 #include "capture/store/schema.h"
@@ -35,28 +36,23 @@ struct fkv_capture_rotation fkv_capture_rotation(const struct fkv_capture_info *
 
 int fkv_schema_write_rotation(hid_t file, const struct fkv_capture_info *info,
                               struct fkv_error *err) {
-    const int64_t half = info->head_dim / 2;
-    const hsize_t rows = info->rotation_per_layer ? (hsize_t)info->layer_count : 0;
-    if (fkv_hdf_put_numbers(file, "rope_theta", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, -1,
-                            &info->rope_theta, err) ||
-        fkv_hdf_put_string(file, "rope_scaling", info->rope_scaling ? info->rope_scaling : "", err))
-        return FKV_FAILED;
-    if (info->inv_freq && half > 0 &&
-        fkv_hdf_put_rows(file, "inv_freq", rows, (hsize_t)half, info->inv_freq, err))
-        return FKV_FAILED;
     const int64_t rotary = info->rotary_dim, positions = info->rope_positions;
-    if (rotary && rotary != info->head_dim &&
-        fkv_hdf_put_numbers(file, "rotary_dim", H5T_STD_I64LE, H5T_NATIVE_INT64, -1, &rotary, err))
-        return FKV_FAILED;
-    if (info->attention_factor &&
-        fkv_hdf_put_numbers(file, "attention_factor", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE,
-                            rows ? (int64_t)rows : -1, info->attention_factor, err))
-        return FKV_FAILED;
-    if (positions && fkv_hdf_put_numbers(file, "rope_positions", H5T_STD_I64LE, H5T_NATIVE_INT64,
-                                         -1, &positions, err))
-        return FKV_FAILED;
-    return fkv_hdf_put_numbers(file, "attention_scale", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, -1,
-                               &info->attention_scale, err);
+    const hsize_t dims[2] = {(hsize_t)info->layer_count, (hsize_t)info->head_dim / 2};
+    const int layers = info->rotation_per_layer; /* an axis of them, or none */
+    bool failed =
+        fkv_hdf_put_double(file, "rope_theta", info->rope_theta, err) ||
+        fkv_hdf_put_string(file, "rope_scaling", info->rope_scaling ? info->rope_scaling : "",
+                           err) ||
+        (info->inv_freq && dims[1] > 0 &&
+         fkv_hdf_put_array(file, "inv_freq", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, layers + 1,
+                           dims + 1 - layers, info->inv_freq, err)) ||
+        (rotary && rotary != info->head_dim && fkv_hdf_put_int(file, "rotary_dim", rotary, err)) ||
+        (info->attention_factor &&
+         fkv_hdf_put_array(file, "attention_factor", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, layers,
+                           dims, info->attention_factor, err)) ||
+        (positions && fkv_hdf_put_int(file, "rope_positions", positions, err)) ||
+        fkv_hdf_put_double(file, "attention_scale", info->attention_scale, err);
+    return failed ? FKV_FAILED : FKV_OK;
 }
 
 /* ---- reading ---- */
@@ -95,12 +91,15 @@ static int check_frequencies(const struct fkv_capture_info *info, struct fkv_err
 static int read_frequencies(hid_t file, struct fkv_capture_info *info, struct fkv_error *err) {
     const int64_t half = info->head_dim / 2;
     int64_t rows = 0, count = 0;
-    if (fkv_hdf_get_rows(file, "inv_freq", MOST_NUMBERS, &info->inv_freq, &rows, &count, err))
+    void *numbers = NULL;
+    if (fkv_hdf_get_numbers(file, "inv_freq", H5T_NATIVE_DOUBLE, MOST_NUMBERS, &numbers, &count,
+                            &rows, err))
         return FKV_FAILED;
-    if (!info->inv_freq) return FKV_OK;
-    if (count != half)
+    info->inv_freq = numbers;
+    if (!numbers) return FKV_OK;
+    if (count != (rows ? rows * half : half))
         return fkv_fail(err, "attribute inv_freq: expected %lld numbers (head_dim/2), found %lld",
-                        (long long)half, (long long)count);
+                        (long long)half, (long long)(rows ? count / rows : count));
     info->rotation_per_layer = rows > 0;
     return check_rows(info, "inv_freq", rows, info->inv_freq, (size_t)half, err) ||
                    check_frequencies(info, err)
@@ -140,9 +139,9 @@ int fkv_schema_read_rotation(hid_t file, struct fkv_capture_info *info, struct f
     int64_t rotary = 0;
     if (fkv_hdf_get_double(file, "rope_theta", &info->rope_theta, NULL, err) ||
         fkv_hdf_get_double(file, "attention_scale", &info->attention_scale, NULL, err) ||
-        fkv_hdf_get_string(file, "rope_scaling", &info->rope_scaling, NULL, err) ||
-        fkv_hdf_get_int(file, "rotary_dim", 2, info->head_dim, &rotary, NULL, err) ||
-        fkv_hdf_get_int(file, "rope_positions", 0, INT64_MAX, &info->rope_positions, NULL, err))
+        fkv_hdf_get_string(file, "rope_scaling", &info->rope_scaling, err) ||
+        fkv_hdf_get_int(file, "rotary_dim", 2, info->head_dim, &rotary, err) ||
+        fkv_hdf_get_int(file, "rope_positions", 0, INT64_MAX, &info->rope_positions, err))
         return FKV_FAILED;
     if (rotary % 2)
         return fkv_fail(err, "attribute rotary_dim: expected an even number, found %lld",

@@ -24,14 +24,13 @@ static bool any_window(const struct fkv_capture_info *info) {
 
 int fkv_schema_write_scores(hid_t file, const struct fkv_capture_info *info,
                             struct fkv_error *err) {
-    if (info->attention_softcap > 0 &&
-        fkv_hdf_put_numbers(file, "attention_softcap", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, -1,
-                            &info->attention_softcap, err))
-        return FKV_FAILED;
-    return any_window(info)
-               ? fkv_hdf_put_numbers(file, "layer_window", H5T_STD_I64LE, H5T_NATIVE_INT32,
-                                     info->layer_count, info->layer_window, err)
-               : FKV_OK;
+    const hsize_t layers = (hsize_t)info->layer_count;
+    bool failed = (info->attention_softcap > 0 &&
+                   fkv_hdf_put_double(file, "attention_softcap", info->attention_softcap, err)) ||
+                  (any_window(info) &&
+                   fkv_hdf_put_array(file, "layer_window", H5T_STD_I64LE, H5T_NATIVE_INT32, 1,
+                                     &layers, info->layer_window, err));
+    return failed ? FKV_FAILED : FKV_OK;
 }
 
 /* ---- reading ---- */

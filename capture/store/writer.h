@@ -31,20 +31,18 @@ struct fkv_capture_writer {
     bool shared; /* the lock and the folder belong to another writer */
     int lock;
 
-    char *temporary, *path; /* of the recording being written; NULL between recordings */
+    char temporary[FKV_PATH], path[FKV_PATH]; /* of the recording being written */
     hid_t file, group;
     int64_t n_tokens;
     struct state_output states[FKV_STATES];
 };
 
-static inline bool fkv_writer_wants(const struct fkv_capture_writer *w, int state) {
-    return (w->info->states >> state) & 1;
-}
-
 /* Takes `bytes` of disk for a file that is written under a temporary name. */
 int fkv_writer_reserve(const char *path, int64_t bytes, struct fkv_error *err);
-/* Gives back what was reserved beyond the end of the file. */
-int fkv_writer_trim(const char *path, struct fkv_error *err);
+/* Ends a file that was written under a temporary name. Where `status` is FKV_OK, gives back what
+ * was reserved beyond its end and gives it its name; else, or where that fails, removes it. */
+int fkv_writer_end(hid_t file, int status, const char *temporary, const char *path,
+                   struct fkv_error *err);
 
 /* Creates the datasets of the recording's states. */
 int fkv_writer_open_states(struct fkv_capture_writer *w, struct fkv_error *err);

@@ -162,31 +162,28 @@ static int read_numbers(struct fkv_ratios *r, const char *text, struct fkv_error
     return status;
 }
 
-static int open_ratios(const char *where, bool table, int32_t layers, int32_t kv_heads,
+/* numbers NULL: from the file `where`. */
+static int read_ratios(const char *where, const char *numbers, int32_t layers, int32_t kv_heads,
                        struct fkv_ratios *ratios, struct fkv_error *err) {
     *ratios =
-        (struct fkv_ratios){.table = table, .layers = layers, .kv_heads = kv_heads, .sinks = -1};
+        (struct fkv_ratios){.table = !numbers, .layers = layers, .kv_heads = kv_heads, .sinks = -1};
     ratios->where = strdup(where);
     ratios->gamma = calloc((size_t)layers * (size_t)kv_heads, sizeof *ratios->gamma);
-    return ratios->where && ratios->gamma ? FKV_OK : fkv_fail(err, "--gamma: out of memory");
+    int status = ratios->where && ratios->gamma ? FKV_OK : fkv_fail(err, "--gamma: out of memory");
+    if (!status) status = numbers ? read_numbers(ratios, numbers, err) : read_file(ratios, err);
+    if (status) fkv_ratios_free(ratios);
+    return status;
 }
 
 int fkv_ratios_read_table(const char *path, int32_t layers, int32_t kv_heads,
                           struct fkv_ratios *ratios, struct fkv_error *err) {
-    if (!open_ratios(path, true, layers, kv_heads, ratios, err) && !read_file(ratios, err))
-        return FKV_OK;
-    fkv_ratios_free(ratios);
-    return FKV_FAILED;
+    return read_ratios(path, NULL, layers, kv_heads, ratios, err);
 }
 
 int fkv_ratios_read(const char *text, int32_t layers, int32_t kv_heads, struct fkv_ratios *ratios,
                     struct fkv_error *err) {
     if (*text == '@') return fkv_ratios_read_table(text + 1, layers, kv_heads, ratios, err);
-    if (!open_ratios("--gamma", false, layers, kv_heads, ratios, err) &&
-        !read_numbers(ratios, text, err))
-        return FKV_OK;
-    fkv_ratios_free(ratios);
-    return FKV_FAILED;
+    return read_ratios("--gamma", text, layers, kv_heads, ratios, err);
 }
 
 void fkv_ratios_free(struct fkv_ratios *ratios) {

@@ -38,9 +38,7 @@ static int set_texts(struct fkv_policy_setup *setup, struct fkv_error *err) {
     const struct fkv_policy *policy = setup->policy;
     setup->own_text = fkv_own_text(policy->options, setup->own, setup->own_texts);
     setup->label = fkv_own_label(policy->name, policy->options, setup->own, setup->own_texts);
-    if (setup->label && add_quant_to_label(setup))
-        return fkv_fail(err, "policy %s: out of memory", policy->name);
-    return setup->own_text && setup->label
+    return setup->own_text && setup->label && !add_quant_to_label(setup)
                ? FKV_OK
                : fkv_fail(err, "policy %s: out of memory", policy->name);
 }
@@ -245,10 +243,7 @@ void fkv_policy_setup_free(struct fkv_policy_setup *setup) {
     free(setup->head_policies);
     free(setup->table_text);
     free(setup->parts);
-    setup->head_policies = NULL, setup->parts = NULL, setup->table_text = NULL;
-    setup->part_count = 0;
-    setup->retained = setup->layer_windows = NULL;
-    setup->own_text = setup->label = NULL;
+    *setup = (struct fkv_policy_setup){0};
 }
 
 size_t fkv_policy_state_bytes(const struct fkv_policy_setup *setup, int32_t head_dim,

@@ -4,7 +4,6 @@
 #define FKV_ENGINE_CACHE_SETUP_H
 
 #include "engine/cache/policies/policies.h"
-#include "engine/cache/policies/sliding.h"
 #include "engine/checkpoint/config.h"
 
 /* Finds the policy, applies defaults, checks: own options are the policy's, window > sinks +

@@ -12,7 +12,6 @@
  * The scores are formed on the host: a query has one number per chunk, a small part of what it
  * attends to, and the choice is made there, as the schedule is. So queries are read from the device
  * layer by layer, and feeds wait for it: on a device, this costs more than it must. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/session/session_internal.h"
@@ -45,40 +44,21 @@ int64_t session_choosing_bytes(const struct fkv_config *c, const struct fkv_sess
                                       vectors_floats(c, o, setup)));
 }
 
-int session_create_choosing(struct fkv_session *s, struct fkv_error *err) {
+void session_allocate_choosing(struct fkv_session *s) {
     const struct fkv_config *c = &s->model->config;
     const struct fkv_policy_setup *setup = &s->setup;
     struct choosing *to = &s->choosing;
-    if (!setup->chunk) return FKV_OK;
-    const size_t states = (size_t)setup->chunk * row_floats(c), chunks = most_chunks(setup),
+    const size_t row = row_floats(c), chunks = most_chunks(setup) + 1,
                  queries = queries_floats(c, &s->options, setup);
-    if (s->ops->buffer_create(s->backend, states * sizeof(float), &to->query, err) ||
-        s->ops->buffer_create(s->backend, states * sizeof(float), &to->mixed, err))
-        return fkv_error_prefix(err, "states of a chunk");
-    to->rows = calloc((size_t)s->options.block * row_floats(c), sizeof *to->rows);
-    to->states = calloc(states, sizeof *to->states);
+    to->rows = session_allocate(s, (size_t)s->options.block * row, sizeof *to->rows);
+    to->states = session_allocate(s, (size_t)setup->chunk * row, sizeof *to->states);
     to->kept_floats = queries + vectors_floats(c, &s->options, setup);
-    to->kept = calloc(to->kept_floats, sizeof *to->kept);
-    to->score = calloc(chunks + 1, sizeof *to->score);
-    to->scratch = calloc(chunks + 1, sizeof *to->scratch);
-    to->chosen = calloc(chunks + 1, sizeof *to->chosen);
-    if (!to->rows || !to->states || !to->kept || !to->score || !to->scratch || !to->chosen)
-        return fkv_fail(err, "session: out of memory");
+    to->kept = session_allocate(s, to->kept_floats, sizeof *to->kept);
+    to->score = session_allocate(s, chunks, sizeof *to->score);
+    to->scratch = session_allocate(s, chunks, sizeof *to->scratch);
+    to->chosen = session_allocate(s, chunks, sizeof *to->chosen);
     to->queries = to->kept;
-    to->vectors = to->kept + queries;
-    return FKV_OK;
-}
-
-void session_free_choosing(struct fkv_session *s) {
-    struct choosing *c = &s->choosing;
-    s->ops->buffer_release(s->backend, c->query);
-    s->ops->buffer_release(s->backend, c->mixed);
-    free(c->rows);
-    free(c->states);
-    free(c->kept);
-    free(c->score);
-    free(c->scratch);
-    free(c->chosen);
+    to->vectors = to->kept ? to->kept + queries : NULL;
 }
 
 static bool layer_chooses(const struct fkv_session *s, int32_t layer) {

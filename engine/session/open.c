@@ -20,27 +20,28 @@ static void default_options(struct fkv_session_options *o, const struct fkv_conf
     if (o->block > o->max_tokens * o->sequences) o->block = (int32_t)(o->max_tokens * o->sequences);
 }
 
-/* Bytes of keys (or values) of the whole cache. */
-static size_t cache_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
-                          int32_t capacity) {
-    size_t heads = (size_t)c->layers * (size_t)o->sequences * (size_t)c->kv_heads;
-    return heads * (size_t)capacity * (size_t)c->head_dim * fkv_dtype_bytes(o->cache_dtype);
+/* Slots of the whole cache. */
+static size_t all_slots(const struct fkv_config *c, const struct fkv_session_options *o,
+                        const struct fkv_policy_setup *setup) {
+    return (size_t)c->layers * (size_t)o->sequences * (size_t)c->kv_heads * (size_t)setup->capacity;
 }
 
-static bool has_biases(const struct fkv_session_options *o, const struct fkv_policy_setup *setup) {
-    return o->biases || setup->mass_bias;
+/* Bytes of keys (or values) of the whole cache. */
+static size_t cache_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
+                          const struct fkv_policy_setup *setup) {
+    return all_slots(c, o, setup) * (size_t)c->head_dim * fkv_dtype_bytes(o->cache_dtype);
 }
 
 static size_t bias_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
-                         int32_t capacity) {
-    return (size_t)c->layers * (size_t)o->sequences * (size_t)c->kv_heads * (size_t)capacity *
-           sizeof(float);
+                         const struct fkv_policy_setup *setup) {
+    return o->biases || setup->mass_bias ? all_slots(c, o, setup) * sizeof(float) : 0;
 }
 
-/* Bytes of the attention sums of a selecting policy, as many numbers as biases. */
+/* Bytes of the attention sums of a selecting policy. */
 static size_t paid_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
                          const struct fkv_policy_setup *setup) {
-    return setup->policy->scores == FKV_SCORE_ATTENTION ? bias_bytes(c, o, setup->capacity) : 0;
+    return setup->policy->scores == FKV_SCORE_ATTENTION ? all_slots(c, o, setup) * sizeof(float)
+                                                        : 0;
 }
 
 /* Activations, logits, biases, attention sums and what choosing takes. */
@@ -48,9 +49,9 @@ static int64_t scratch_bytes(const struct fkv_config *c, const struct fkv_sessio
                              const struct fkv_policy_setup *setup) {
     int64_t width = c->dim + 2 * (int64_t)c->heads * c->head_dim +
                     3 * (int64_t)c->kv_heads * c->head_dim + c->hidden;
-    int64_t biases = has_biases(o, setup) ? (int64_t)bias_bytes(c, o, setup->capacity) : 0;
-    return (int64_t)sizeof(float) * (width * o->block + session_logits(c, o->block)) + biases +
-           (int64_t)paid_bytes(c, o, setup) + session_choosing_bytes(c, o, setup);
+    return (int64_t)sizeof(float) * (width * o->block + session_logits(c, o->block)) +
+           (int64_t)(bias_bytes(c, o, setup) + paid_bytes(c, o, setup)) +
+           session_choosing_bytes(c, o, setup);
 }
 
 int64_t fkv_kept_logits_bytes(const struct fkv_config *config,
@@ -140,7 +141,7 @@ int fkv_session_add_needs(const struct fkv_model *model, const struct fkv_policy
     struct fkv_policy_setup setup;
     default_options(&o, config);
     if (fkv_policy_setup(policy, config, o.max_tokens, &setup, err)) return FKV_FAILED;
-    needs->cache += 2 * (int64_t)cache_bytes(config, &o, setup.capacity);
+    needs->cache += 2 * (int64_t)cache_bytes(config, &o, &setup);
     needs->scratch += scratch_bytes(config, &o, &setup);
     int status = add_demands(model, &o, &setup, &needs->own, err);
     fkv_policy_setup_free(&setup);
@@ -160,6 +161,15 @@ struct fkv_cache session_cache(const struct fkv_session *s, int32_t layer) {
                               .quant_before = s->setup.quant_before};
 }
 
+/* ---- memory ---- */
+
+void *session_allocate(struct fkv_session *s, size_t count, size_t bytes) {
+    void *memory = calloc(count, bytes);
+    s->owned[s->owned_count++] = memory;
+    s->out_of_memory |= !memory;
+    return memory;
+}
+
 /* ---- opening ---- */
 
 /* Sets s->space, and refuses a session that does not fit the memory there. */
@@ -170,7 +180,7 @@ static int check_memory(struct fkv_session *s, struct fkv_error *err) {
     s->space = info.space;
     struct fkv_backend_needs own = {0};
     if (s->space == FKV_DEVICE && add_demands(s->model, o, &s->setup, &own, err)) return FKV_FAILED;
-    int64_t cache = 2 * (int64_t)cache_bytes(&s->model->config, o, s->setup.capacity),
+    int64_t cache = 2 * (int64_t)cache_bytes(&s->model->config, o, &s->setup),
             scratch = scratch_bytes(&s->model->config, o, &s->setup) + own.shared + own.kept;
     char a[16], b[16], needs[384], remedy[96];
     fkv_format_bytes(a, cache);
@@ -187,35 +197,39 @@ static int check_memory(struct fkv_session *s, struct fkv_error *err) {
 
 static int create_buffers(struct fkv_session *s, struct fkv_error *err) {
     const struct fkv_config *c = &s->model->config;
-    size_t row = sizeof(float) * (size_t)s->options.block, heads = (size_t)(c->heads * c->head_dim),
-           kv = (size_t)(c->kv_heads * c->head_dim);
-    const size_t cache = s->cache_bytes = cache_bytes(c, &s->options, s->setup.capacity);
+    const struct fkv_session_options *o = &s->options;
+    const struct fkv_policy_setup *setup = &s->setup;
+    const size_t row = sizeof(float) * (size_t)o->block, heads = (size_t)(c->heads * c->head_dim),
+                 kv = (size_t)(c->kv_heads * c->head_dim),
+                 chunk = sizeof(float) * (size_t)setup->chunk * heads;
+    const size_t cache = s->cache_bytes = cache_bytes(c, o, setup);
     const struct {
         struct fkv_buffer **buffer;
-        size_t bytes;
+        size_t bytes; /* 0: not needed */
+        const char *what;
     } wanted[] = {
-        {&s->key, cache},
-        {&s->value, cache},
-        {&s->x, row * (size_t)c->dim},
-        {&s->q, row * heads},
-        {&s->k, row * kv},
-        {&s->v, row * kv},
-        {&s->rotated, row * kv},
-        {&s->attended, row * heads},
-        {&s->hidden, row * (size_t)c->hidden},
-        {&s->logits, sizeof(float) * (size_t)session_logits(c, s->options.block)},
+        {&s->key, cache, "the cache"},
+        {&s->value, cache, "the cache"},
+        {&s->x, row * (size_t)c->dim, "activations"},
+        {&s->q, row * heads, "activations"},
+        {&s->k, row * kv, "activations"},
+        {&s->v, row * kv, "activations"},
+        {&s->rotated, row * kv, "activations"},
+        {&s->attended, row * heads, "activations"},
+        {&s->hidden, row * (size_t)c->hidden, "activations"},
+        {&s->logits, sizeof(float) * (size_t)session_logits(c, o->block), "activations"},
+        {&s->biases, bias_bytes(c, o, setup), "biases of the cache"},
+        {&s->selecting.paid, paid_bytes(c, o, setup), "attention sums of the cache"},
+        {&s->choosing.query, chunk, "states of a chunk"},
+        {&s->choosing.mixed, chunk, "states of a chunk"},
     };
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        if (!wanted[i].bytes) continue;
         if (s->ops->buffer_create(s->backend, wanted[i].bytes, wanted[i].buffer, err))
-            return fkv_error_prefix(err, i < 2 ? "the cache" : "activations");
-    if (has_biases(&s->options, &s->setup) &&
-        s->ops->buffer_create(s->backend, bias_bytes(c, &s->options, s->setup.capacity), &s->biases,
-                              err))
-        return fkv_error_prefix(err, "biases of the cache");
-    const size_t paid = paid_bytes(c, &s->options, &s->setup);
-    if (paid && s->ops->buffer_create(s->backend, paid, &s->selecting.paid, err))
-        return fkv_error_prefix(err, "attention sums of the cache");
-    struct fkv_limits limits = limits_of(s->model, &s->options, &s->setup);
+            return fkv_error_prefix(err, "%s", wanted[i].what);
+        s->buffers[s->buffer_count++] = *wanted[i].buffer;
+    }
+    struct fkv_limits limits = limits_of(s->model, o, setup);
     if (s->ops->reserve(s->backend, &limits, err)) return FKV_FAILED;
     for (int32_t r = 0; r < c->rotation_count; r++) { /* angles of each */
         limits.attention = s->attention[r];
@@ -224,64 +238,72 @@ static int create_buffers(struct fkv_session *s, struct fkv_error *err) {
     return FKV_OK;
 }
 
-static int create_items(struct fkv_session *s, struct fkv_error *err) {
-    const size_t sequences = (size_t)s->options.sequences, block = (size_t)s->options.block,
-                 heads = (size_t)session_head_count(s), kv_heads = (size_t)session_layer_heads(s),
+static void allocate_items(struct fkv_session *s) {
+    const size_t heads = (size_t)session_head_count(s), kv_heads = (size_t)session_layer_heads(s),
                  attending =
                      (size_t)session_attend_items(&s->model->config, &s->options, &s->setup),
                  capacity = (size_t)s->setup.capacity;
     struct round_items *it = &s->items;
-    it->append = calloc(kv_heads, sizeof *it->append);
-    it->attend = calloc(attending, sizeof *it->attend);
-    it->spans = calloc(attending * (size_t)s->setup.max_spans, sizeof *it->spans);
-    it->next_row = calloc(kv_heads, sizeof *it->next_row);
-    it->actions = calloc(heads, sizeof *it->actions);
-    it->acting = calloc(heads, sizeof *it->acting);
-    it->compress = calloc(heads, sizeof *it->compress);
-    it->gather = calloc(heads, sizeof *it->gather);
-    it->energy = calloc(heads, sizeof *it->energy);
-    it->measured = calloc(heads, sizeof *it->measured);
-    it->item_head = calloc(heads, sizeof *it->item_head);
-    s->heads = calloc(heads, sizeof *s->heads);
-    s->peak_slots = calloc(heads, sizeof *s->peak_slots);
-    s->peak_bytes = calloc(sequences, sizeof *s->peak_bytes);
-    s->fed = calloc(sequences, sizeof *s->fed);
-    s->tokens = calloc(block, sizeof *s->tokens);
-    s->row_state = calloc(block, sizeof *s->row_state);
+    it->append = session_allocate(s, kv_heads, sizeof *it->append);
+    it->attend = session_allocate(s, attending, sizeof *it->attend);
+    it->spans = session_allocate(s, attending * (size_t)s->setup.max_spans, sizeof *it->spans);
+    it->next_row = session_allocate(s, kv_heads, sizeof *it->next_row);
+    it->actions = session_allocate(s, heads, sizeof *it->actions);
+    it->acting = session_allocate(s, heads, sizeof *it->acting);
+    it->compress = session_allocate(s, heads, sizeof *it->compress);
+    it->gather = session_allocate(s, heads, sizeof *it->gather);
+    it->energy = session_allocate(s, heads, sizeof *it->energy);
+    it->measured = session_allocate(s, heads, sizeof *it->measured);
+    it->item_head = session_allocate(s, heads, sizeof *it->item_head);
     /* As many numbers as the cache has slots, but only touched where a policy gathers. */
-    int32_t *from = calloc(heads * capacity, sizeof *from);
-    if (!it->append || !it->attend || !it->spans || !it->next_row || !it->actions || !it->acting ||
-        !it->compress || !it->gather || !it->energy || !it->measured || !it->item_head ||
-        !s->heads || !s->peak_slots || !s->peak_bytes || !s->fed || !s->tokens || !s->row_state ||
-        !from) {
-        free(from);
-        return fkv_fail(err, "session: out of memory");
-    }
-    for (size_t h = 0; h < heads; h++) it->actions[h].gather_from = from + h * capacity;
-    return FKV_OK;
+    int32_t *from = session_allocate(s, heads * capacity, sizeof *from);
+    for (size_t h = 0; h < heads && it->actions && from; h++)
+        it->actions[h].gather_from = from + h * capacity;
 }
 
-static int create_scores(struct fkv_session *s, struct fkv_error *err) {
-    const size_t block = (size_t)s->options.block;
-    struct scores *to = &s->scores;
-    to->p = calloc(4 * block, sizeof *to->p);
-    to->gap = calloc(2 * block, sizeof *to->gap);
-    if (!to->p || !to->gap) return fkv_fail(err, "session: out of memory");
-    to->q = to->p + block, to->panel_p = to->q + block, to->panel_q = to->panel_p + block;
-    to->panel_gap = to->gap + block;
-    return FKV_OK;
+static void allocate_biases(struct fkv_session *s) {
+    const size_t heads = (size_t)session_head_count(s), capacity = (size_t)s->setup.capacity;
+    s->bias = session_allocate(s, heads * capacity, sizeof *s->bias);
+    s->bias_stale = session_allocate(s, heads, sizeof *s->bias_stale);
+    s->bias_scratch = session_allocate(s, 2 * capacity, sizeof *s->bias_scratch);
+    s->bias_row = session_allocate(s, capacity, sizeof *s->bias_row);
 }
 
-static int create_biases(struct fkv_session *s, struct fkv_error *err) {
-    size_t heads = (size_t)session_head_count(s), capacity = (size_t)s->setup.capacity;
-    if (!s->biases) return FKV_OK;
-    s->bias = calloc(heads * capacity, sizeof *s->bias);
-    s->bias_stale = calloc(heads, sizeof *s->bias_stale);
-    s->bias_scratch = calloc(2 * capacity, sizeof *s->bias_scratch);
-    s->bias_row = calloc(capacity, sizeof *s->bias_row);
-    if (!s->bias || !s->bias_stale || !s->bias_scratch || !s->bias_row)
-        return fkv_fail(err, "session: out of memory");
-    return FKV_OK;
+static void allocate_selecting(struct fkv_session *s) {
+    const size_t capacity = (size_t)s->setup.capacity;
+    struct selecting *to = &s->selecting;
+    to->summed = session_allocate(s, (size_t)session_head_count(s), sizeof *to->summed);
+    to->zeros = session_allocate(s, capacity, sizeof *to->zeros);
+    to->numbers = session_allocate(s, capacity, sizeof *to->numbers);
+    to->score = session_allocate(s, capacity, sizeof *to->score);
+    to->scratch = session_allocate(s, capacity, sizeof *to->scratch);
+    to->keys = session_allocate(s, capacity, session_slot_bytes(s));
+}
+
+static int allocate(struct fkv_session *s, struct fkv_error *err) {
+    const size_t sequences = (size_t)s->options.sequences, block = (size_t)s->options.block,
+                 heads = (size_t)session_head_count(s);
+    struct scores *scores = &s->scores;
+    s->heads = session_allocate(s, heads, sizeof *s->heads);
+    s->peak_slots = session_allocate(s, heads, sizeof *s->peak_slots);
+    s->peak_bytes = session_allocate(s, sequences, sizeof *s->peak_bytes);
+    s->fed = session_allocate(s, sequences, sizeof *s->fed);
+    s->tokens = session_allocate(s, block, sizeof *s->tokens);
+    s->row_state = session_allocate(s, block, sizeof *s->row_state);
+    if (s->setup.policy->maps_slots)
+        s->maps =
+            session_allocate(s, (size_t)(s->setup.layers * s->setup.kv_heads), sizeof *s->maps);
+    scores->p = session_allocate(s, block, sizeof *scores->p);
+    scores->q = session_allocate(s, block, sizeof *scores->q);
+    scores->panel_p = session_allocate(s, block, sizeof *scores->panel_p);
+    scores->panel_q = session_allocate(s, block, sizeof *scores->panel_q);
+    scores->gap = session_allocate(s, block, sizeof *scores->gap);
+    scores->panel_gap = session_allocate(s, block, sizeof *scores->panel_gap);
+    allocate_items(s);
+    if (s->biases) allocate_biases(s);
+    if (s->setup.policy->select) allocate_selecting(s);
+    if (s->setup.chunk) session_allocate_choosing(s);
+    return s->out_of_memory ? fkv_fail(err, "session: out of memory") : FKV_OK;
 }
 
 static int create_matrix_map(struct fkv_session *s, struct prepared_map *m, struct fkv_error *err) {
@@ -298,25 +320,8 @@ static int create_matrix_map(struct fkv_session *s, struct prepared_map *m, stru
     return status;
 }
 
-static int create_selecting(struct fkv_session *s, struct fkv_error *err) {
-    const size_t capacity = (size_t)s->setup.capacity;
-    struct selecting *to = &s->selecting;
-    if (!s->setup.policy->select) return FKV_OK;
-    to->summed = calloc((size_t)session_head_count(s), sizeof *to->summed);
-    to->zeros = calloc(capacity, sizeof *to->zeros);
-    to->numbers = calloc(capacity, sizeof *to->numbers);
-    to->score = calloc(capacity, sizeof *to->score);
-    to->scratch = calloc(capacity, sizeof *to->scratch);
-    to->keys = malloc(capacity * session_slot_bytes(s));
-    return to->summed && to->zeros && to->numbers && to->score && to->scratch && to->keys
-               ? FKV_OK
-               : fkv_fail(err, "session: out of memory");
-}
-
 static int create_maps(struct fkv_session *s, struct fkv_error *err) {
     if (!s->setup.policy->maps_slots) return FKV_OK;
-    s->maps = calloc((size_t)s->setup.layers * (size_t)s->setup.kv_heads, sizeof *s->maps);
-    if (!s->maps) return fkv_fail(err, "session: out of memory");
     s->map_count = list_maps(&s->setup, s->items.actions[0].gather_from, s->maps);
     for (int32_t i = 0; i < s->map_count; i++) {
         struct prepared_map *m = &s->maps[i];
@@ -343,10 +348,7 @@ int fkv_session_open(const struct fkv_model *model, const struct fkv_policy_opti
         return FKV_FAILED;
     }
     session_choose_rotations(s);
-    if (check_memory(s, err) || create_buffers(s, err) || create_items(s, err) ||
-        create_scores(s, err) || create_biases(s, err) || create_selecting(s, err) ||
-        session_create_choosing(s, err))
-        goto failed;
+    if (check_memory(s, err) || create_buffers(s, err) || allocate(s, err)) goto failed;
     fkv_session_reset(s, FKV_ALL_SEQUENCES);
     if (create_maps(s, err)) goto failed;
     *out = s;
@@ -358,28 +360,10 @@ failed:
 
 void fkv_session_close(struct fkv_session *s) {
     if (!s) return;
-    session_free_choosing(s);
-    struct selecting *selecting = &s->selecting;
-    struct fkv_buffer *buffers[] = {
-        selecting->paid, s->key,      s->value,  s->x,      s->q,     s->k, s->v,
-        s->rotated,      s->attended, s->hidden, s->logits, s->biases};
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
-        s->ops->buffer_release(s->backend, buffers[i]);
+    for (int i = 0; i < s->buffer_count; i++) s->ops->buffer_release(s->backend, s->buffers[i]);
     for (int32_t i = 0; i < s->map_count; i++) s->ops->map_release(s->backend, s->maps[i].map);
     s->ops->step_release(s->backend, s->step);
-    struct round_items *it = &s->items;
-    if (it->actions) free(it->actions[0].gather_from);
-    void *owned[] = {selecting->summed, selecting->zeros,   selecting->numbers,
-                     selecting->score,  selecting->scratch, selecting->keys,
-                     it->append,        it->attend,         it->spans,
-                     it->next_row,      it->actions,        it->acting,
-                     it->compress,      it->gather,         it->energy,
-                     it->measured,      it->item_head,      s->heads,
-                     s->peak_slots,     s->peak_bytes,      s->fed,
-                     s->tokens,         s->row_state,       s->maps,
-                     s->bias,           s->bias_stale,      s->bias_scratch,
-                     s->bias_row,       s->scores.p,        s->scores.gap};
-    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
+    for (int i = 0; i < s->owned_count; i++) free(s->owned[i]);
     fkv_policy_setup_free(&s->setup);
     free(s);
 }

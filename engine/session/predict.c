@@ -84,15 +84,10 @@ static int join_panels(struct fkv_session *s, const struct predicting *p,
 
 static void take_row_scores(const struct fkv_likelihood *found, int32_t rows,
                             const struct fkv_row_scores *to) {
-    for (int32_t i = 0; i < rows; i++) {
+    for (int32_t i = 0; i < rows && to; i++) {
         if (to->nll) to->nll[i] = fkv_likelihood_nll(&found[i]);
         if (to->top1) to->top1[i] = found[i].top1;
     }
-}
-
-static void take_divergence(const struct scores *found, int32_t rows, double *kl) {
-    for (int32_t i = 0; i < rows; i++)
-        kl[i] = fkv_likelihood_divergence(&found->p[i], &found->q[i], found->gap[i]);
 }
 
 static int check_targets(const struct fkv_session *s, int32_t row, int32_t rows,
@@ -105,14 +100,27 @@ static int check_targets(const struct fkv_session *s, int32_t row, int32_t rows,
     return FKV_OK;
 }
 
+/* Scores of `rows` rows q of the last feed; with p (else NULL) those of p too, and kl[i], the
+ * divergence of row i of q from that of p. */
+static int score_rows(struct fkv_session *s, const struct predicting *p, const struct predicting *q,
+                      int32_t rows, const int32_t *targets, const struct fkv_row_scores *scores,
+                      const struct fkv_row_scores *p_scores, double *kl, struct fkv_error *err) {
+    const struct scores *found = &s->scores;
+    if (check_rows(s, q->row, rows, err) || check_targets(s, q->row, rows, targets, err) ||
+        join_panels(s, p, q, rows, targets, err))
+        return FKV_FAILED;
+    take_row_scores(found->q, rows, scores);
+    take_row_scores(found->p, rows, p_scores);
+    for (int32_t i = 0; i < rows && p; i++)
+        kl[i] = fkv_likelihood_divergence(&found->p[i], &found->q[i], found->gap[i]);
+    return FKV_OK;
+}
+
 int fkv_session_score(struct fkv_session *s, int32_t row, int32_t rows, const int32_t *targets,
                       double *nll, int32_t *top1, struct fkv_error *err) {
     const struct predicting q = {s->x, row, s->logits};
-    if (check_rows(s, row, rows, err) || check_targets(s, row, rows, targets, err) ||
-        join_panels(s, NULL, &q, rows, targets, err))
-        return FKV_FAILED;
-    take_row_scores(s->scores.q, rows, &(struct fkv_row_scores){nll, top1});
-    return FKV_OK;
+    const struct fkv_row_scores scores = {nll, top1};
+    return score_rows(s, NULL, &q, rows, targets, &scores, NULL, NULL, err);
 }
 
 int fkv_session_compare(struct fkv_session *s, struct fkv_session *reference, int32_t row,
@@ -120,20 +128,19 @@ int fkv_session_compare(struct fkv_session *s, struct fkv_session *reference, in
                         const struct fkv_row_scores *reference_scores, double *kl,
                         struct fkv_error *err) {
     const struct predicting q = {s->x, row, s->logits}, p = {reference->x, row, reference->logits};
-    if (check_rows(s, row, rows, err) || check_rows(reference, row, rows, err) ||
-        check_targets(s, row, rows, targets, err) || join_panels(s, &p, &q, rows, targets, err))
-        return FKV_FAILED;
-    take_row_scores(s->scores.q, rows, scores);
-    take_row_scores(s->scores.p, rows, reference_scores);
-    take_divergence(&s->scores, rows, kl);
-    return FKV_OK;
+    if (check_rows(reference, row, rows, err)) return FKV_FAILED;
+    return score_rows(s, &p, &q, rows, targets, scores, reference_scores, kl, err);
+}
+
+static size_t state_bytes(const struct fkv_session *s) {
+    return sizeof(float) * (size_t)s->model->config.dim;
 }
 
 int fkv_session_final_states(struct fkv_session *s, int32_t row, int32_t rows, float *states,
                              struct fkv_error *err) {
-    const size_t bytes = sizeof(float) * (size_t)s->model->config.dim;
     if (check_rows(s, row, rows, err)) return FKV_FAILED;
-    return s->ops->read(s->backend, s->x, (size_t)row * bytes, states, (size_t)rows * bytes, err);
+    return s->ops->read(s->backend, s->x, (size_t)row * state_bytes(s), states,
+                        (size_t)rows * state_bytes(s), err);
 }
 
 /* ---- keeping ---- */
@@ -144,10 +151,6 @@ struct fkv_kept_logits {
     struct fkv_buffer *logits; /* a panel */
     int32_t rows;
 };
-
-static size_t state_bytes(const struct fkv_session *s) {
-    return sizeof(float) * (size_t)s->model->config.dim;
-}
 
 int fkv_kept_logits_open(struct fkv_session *s, int32_t rows, struct fkv_kept_logits **out,
                          struct fkv_error *err) {
@@ -193,13 +196,8 @@ int fkv_session_compare_kept(struct fkv_session *s, int32_t row, int32_t rows,
                              const struct fkv_row_scores *kept_scores, double *kl,
                              struct fkv_error *err) {
     const struct predicting q = {s->x, row, s->logits}, p = {kept->x, at, kept->logits};
-    if (check_rows(s, row, rows, err) || check_kept(kept, s, at, rows, err) ||
-        check_targets(s, row, rows, targets, err) || join_panels(s, &p, &q, rows, targets, err))
-        return FKV_FAILED;
-    take_row_scores(s->scores.q, rows, scores);
-    if (kept_scores) take_row_scores(s->scores.p, rows, kept_scores);
-    take_divergence(&s->scores, rows, kl);
-    return FKV_OK;
+    if (check_kept(kept, s, at, rows, err)) return FKV_FAILED;
+    return score_rows(s, &p, &q, rows, targets, scores, kept_scores, kl, err);
 }
 
 void fkv_kept_logits_free(struct fkv_kept_logits *kept) {

@@ -45,7 +45,7 @@ struct fed {
 };
 
 /* What is known of rows being scored: of a reference p and of q, by all panels so far and by the
- * latest. One block of memory each. */
+ * latest. */
 struct scores {
     struct fkv_likelihood *p, *q, *panel_p, *panel_q; /* [block] */
     double *gap, *panel_gap;                          /* [block] */
@@ -82,6 +82,8 @@ struct choosing {
     struct fkv_scored_slot *scratch; /* [chunks] */
     int32_t *chosen;                 /* [chunks + 1] */
 };
+
+enum { SESSION_OWNED = 40, SESSION_BUFFERS = 16 }; /* more than there are */
 
 struct fkv_session {
     const struct fkv_model *model;
@@ -136,6 +138,14 @@ struct fkv_session {
     struct choosing choosing;
     struct round_items items;
     struct tap taps[FKV_SITES];
+
+    /* All of the above that is memory, to be given back at once. */
+    void *owned[SESSION_OWNED]; /* [owned_count] */
+    int owned_count;
+    bool out_of_memory;                          /* some of it is missing */
+    struct fkv_buffer *buffers[SESSION_BUFFERS]; /* [buffer_count] */
+    int buffer_count;
+
     struct fkv_session_statistics statistics;
 };
 
@@ -176,6 +186,10 @@ static inline struct fkv_head *session_head(const struct fkv_session *s, int32_t
 static inline size_t session_slot_bytes(const struct fkv_session *s) {
     return (size_t)s->model->config.head_dim * fkv_dtype_bytes(s->options.cache_dtype);
 }
+
+/* open.c: zeroed memory [count] of `bytes` each that the session owns from now on; without it NULL,
+ * and s->out_of_memory. */
+void *session_allocate(struct fkv_session *s, size_t count, size_t bytes);
 
 /* Fills s->attention; needs setup and options. */
 void session_choose_rotations(struct fkv_session *s);
@@ -220,9 +234,8 @@ int session_select(struct fkv_session *s, const struct fkv_head *head, struct fk
  * do not. */
 int64_t session_choosing_bytes(const struct fkv_config *c, const struct fkv_session_options *o,
                                const struct fkv_policy_setup *setup);
-/* choose.c: allocates that. */
-int session_create_choosing(struct fkv_session *s, struct fkv_error *err);
-void session_free_choosing(struct fkv_session *s);
+/* choose.c: allocates what of that is host memory. */
+void session_allocate_choosing(struct fkv_session *s);
 /* choose.c: do the queries of the head's newest rows choose? */
 bool session_chooses(const struct fkv_session *s, const struct fkv_head *head);
 /* choose.c: reads the queries of a layer's rows, before its rounds. Waits for the device. */

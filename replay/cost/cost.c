@@ -5,7 +5,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "engine/cache/policies/sliding.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "kernels/base/path.h"
 

@@ -6,7 +6,6 @@
  * are the paper's setting; R > 0 and gain 1 are options of the official code. */
 #include <math.h>
 
-#include "engine/cache/policies/freqkv.h"
 #include "engine/cache/policies/policies.h"
 #include "engine/cache/policies/schedule.h"
 
@@ -70,11 +69,8 @@ const struct fkv_policy fkv_policy_freqkv = {
     .maps_slots = true,
     .low_pass = true,
     .counts_compressions = true,
-    .max_spans = 1,
     .recent = recent,
     .prepare = prepare,
-    .append_limit = fkv_schedule_free_slots,
     .act = act,
-    .position = fkv_slot_position,
-    .view = fkv_causal_view,
+    FKV_SCHEDULE_ANSWERS,
 };

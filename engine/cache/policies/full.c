@@ -24,12 +24,9 @@ const struct fkv_policy fkv_policy_full = {
             "Defaults: it has no options.\n",
     .allows_surgery = true,
     .keeps_every_token = true,
-    .max_spans = 1,
     .prepare = fkv_prepare_every_token,
-    .append_limit = fkv_schedule_free_slots,
     .act = fkv_no_action,
-    .position = fkv_slot_position,
-    .view = fkv_causal_view,
+    FKV_SCHEDULE_ANSWERS,
 };
 
 const struct fkv_policy_options fkv_full_attention = {.name = name, .sinks = -1};

@@ -127,11 +127,8 @@ const struct fkv_policy fkv_policy_linear = {
     .takes_ratio = true,
     .maps_slots = true,
     .counts_compressions = true,
-    .max_spans = 1,
     .prepare = prepare,
-    .append_limit = fkv_schedule_free_slots,
     .act = act,
     .fill_map = fill_map,
-    .position = fkv_slot_position,
-    .view = fkv_causal_view,
+    FKV_SCHEDULE_ANSWERS,
 };

@@ -11,6 +11,7 @@
  * take G slots more in every head, for all its length. In a 16-bit cache these keys are rounded
  * once more. */
 #include "engine/cache/policies/policies.h"
+#include "engine/cache/policies/schedule.h"
 
 enum { GLOBAL };
 /* Slots of storage on top: half a window, because dropping moves a whole one, and at most what a
@@ -47,8 +48,7 @@ static int32_t append_limit(const struct fkv_policy_setup *setup, const struct f
 
 static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
                 struct fkv_action *action) {
-    const int32_t global = (int32_t)setup->own[GLOBAL],
-                  kept = setup->window - 1; /* the next query sees one slot of its own */
+    const int32_t global = (int32_t)setup->own[GLOBAL];
     const int64_t far = next_far(setup, head);
     if (far < global) {
         action->gather_slot = action->gather_from[0] = (int32_t)far;
@@ -56,39 +56,16 @@ static void act(const struct fkv_policy_setup *setup, const struct fkv_head *hea
         action->gather_shift = -(double)far;
         return;
     }
-    action->gather_slot = global;
-    action->gather_count = kept;
-    for (int32_t j = 0; j < kept; j++) action->gather_from[j] = head->slots - kept + j;
-    action->slots = global + kept;
-}
-
-static double position(const struct fkv_policy_setup *setup, const struct fkv_head *head) {
-    (void)setup;
-    return (double)head->tokens;
+    /* The next query sees one slot of its own. */
+    fkv_keep_latest(head, global, setup->window - 1, false, action);
 }
 
 static int32_t view(const struct fkv_policy_setup *setup, const struct fkv_head *head, int32_t rows,
                     struct fkv_span *spans) {
-    const int64_t token = head->tokens - rows, /* of row 0 */
-        global = setup->own[GLOBAL], before = token - setup->window + 1;
-    const int32_t far = (int32_t)(before < 0        ? 0
-                                  : before < global ? before
-                                                    : global),
-                  own = head->slots - rows;
-    int32_t count = 0;
-    if (far)
-        spans[count++] = (struct fkv_span){.first = 0,
-                                           .end = far,
-                                           .from = FKV_NO_LIMIT_BELOW,
-                                           .until = FKV_NO_LIMIT_ABOVE,
-                                           .position = setup->window,
-                                           .fixed = true};
-    spans[count++] = (struct fkv_span){.first = far,
-                                       .end = head->slots,
-                                       .from = own - setup->window + 1,
-                                       .until = own + 1,
-                                       .position = (double)token};
-    return count;
+    const int64_t global = setup->own[GLOBAL],
+                  before = head->tokens - rows - setup->window + 1; /* the window of row 0 */
+    const int64_t far = before < 0 ? 0 : before < global ? before : global;
+    return fkv_moving_view(head, rows, (int32_t)far, setup->window, setup->window, spans);
 }
 
 const struct fkv_policy fkv_policy_lm_infinite = {
@@ -128,6 +105,6 @@ const struct fkv_policy fkv_policy_lm_infinite = {
     .prepare = prepare,
     .append_limit = append_limit,
     .act = act,
-    .position = position,
+    .position = fkv_token_position,
     .view = view,
 };

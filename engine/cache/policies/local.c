@@ -4,13 +4,8 @@
 
 static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
                 struct fkv_action *action) {
-    int32_t n = setup->compressible,
-            kept = setup->retained[head->layer * setup->kv_heads + head->kv_head];
-    action->gather_slot = setup->sinks;
-    action->gather_count = kept;
-    action->gather_shift = kept - n;
-    for (int32_t j = 0; j < kept; j++) action->gather_from[j] = setup->sinks + n - kept + j;
-    action->slots = setup->sinks + kept;
+    const int32_t index = head->layer * setup->kv_heads + head->kv_head;
+    fkv_keep_latest(head, setup->sinks, setup->retained[index], true, action);
 }
 
 const struct fkv_policy fkv_policy_local = {
@@ -34,10 +29,7 @@ const struct fkv_policy fkv_policy_local = {
     .mixes = true,
     .takes_ratio = true,
     .counts_evictions = true,
-    .max_spans = 1,
     .prepare = fkv_schedule_prepare,
-    .append_limit = fkv_schedule_free_slots,
     .act = act,
-    .position = fkv_slot_position,
-    .view = fkv_causal_view,
+    FKV_SCHEDULE_ANSWERS,
 };

@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/cache/policies/freqkv.h"
 #include "engine/cache/policies/policies.h"
+#include "engine/cache/policies/schedule.h"
 
 enum { MASS_BIAS = FKV_TABLE + 1 };
 

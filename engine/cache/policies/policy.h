@@ -215,6 +215,10 @@ static inline const struct fkv_policy *fkv_policy_of_head(const struct fkv_polic
     return setup->head_policies ? setup->head_policies[head] : setup->policy;
 }
 
+/* What answers for the heads of a layer: the setup's policy, or, where the layer's own window is
+ * below the policy's, one that keeps just that. It has prepare NULL and no options. (sliding.c) */
+const struct fkv_policy *fkv_policy_of_layer(const struct fkv_policy_setup *setup, int32_t layer);
+
 /* Does what the policy keeps, or what a query sees of it, depend on queries? */
 static inline bool fkv_policy_sees_queries(const struct fkv_policy *policy) {
     return policy->scores == FKV_SCORE_ATTENTION || policy->choose;

@@ -42,3 +42,37 @@ int32_t fkv_causal_view(const struct fkv_policy_setup *setup, const struct fkv_h
                                  .position = own + head->shift};
     return 1;
 }
+
+void fkv_keep_latest(const struct fkv_head *head, int32_t first, int32_t kept, bool by_slot,
+                     struct fkv_action *action) {
+    const int32_t oldest = head->slots - kept;
+    action->gather_slot = first;
+    action->gather_count = kept;
+    action->gather_shift = by_slot ? first - oldest : 0;
+    for (int32_t j = 0; j < kept; j++) action->gather_from[j] = oldest + j;
+    action->slots = first + kept;
+}
+
+double fkv_token_position(const struct fkv_policy_setup *setup, const struct fkv_head *head) {
+    (void)setup;
+    return (double)head->tokens;
+}
+
+int32_t fkv_moving_view(const struct fkv_head *head, int32_t rows, int32_t far,
+                        int32_t far_position, int32_t reach, struct fkv_span *spans) {
+    const int32_t own = head->slots - rows; /* slot of row 0's own key */
+    int32_t count = 0;
+    if (far)
+        spans[count++] = (struct fkv_span){.first = 0,
+                                           .end = far,
+                                           .from = FKV_NO_LIMIT_BELOW,
+                                           .until = FKV_NO_LIMIT_ABOVE,
+                                           .position = far_position,
+                                           .fixed = true};
+    spans[count++] = (struct fkv_span){.first = far,
+                                       .end = head->slots,
+                                       .from = own - reach + 1,
+                                       .until = own + 1,
+                                       .position = (double)(head->tokens - rows)};
+    return count;
+}

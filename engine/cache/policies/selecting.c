@@ -54,11 +54,6 @@ int32_t fkv_selecting_limit(const struct fkv_policy_setup *setup, const struct f
     return to_end < free_slots ? to_end : free_slots;
 }
 
-double fkv_selecting_position(const struct fkv_policy_setup *setup, const struct fkv_head *head) {
-    (void)setup;
-    return (double)head->tokens;
-}
-
 int32_t fkv_selecting_view(const struct fkv_policy_setup *setup, const struct fkv_head *head,
                            int32_t rows, struct fkv_span *spans) {
     (void)setup;

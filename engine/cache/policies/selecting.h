@@ -6,7 +6,7 @@
 #ifndef FKV_ENGINE_CACHE_POLICIES_SELECTING_H
 #define FKV_ENGINE_CACHE_POLICIES_SELECTING_H
 
-#include "engine/cache/policies/policy.h"
+#include "engine/cache/policies/schedule.h"
 
 /* The budget, the first own option of every selecting policy; on the command line it is one option
  * of all policies (struct fkv_policy_options). */
@@ -34,8 +34,6 @@ int fkv_selecting_prepare(struct fkv_policy_setup *setup, int64_t most, int64_t 
                           struct fkv_error *err);
 /* An `append_limit`: to the end of the prefill block, or the free slots. */
 int32_t fkv_selecting_limit(const struct fkv_policy_setup *setup, const struct fkv_head *head);
-/* A `position`: the token index. */
-double fkv_selecting_position(const struct fkv_policy_setup *setup, const struct fkv_head *head);
 /* A `view`: all slots, causally; the query stands at its token index. */
 int32_t fkv_selecting_view(const struct fkv_policy_setup *setup, const struct fkv_head *head,
                            int32_t rows, struct fkv_span *spans);
@@ -43,7 +41,7 @@ int32_t fkv_selecting_view(const struct fkv_policy_setup *setup, const struct fk
 /* What every selecting policy answers alike, for its row. */
 #define FKV_SELECTING_ANSWERS                                                                      \
     .counts_evictions = true, .max_spans = 1, .append_limit = fkv_selecting_limit,                 \
-    .position = fkv_selecting_position, .view = fkv_selecting_view
+    .position = fkv_token_position, .view = fkv_selecting_view
 /* The same and the rest, where slots are scored by their keys. */
 #define FKV_SELECTING_BY_KEYS                                                                      \
     FKV_SELECTING_ANSWERS, .options = fkv_budget_option, .prepare = fkv_selecting_prepare_keys,    \

@@ -17,25 +17,17 @@
  * are dropped in bulk when storage runs out, and what stays moves down to the positions of its new
  * slots. */
 #include "engine/cache/policies/schedule.h"
-#include "engine/cache/policies/sliding.h"
 
 /* The next query sees one slot of its own, so w - 1 older ones are enough. */
 static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
                 struct fkv_action *action) {
-    const int32_t kept = setup->layer_windows[head->layer] - 1;
-    action->gather_count = kept;
-    action->gather_shift = kept - head->slots;
-    for (int32_t j = 0; j < kept; j++) action->gather_from[j] = head->slots - kept + j;
-    action->slots = kept;
+    fkv_keep_latest(head, 0, setup->layer_windows[head->layer] - 1, true, action);
 }
 
 static const struct fkv_policy sliding = {
     .name = "of a sliding layer",
-    .max_spans = 1,
-    .append_limit = fkv_schedule_free_slots,
     .act = act,
-    .position = fkv_slot_position,
-    .view = fkv_causal_view,
+    FKV_SCHEDULE_ANSWERS,
 };
 
 const struct fkv_policy *fkv_policy_of_layer(const struct fkv_policy_setup *setup, int32_t layer) {

@@ -30,36 +30,15 @@ static int32_t append_limit(const struct fkv_policy_setup *setup, const struct f
 static void act(const struct fkv_policy_setup *setup, const struct fkv_head *head,
                 struct fkv_action *action) {
     /* The next query sees one slot of its own, so N - S - 1 older ones are enough. */
-    int32_t kept = setup->window - setup->sinks - 1;
-    action->gather_slot = setup->sinks;
-    action->gather_count = kept;
-    for (int32_t j = 0; j < kept; j++) action->gather_from[j] = head->slots - kept + j;
-    action->slots = setup->sinks + kept;
-}
-
-static double position(const struct fkv_policy_setup *setup, const struct fkv_head *head) {
-    (void)setup;
-    return (double)head->tokens;
+    fkv_keep_latest(head, setup->sinks, setup->window - setup->sinks - 1, false, action);
 }
 
 static int32_t view(const struct fkv_policy_setup *setup, const struct fkv_head *head, int32_t rows,
                     struct fkv_span *spans) {
-    int64_t token = head->tokens - rows; /* of row 0 */
-    if (token < setup->window) return fkv_causal_view(setup, head, rows, spans);
-    int32_t own = head->slots - rows, reach = setup->window - setup->sinks, count = 0;
-    if (setup->sinks)
-        spans[count++] = (struct fkv_span){.first = 0,
-                                           .end = setup->sinks,
-                                           .from = FKV_NO_LIMIT_BELOW,
-                                           .until = FKV_NO_LIMIT_ABOVE,
-                                           .position = setup->window - 1,
-                                           .fixed = true};
-    spans[count++] = (struct fkv_span){.first = setup->sinks,
-                                       .end = head->slots,
-                                       .from = own - reach + 1,
-                                       .until = own + 1,
-                                       .position = (double)token};
-    return count;
+    const bool all_seen = head->tokens - rows < setup->window;
+    if (all_seen) return fkv_causal_view(setup, head, rows, spans);
+    return fkv_moving_view(head, rows, setup->sinks, setup->window - 1,
+                           setup->window - setup->sinks, spans);
 }
 
 const struct fkv_policy fkv_policy_streaming = {
@@ -88,6 +67,6 @@ const struct fkv_policy fkv_policy_streaming = {
     .prepare = prepare,
     .append_limit = append_limit,
     .act = act,
-    .position = position,
+    .position = fkv_token_position,
     .view = view,
 };

@@ -40,8 +40,7 @@ static size_t largest_rows(void) {
 
 static struct fkv_pipeline *start(size_t ring) {
     struct fkv_pipeline *p;
-    const struct fkv_pipeline_options o = {LANES, ring};
-    assert_ok(fkv_pipeline_open(writer, &samples[0].info, &model, &o, &p, &err));
+    assert_ok(fkv_pipeline_open(writer, &samples[0].info, &model, LANES, ring, &p, &err));
     return p;
 }
 
