@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "replay/identity.h"
 #include "replay/lines_file.h"
 
 /* The text that follows the prompt's, up to a stop string; no id may stand behind that. */
@@ -175,28 +174,19 @@ int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continui
 
 /* ---- the file ---- */
 
-json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv_error *err) {
-    const struct fkv_continuing *lines = run->lines;
-    const struct fkv_identity identity = {.format = "freqkv-generate",
-                                          .model = run->model,
-                                          .tokenizer = lines->tokenizer,
-                                          .setup = lines->setup,
-                                          .backend = run->backend,
-                                          .compute = run->compute,
-                                          .kernels = run->kernels,
-                                          .command = run->command,
-                                          .cache_dtype = run->cache_dtype,
-                                          .batch = run->batch,
-                                          .rope_positions = run->rope_positions};
+json_t *fkv_continuing_identity(const struct fkv_continuing *c, const struct fkv_replay *replay,
+                                int32_t batch, int64_t rope_positions, struct fkv_error *err) {
+    const struct fkv_identity identity = {"freqkv-generate", replay, c->setup, batch,
+                                          rope_positions};
     fkv_sha256_hex prompts;
-    if (fkv_prompts_sha256(lines->prompts, prompts, err)) return NULL;
+    if (fkv_prompts_sha256(c->prompts, prompts, err)) return NULL;
     json_t *o = fkv_identity_json(&identity, err);
     if (!o) return NULL;
-    json_object_set_new(o, "prompts", json_integer((json_int_t)lines->prompts->count));
+    json_object_set_new(o, "prompts", json_integer((json_int_t)c->prompts->count));
     json_object_set_new(o, "prompts_sha256", json_string(prompts));
-    json_object_set_new(o, "tokens", json_integer(lines->tokens));
-    json_object_set_new(o, "temperature", fkv_json_number(lines->temperature));
-    json_object_set_new(o, "seed", json_integer(lines->seed));
+    json_object_set_new(o, "tokens", json_integer(c->tokens));
+    json_object_set_new(o, "temperature", fkv_json_number(c->temperature));
+    json_object_set_new(o, "seed", json_integer(c->seed));
     return o;
 }
 

@@ -45,12 +45,18 @@ static json_t *numbers_json(const double *values, int count) {
     return list;
 }
 
-json_t *fkv_needle_grid_identity(const struct fkv_needle_grid *g, const struct fkv_identity *maker,
+json_t *fkv_needle_grid_identity(const struct fkv_needle_grid *g, const struct fkv_replay *replay,
                                  const struct fkv_corpus *corpus, struct fkv_error *err) {
     const struct fkv_needle_task *t = g->task;
+    const struct fkv_identity maker = {.format = "freqkv-needle",
+                                       .replay = replay,
+                                       .setup = g->setup,
+                                       .batch = 1,
+                                       .rope_positions = fkv_identity_rope_positions(
+                                           &replay->engine.model->config, g->setup, g->longest)};
     fkv_sha256_hex hash;
     if (fkv_corpus_sha256(corpus, hash, err)) return NULL;
-    json_t *o = fkv_identity_json(maker, err);
+    json_t *o = fkv_identity_json(&maker, err);
     if (!o) return NULL;
     json_object_set_new(o, "corpus_sha256", json_string(hash));
     json_object_set_new(o, "task", json_string(fkv_needle_kinds[t->kind]));

@@ -203,16 +203,9 @@ static void assert_file(const char *path, const char *expected) {
 }
 
 static json_t *identity_turned(const struct lines *l, int32_t batch, int64_t rope_positions) {
-    const struct fkv_continuing_run run = {.lines = &l->how,
-                                           .model = engine.model,
-                                           .backend = "cpu",
-                                           .compute = "f32",
-                                           .kernels = "avx2",
-                                           .command = batch == 1 ? "one" : "another",
-                                           .cache_dtype = FKV_F32,
-                                           .batch = batch,
-                                           .rope_positions = rope_positions};
-    json_t *identity = fkv_continuing_identity(&run, &err);
+    static char one[] = "one", another[] = "another";
+    const struct fkv_replay replay = {.engine = engine, .command = batch == 1 ? one : another};
+    json_t *identity = fkv_continuing_identity(&l->how, &replay, batch, rope_positions, &err);
     if (!identity) fail_msg("%s", err.message);
     return identity;
 }
