@@ -18,7 +18,6 @@
 #include "replay/commands/commands.h"
 #include "replay/corpus.h"
 #include "replay/identity.h"
-#include "replay/lines_file.h"
 #include "replay/policy_list.h"
 
 enum { OPT_LENGTHS = FKV_NO_LETTER, OPT_POLICIES, OPT_DECODE, OPT_REPEATS, OPT_SEED };
@@ -137,7 +136,7 @@ struct job {
     struct fkv_bench_row *rows;      /* [count], by length, then policy; owned */
     int64_t count;
     struct fkv_bench_times *times; /* [policies, repeats] of a length; owned */
-    struct fkv_bench_found found;  /* of BENCH.csv */
+    struct fkv_lines_found found;  /* of BENCH.csv */
     int64_t first;                 /* row that is not there yet */
     struct fkv_cost prefill, step; /* what tokens take there */
 };
@@ -247,16 +246,6 @@ static int look_up(struct job *job, const json_t *identity, struct fkv_error *er
     if (!status && !job->replay->options.quiet && job->found.bytes)
         fprintf(stderr, "%s: %" PRId64 " of %" PRId64 " rows are done%s\n", path, job->first,
                 job->count, job->found.torn ? "; a row that is not whole is dropped" : "");
-    return status;
-}
-
-static int append_line(struct fkv_lines_file *file, const struct fkv_bench_row *row,
-                       struct fkv_error *err) {
-    size_t bytes;
-    char *line = fkv_bench_line(row, &bytes);
-    if (!line) return fkv_fail(err, "out of memory for a row");
-    int status = fkv_lines_append(file, line, bytes, err);
-    free(line);
     return status;
 }
 
@@ -399,7 +388,8 @@ static int run_rows(struct job *job, const json_t *identity, const struct fkv_ne
     if (job->replay->out)
         status = fkv_lines_open(job->replay->out, identity, job->found.bytes, job->found.torn,
                                 &file, err);
-    if (!status && file && !job->found.lines) status = append_line(file, NULL, err);
+    if (!status && file && !job->found.lines)
+        status = fkv_lines_append_printed(file, fkv_bench_print_line, job->rows, -1, err);
     fkv_progress_start(&progress, "runs", (job->count - job->first) * s->repeats,
                        job->replay->options.quiet);
     fkv_progress_weigh(&progress, needs->seconds);
@@ -407,7 +397,7 @@ static int run_rows(struct job *job, const json_t *identity, const struct fkv_ne
         to = (from / policies + 1) * policies;
         status = measure_length(job, from, to, &progress, &done, err);
         for (int64_t i = from; i < to && file && !status; i++)
-            status = append_line(file, &job->rows[i], err);
+            status = fkv_lines_append_printed(file, fkv_bench_print_line, job->rows, i, err);
     }
     fkv_progress_finish(&progress);
     fkv_lines_close(file);

@@ -17,7 +17,6 @@
 #include "kernels/base/progress.h"
 #include "replay/commands/commands.h"
 #include "replay/generate/continuations.h"
-#include "replay/lines_file.h"
 
 enum { OPT_PROMPT = FKV_NO_LETTER, OPT_PROMPTS, OPT_TOKENS, OPT_TEMPERATURE, OPT_SEED };
 /* Prompts of a group, per lane. More: lanes idle less at its end. Fewer: less is computed again. */
@@ -349,7 +348,8 @@ static int with_session(struct job *job, const struct fkv_session_options *optio
     job->seconds = needs.seconds;
     if (!status && !r->dry_run) {
         if (r->out)
-            status = fkv_lines_open(r->out, identity, found->bytes, found->torn, &job->file, err);
+            status = fkv_lines_open(r->out, identity, found->file.bytes, found->file.torn,
+                                    &job->file, err);
         if (!status) status = run_prompts(job, session, options, err);
         if (status && r->out && job->next) say_what_is_there(job, err);
         fkv_lines_close(job->file);
@@ -370,12 +370,13 @@ static int look_up(struct job *job, const struct fkv_session_options *options, j
     if (!*identity) return FKV_FAILED;
     if (job->s->resume && fkv_continuations_find(r->out, lines, *identity, found, err))
         return FKV_FAILED;
-    job->found = found->lines;
+    job->found = (size_t)found->file.lines;
     job->prompt_tokens = found->prompt_tokens;
     job->tokens = found->tokens;
     if (!r->options.quiet && job->s->resume)
-        fprintf(stderr, "%s: %zu of %zu prompts are done%s\n", r->out, found->lines,
-                lines->prompts->count, found->torn ? "; a line that is not whole is dropped" : "");
+        fprintf(stderr, "%s: %zu of %zu prompts are done%s\n", r->out, job->found,
+                lines->prompts->count,
+                found->file.torn ? "; a line that is not whole is dropped" : "");
     return FKV_OK;
 }
 

@@ -246,10 +246,10 @@ static int report(const struct job *job, struct fkv_error *err) {
     const struct fkv_replay *r = &s->replay;
     const struct fkv_needle_sheet sheet = fkv_needle_grid_sheet(&job->grid);
     if (!r->options.json) {
-        fkv_needle_report_print(&sheet, job->grid.results);
+        fkv_needle_report_print(&sheet);
         return FKV_OK;
     }
-    json_t *o = fkv_needle_report_json(&sheet, job->grid.results);
+    json_t *o = fkv_needle_report_json(&sheet);
     json_object_set_new(o, "out", r->out ? fkv_json_string(r->out) : json_null());
     json_object_set_new(o, "trained_context",
                         json_integer(r->engine.model->config.trained_context));

@@ -9,6 +9,7 @@
 
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/host.h"
+#include "replay/lines_file.h"
 
 /* Most rows of one budget of which all pairs are shown to people. */
 enum { SHOWN = 12 };
@@ -125,16 +126,6 @@ static void put_number(FILE *f, double value) {
     if (isfinite(value)) fprintf(f, "%.17g", value);
 }
 
-/* Quoted, with quotes doubled. */
-static void put_text(FILE *f, const char *text) {
-    fputc('"', f);
-    for (; *text; text++) {
-        if (*text == '"') fputc('"', f);
-        fputc(*text, f);
-    }
-    fputc('"', f);
-}
-
 static void put_rows(const struct fkv_rivals *c, FILE *f) {
     fprintf(f, "policy,budget,slots");
     for (int i = 0; i < NUMBERS; i++) fprintf(f, ",%s", names[i]);
@@ -144,12 +135,12 @@ static void put_rows(const struct fkv_rivals *c, FILE *f) {
         double n[NUMBERS];
         if (!row->known) continue;
         numbers_of(c, row, n);
-        put_text(f, row->policy);
+        fkv_lines_put_quoted(row->policy, f);
         put_number(f, row->budget ? row->budget : NAN);
         put_number(f, row->slots ? row->slots : NAN);
         for (int k = 0; k < NUMBERS; k++) put_number(f, n[k]);
         fputc(',', f);
-        put_text(f, row->file);
+        fkv_lines_put_quoted(row->file, f);
         fputc('\n', f);
     }
 }
@@ -160,9 +151,9 @@ static void put_pairs(const struct fkv_rivals *c, FILE *f) {
     for (int b = 1; b < c->count; b++)
         for (int a = 0; a < b; a++) {
             const struct fkv_pair *p = pair_at(c, a, b);
-            put_text(f, label_of(&c->rows[a], a_label));
+            fkv_lines_put_quoted(label_of(&c->rows[a], a_label), f);
             fputc(',', f);
-            put_text(f, label_of(&c->rows[b], b_label));
+            fkv_lines_put_quoted(label_of(&c->rows[b], b_label), f);
             fprintf(f, ",%" PRId64, p->tokens);
             put_number(f, p->delta_nll);
             put_number(f, p->se);

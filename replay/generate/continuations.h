@@ -5,11 +5,10 @@
 #ifndef FKV_REPLAY_GENERATE_CONTINUATIONS_H
 #define FKV_REPLAY_GENERATE_CONTINUATIONS_H
 
-#include <stdio.h>
-
 #include "replay/generate/generate.h"
 #include "replay/generate/prompts.h"
 #include "replay/identity.h"
+#include "replay/lines_file.h"
 
 /* What lines are made of and with. */
 struct fkv_continuing {
@@ -31,10 +30,8 @@ json_t *fkv_continuing_identity(const struct fkv_continuing *c, const struct fkv
 
 /* What an earlier run left. */
 struct fkv_continued {
-    size_t lines;          /* whole ones */
-    int64_t bytes;         /* theirs */
-    int64_t torn;          /* bytes of a line that is not whole */
-    int64_t prompt_tokens; /* of the prompts of those lines */
+    struct fkv_lines_found file;
+    int64_t prompt_tokens; /* of the prompts of its whole lines */
     int64_t tokens;        /* generated */
 };
 

@@ -21,7 +21,7 @@ struct fkv_needle_grid {
     int64_t count, longest;        /* longest: tokens fed of a prompt and its answer */
     /* and by what follows */
     struct fkv_needle_result *results; /* [count]; owned, the texts too */
-    struct fkv_needle_rows found;      /* of the file */
+    struct fkv_lines_found found;      /* of the file */
     int64_t first;                     /* cell whose row is not there yet */
 };
 
