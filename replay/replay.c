@@ -27,6 +27,16 @@ int fkv_replay_close(struct fkv_replay *r, const char *name, int status,
     return status ? fkv_tool_failed(name, err) : FKV_EXIT_DONE;
 }
 
+int fkv_replay_session_options(const struct fkv_replay *r, const struct fkv_policy_options *policy,
+                               int32_t sequences, int64_t max_tokens,
+                               struct fkv_session_options *options, struct fkv_error *err) {
+    *options = (struct fkv_session_options){.sequences = sequences,
+                                            .max_tokens = max_tokens,
+                                            .cache_dtype =
+                                                fkv_engine_cache_dtype(&r->options, &r->engine)};
+    return fkv_engine_block(&r->engine, policy, false, 1, 0, options, err);
+}
+
 int fkv_replay_session(const struct fkv_replay *r, const struct fkv_policy_options *policy,
                        const struct fkv_session_options *options, struct fkv_session **session,
                        struct fkv_error *err) {

@@ -27,6 +27,11 @@ int fkv_replay_open(struct fkv_replay *r, struct fkv_error *err);
 int fkv_replay_close(struct fkv_replay *r, const char *name, int status,
                      const struct fkv_error *err);
 
+/* Options of sessions of `sequences` that see up to max_tokens tokens, with their block
+ * (fkv_engine_block). */
+int fkv_replay_session_options(const struct fkv_replay *r, const struct fkv_policy_options *policy,
+                               int32_t sequences, int64_t max_tokens,
+                               struct fkv_session_options *options, struct fkv_error *err);
 /* Opens a session, and notes of each rotation by length what was chosen. */
 int fkv_replay_session(const struct fkv_replay *r, const struct fkv_policy_options *policy,
                        const struct fkv_session_options *options, struct fkv_session **session,

@@ -148,17 +148,6 @@ static struct fkv_policy_options policy_of(const struct job *job, int64_t row) {
     return policy;
 }
 
-static int session_options(const struct job *job, int64_t row,
-                           const struct fkv_policy_options *policy, struct fkv_session_options *out,
-                           struct fkv_error *err) {
-    const struct fkv_replay *r = job->replay;
-    *out = (struct fkv_session_options){.sequences = 1,
-                                        .max_tokens = job->rows[row].length,
-                                        .cache_dtype =
-                                            fkv_engine_cache_dtype(&r->options, &r->engine)};
-    return fkv_engine_block(&r->engine, policy, false, 1, 0, out, err);
-}
-
 /* Names the rows and checks the setting of each. */
 static int make_rows(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
@@ -277,7 +266,8 @@ static int find_most_needed(const struct job *job, struct fkv_session_needs *mos
         struct fkv_session_needs one = {0};
         struct fkv_session_options options;
         const struct fkv_policy_options policy = policy_of(job, i);
-        if (session_options(job, i, &policy, &options, err) ||
+        if (fkv_replay_session_options(job->replay, &policy, 1, job->rows[i].length, &options,
+                                       err) ||
             fkv_session_add_needs(job->replay->engine.model, &policy, &options, &one, err))
             return FKV_FAILED;
         if (fkv_session_needs_bytes(&one) > fkv_session_needs_bytes(most)) *most = one;
@@ -327,7 +317,7 @@ static int estimate_time(struct job *job, struct fkv_needs *needs, struct fkv_er
     struct fkv_session_options options;
     struct fkv_session *session;
     if (!fkv_replay_tells_time(job->replay)) return FKV_OK;
-    if (session_options(job, last, &policy, &options, err) ||
+    if (fkv_replay_session_options(job->replay, &policy, 1, job->longest, &options, err) ||
         fkv_replay_session(job->replay, &policy, &options, &session, err))
         return FKV_FAILED;
     int status = fkv_session_rehearse(session, 1, fkv_session_block(session), job->longest,
@@ -349,7 +339,7 @@ static int measure(struct job *job, int64_t i, struct fkv_bench_times *times,
     const struct fkv_bench_task task = {job->tokens, job->rows[i].length, job->s->decoded};
     struct fkv_session_options options;
     struct fkv_session *session;
-    if (session_options(job, i, &policy, &options, err) ||
+    if (fkv_replay_session_options(job->replay, &policy, 1, job->rows[i].length, &options, err) ||
         fkv_session_open(job->replay->engine.model, &policy, &options, &session, err))
         return FKV_FAILED;
     int status = fkv_bench_measure(session, &task, times, err);

@@ -383,13 +383,12 @@ static int look_up(struct job *job, const struct fkv_session_options *options, j
 static int run(const struct settings *s, const struct fkv_prompts *p, struct fkv_error *err) {
     const struct fkv_replay *r = &s->replay;
     const int32_t batch = r->options.batch;
-    struct fkv_session_options options = {
-        .sequences = (int64_t)p->count < batch ? (int32_t)p->count : batch,
-        .max_tokens = fkv_prompts_reach(p, s->tokens),
-        .cache_dtype = fkv_engine_cache_dtype(&r->options, &r->engine)};
+    const int32_t lanes = (int64_t)p->count < batch ? (int32_t)p->count : batch;
+    const int64_t reach = fkv_prompts_reach(p, s->tokens);
+    struct fkv_session_options options;
     struct fkv_policy_setup setup;
-    if (fkv_engine_block(&r->engine, &r->policy, false, 1, 0, &options, err) ||
-        fkv_policy_setup(&r->policy, &r->engine.model->config, options.max_tokens, &setup, err))
+    if (fkv_replay_session_options(r, &r->policy, lanes, reach, &options, err) ||
+        fkv_policy_setup(&r->policy, &r->engine.model->config, reach, &setup, err))
         return FKV_FAILED;
     const struct fkv_continuing lines = {.prompts = p,
                                          .tokenizer = r->engine.tokenizer,

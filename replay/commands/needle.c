@@ -271,12 +271,8 @@ static int run_job(struct job *job, struct fkv_error *err) {
                                          .repeats = s->repeats,
                                          .setup = &job->setup};
     if (fkv_needle_grid_open(&job->grid, err)) return FKV_FAILED;
-    job->session = (struct fkv_session_options){
-        .sequences = 1,
-        .max_tokens = job->grid.longest,
-        .cache_dtype = fkv_engine_cache_dtype(&r->options, &r->engine)};
     if (fkv_policy_setup(&r->policy, config, job->grid.longest, &job->setup, err) ||
-        fkv_engine_block(&r->engine, &r->policy, false, 1, 0, &job->session, err))
+        fkv_replay_session_options(r, &r->policy, 1, job->grid.longest, &job->session, err))
         return FKV_FAILED;
     json_t *identity = r->out ? fkv_needle_grid_identity(&job->grid, r, job->corpus, err) : NULL;
     int status = r->out && !identity ? FKV_FAILED : FKV_OK;

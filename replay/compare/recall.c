@@ -50,14 +50,10 @@ static int run_grid(const struct fkv_recall *r, const struct fkv_policy_options 
                     struct fkv_needle_grid *grid, const char *path, const json_t *identity,
                     struct fkv_error *err) {
     static const struct fkv_cost by_prompts = {0};
-    const struct fkv_engine *engine = &r->replay->engine;
-    struct fkv_session_options options = {.sequences = 1,
-                                          .max_tokens = grid->longest,
-                                          .cache_dtype =
-                                              fkv_engine_cache_dtype(&r->replay->options, engine)};
+    struct fkv_session_options options;
     struct fkv_session *session;
-    if (fkv_engine_block(engine, policy, false, 1, 0, &options, err) ||
-        fkv_session_open(engine->model, policy, &options, &session, err))
+    if (fkv_replay_session_options(r->replay, policy, 1, grid->longest, &options, err) ||
+        fkv_session_open(r->replay->engine.model, policy, &options, &session, err))
         return FKV_FAILED;
     int status = fkv_needle_grid_run(grid, session, path, identity, &by_prompts,
                                      r->replay->options.quiet, err);

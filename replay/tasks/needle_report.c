@@ -4,8 +4,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "replay/statistics.h"
-
 /* Sums over prompts; the ones that a task has not stay zero. */
 struct sums {
     int64_t count, exact, position;
@@ -40,11 +38,10 @@ static void set_means(json_t *o, enum fkv_needle_kind kind, const struct sums *s
                   {"logprob_per_token", sums->per_token}},
       recall[] = {{"first_nll", sums->first},
                   {"second_nll", sums->second},
-                  {"gain", sums->first - sums->second}};
+                  {"gain", sums->first - sums->second}},
+      *all = kind == FKV_RECALL ? recall : needle;
     for (int i = 0; i < 3; i++)
-        json_object_set_new(o, kind == FKV_RECALL ? recall[i].name : needle[i].name,
-                            fkv_json_number(fkv_mean(
-                                kind == FKV_RECALL ? recall[i].sum : needle[i].sum, sums->count)));
+        json_object_set_new(o, all[i].name, fkv_json_number(all[i].sum / (double)sums->count));
 }
 
 json_t *fkv_needle_report_json(const struct fkv_needle_sheet *sheet) {
@@ -59,7 +56,7 @@ json_t *fkv_needle_report_json(const struct fkv_needle_sheet *sheet) {
         json_object_set_new(one, "length", json_integer(cell->length));
         json_object_set_new(one, "depth", fkv_json_number(cell->depth));
         json_object_set_new(one, "position",
-                            fkv_json_number(fkv_mean((double)sums.position, sums.count)));
+                            fkv_json_number((double)sums.position / (double)sums.count));
         set_means(one, sheet->kind, &sums);
         json_array_append_new(cells, one);
     }
