@@ -342,12 +342,8 @@ def merges_of(tokenizer, vocab):
     """
     merges = []
     for piece, i in vocab.items():
-        if (
-            tokenizer.is_control(i)
-            or tokenizer.is_byte(i)
-            or tokenizer.is_unknown(i)
-            or len(piece) < 2
-        ):
+        special = tokenizer.is_control(i) or tokenizer.is_byte(i) or tokenizer.is_unknown(i)
+        if special or len(piece) < 2:
             continue
         ways = [
             (piece[:k], piece[k:])

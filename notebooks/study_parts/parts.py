@@ -158,12 +158,9 @@ def bands(removed, noise, lines, page):
 def layers(found, lines, page):
     """The upper half taken from one layer at a time."""
     for state in ("key", "value"):
-        alone = [
-            c
-            for c in found["changes"]
-            if c["states"] == state and c["layer"] is not None and c["kv_head"] is None
-        ]
-        heads = [c for c in found["changes"] if c["states"] == state and c["kv_head"] is not None]
+        ours = [c for c in found["changes"] if c["states"] == state and c["layer"] is not None]
+        alone = [c for c in ours if c["kv_head"] is None]
+        heads = [c for c in ours if c["kv_head"] is not None]
         if not alone:
             continue
         kl = [effect(c, "kl") for c in alone]

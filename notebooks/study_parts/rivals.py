@@ -218,13 +218,15 @@ def all_rows(done, s, full):
     return found
 
 
+def half_of(rows):
+    """Those at gamma 0.5 and without a ratio."""
+    return [r for r in rows.values() if r["gamma"] in ("0.5", None)]
+
+
 def conclusion(rows, s, page):
     """Of the policies with peak N at gamma 0.5, who is better and who worse than FreqKV."""
-    compared = [
-        r
-        for r in rows.values()
-        if r["memory"] == "N" and r["gamma"] in ("0.5", None) and r["policy"] != "freqkv"
-    ]
+    peak = [r for r in half_of(rows) if r["memory"] == "N"]
+    compared = [r for r in peak if r["policy"] != "freqkv"]
     said = {"better": [], "undecided": [], "worse": []}
     for r in compared:
         if r["less_freqkv"]:
@@ -247,9 +249,7 @@ def conclusion(rows, s, page):
 
 def at_half(done, s, rows, page):
     table, lines = [], []
-    for r in sorted(
-        (r for r in rows.values() if r["gamma"] in ("0.5", None)), key=lambda r: r["damage"][0]
-    ):
+    for r in sorted(half_of(rows), key=lambda r: r["damage"][0]):
         difference = "" if r["label"] == "freqkv" else milli(r["less_freqkv"])
         kl = "-" if r["kl"] is None else f"{1000 * r['kl'][0]:.1f}"
         cells = [r["label"], r["memory"], f"{r['slots']:.0f}", milli(r["damage"]), difference, kl]
