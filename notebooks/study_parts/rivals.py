@@ -89,10 +89,10 @@ def ppl(s, policy, baseline=False, folder="runs", tokens=None, window=None):
     return Step(out[:-3], "replay", tuple(arguments), outputs, fed, policy.policy, more)
 
 
-def asked(s, task, policy, half, depths="0.25,0.75", length=None):
+def asked(s, task, policy, half, depths="0.25,0.75", length=None, folder=None):
     """A step of needle: `task` over the texts of one half."""
     length, repeats = length or 2 * s.window, s.repeats(half)
-    out = f"{task}/{half}/{policy.name}.csv"
+    out = f"{folder or task + '/' + half}/{policy.name}.csv"
     arguments = ["needle", "--task", task, "--model", "$MODEL", "--text", f"texts/{half}"]
     arguments += ["--lengths", length, "--depths", depths, "--repeats", repeats]
     arguments += ["--passage", PASSAGE] if task == "recall" else []

@@ -286,7 +286,7 @@ static int take_row(struct job *job, int i, struct fkv_error *err) {
 }
 
 static int run_row(struct job *job, int i, struct fkv_error *err) {
-    if (fkv_points_run(&job->points, i, NULL, err)) return FKV_FAILED;
+    if (fkv_points_run(&job->points, i, false, err)) return FKV_FAILED;
     if (job->s->replay.dry_run) return FKV_OK;
     return recall_row(job, i, err) || take_row(job, i, err) ? FKV_FAILED : FKV_OK;
 }

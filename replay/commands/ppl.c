@@ -131,16 +131,6 @@ static int check_policy(const struct settings *s, struct fkv_error *err) {
 
 /* ---- reporting ---- */
 
-static int print_json(const struct fkv_experiment *e, struct fkv_error *err) {
-    return fkv_json_print(fkv_experiment_json(e), err);
-}
-
-static int print_table(const struct fkv_experiment *e, struct fkv_error *err) {
-    (void)err;
-    fkv_experiment_print(e);
-    return FKV_OK;
-}
-
 static int report_sweep(const struct settings *s, const struct fkv_points *p,
                         struct fkv_error *err) {
     struct fkv_policy_setup setup;
@@ -159,13 +149,12 @@ static int report_sweep(const struct settings *s, const struct fkv_points *p,
 
 static int run_points(const struct settings *s, struct fkv_points *p, struct fkv_error *err) {
     const struct fkv_replay *r = &s->replay;
-    fkv_point_report *report = s->sweep.count ? NULL : r->options.json ? print_json : print_table;
     bool made = false;
     if (fkv_points_check(p, NULL, err)) return FKV_FAILED;
     if (s->sweep.count && r->out && !r->dry_run && fkv_make_folder(r->out, &made, err))
         return FKV_FAILED;
     for (int i = 0; i < p->count; i++) {
-        if (!fkv_points_run(p, i, report, err)) continue;
+        if (!fkv_points_run(p, i, !s->sweep.count, err)) continue;
         if (made) rmdir(r->out); /* where no point was written */
         return FKV_FAILED;
     }

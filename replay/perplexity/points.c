@@ -17,10 +17,6 @@ static bool has_baseline(const struct fkv_points *p, int i) {
     return p->from != FKV_NO_BASELINE && !is_baseline(p, i);
 }
 
-static bool keeps_final_states(const struct fkv_points *p, int i) {
-    return p->final_states || is_baseline(p, i);
-}
-
 /* Puts the name of a point before a message. */
 static int name_point(const struct fkv_points *p, int i, const char *prefix,
                       struct fkv_error *err) {
@@ -149,7 +145,8 @@ static int look_up(struct fkv_points *p, int i, const struct fkv_policy_setup *s
 }
 
 static int32_t state_dim(const struct fkv_points *p, int i) {
-    return keeps_final_states(p, i) ? p->replay->engine.model->config.dim : 0;
+    const bool keeps = p->final_states || is_baseline(p, i);
+    return keeps ? p->replay->engine.model->config.dim : 0;
 }
 
 /* Checks each point's setting, and adds what the pending ones need. */
@@ -331,8 +328,8 @@ static int announce(struct fkv_points *p, int i, struct fkv_session *session,
     return fkv_replay_tells_time(p->replay) ? estimate_time(p, i, session, err) : FKV_OK;
 }
 
-static int run_session(struct fkv_points *p, int i, struct fkv_session *session,
-                       fkv_point_report *report, struct fkv_error *err) {
+static int run_session(struct fkv_points *p, int i, struct fkv_session *session, bool report,
+                       struct fkv_error *err) {
     struct fkv_point *point = &p->points[i];
     const struct fkv_policy_setup *setup = fkv_session_setup(session);
     const struct fkv_recorded_options kept = {setup->policy, has_baseline(p, i), state_dim(p, i)};
@@ -358,7 +355,10 @@ static int run_session(struct fkv_points *p, int i, struct fkv_session *session,
         experiment.recorded = &recorded;
         if (files) status = fkv_run_file_write(point->path, &experiment, err);
         fkv_experiment_results(&experiment, point->results);
-        if (!status && report) status = report(&experiment, err);
+        if (!status && report && p->replay->options.json)
+            status = fkv_json_print(fkv_experiment_json(&experiment), err);
+        else if (!status && report)
+            fkv_experiment_print(&experiment);
     }
     fkv_perplexity_free(&result);
     fkv_recorded_free(&recorded);
@@ -366,7 +366,7 @@ static int run_session(struct fkv_points *p, int i, struct fkv_session *session,
     return status;
 }
 
-int fkv_points_run(struct fkv_points *p, int i, fkv_point_report *report, struct fkv_error *err) {
+int fkv_points_run(struct fkv_points *p, int i, bool report, struct fkv_error *err) {
     struct fkv_point *point = &p->points[i];
     struct fkv_session_options options = p->session;
     struct fkv_session *session;

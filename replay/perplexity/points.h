@@ -72,10 +72,10 @@ int fkv_points_setup(const struct fkv_points *p, int i, struct fkv_policy_setup 
 struct fkv_experiment fkv_points_experiment(const struct fkv_points *p, int i,
                                             const struct fkv_policy_setup *setup);
 
-/* What is called with a point's experiment once it has run, before its memory goes. */
-typedef int fkv_point_report(const struct fkv_experiment *experiment, struct fkv_error *err);
-/* Runs point i, writes its file, and fills in its results; with dry_run says how long all of them
- * will take, and runs nothing. A point that is done is left alone. `report` may be NULL. */
-int fkv_points_run(struct fkv_points *p, int i, fkv_point_report *report, struct fkv_error *err);
+/* Runs point i, writes its file, fills in its results, and with `report` prints what it found; with
+ * dry_run says how long all of them will take, and runs nothing. A point that is done is left
+ * alone.
+ */
+int fkv_points_run(struct fkv_points *p, int i, bool report, struct fkv_error *err);
 
 #endif
