@@ -175,10 +175,7 @@ json_t *fkv_experiment_json(const struct fkv_experiment *e) {
 /* ---- the table ---- */
 
 const char *fkv_format_result(char text[32], const char *format, double value) {
-    if (isfinite(value))
-        snprintf(text, 32, format, value);
-    else
-        snprintf(text, 32, "-");
+    snprintf(text, 32, isfinite(value) ? format : "-", value);
     return text;
 }
 
