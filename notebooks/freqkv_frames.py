@@ -167,19 +167,18 @@ def comparison_frame(folder):
 # ---- files of freqkv-replay ----
 
 
-def paths_of(paths):
-    """The files of a folder that end in .h5, in the order of their names; a file; or a list."""
+def named(paths):
+    """[(name, path)] of the files of a folder that end in .h5, in the order of their names, of a
+    file, or of a list. Names are without .h5, or the paths where two are alike.
+    """
     if not isinstance(paths, (str, os.PathLike)):
-        return list(paths)
-    if not os.path.isdir(paths):
-        return [paths]
-    return [os.path.join(paths, n) for n in sorted(os.listdir(paths)) if n.endswith(".h5")]
-
-
-def names_of(paths):
-    """What files are called: their names without .h5, or paths where two are alike."""
+        paths = list(paths)
+    elif os.path.isdir(paths):
+        paths = [os.path.join(paths, n) for n in sorted(os.listdir(paths)) if n.endswith(".h5")]
+    else:
+        paths = [paths]
     names = [os.path.basename(path).removesuffix(".h5") for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+    return list(zip(names if len(set(names)) == len(names) else map(str, paths), paths))
 
 
 def token_frame(paths):
@@ -190,8 +189,7 @@ def token_frame(paths):
     evictions so far) and since (tokens since the last of them). NaN: the run has no such number.
     `paths`: files, or a folder of them.
     """
-    paths = paths_of(paths)
-    parts = [token_columns(name, *read_run(path)) for name, path in zip(names_of(paths), paths)]
+    parts = [token_columns(name, *read_run(path)) for name, path in named(paths)]
     where = {"window" if "window" in part else "document" for part in parts}
     if len(where) > 1:
         raise ValueError("expected runs of documents or of windows, found both")
@@ -224,7 +222,7 @@ def run_frame(paths):
     number.
     """
     rows = []
-    for name, path in zip(names_of(paths_of(paths)), paths_of(paths)):
+    for name, path in named(paths):
         attributes, columns = read_run(path)
         rows.append({"run": name} | run_row(attributes, columns) | {"path": str(path)})
         with h5py.File(path) as f:
@@ -269,7 +267,7 @@ def round_frame(paths):
     kept (energies, summed over texts), share (kept / before).
     """
     parts = []
-    for name, path in zip(names_of(paths_of(paths)), paths_of(paths)):
+    for name, path in named(paths):
         with h5py.File(path) as f:
             group = "evictions" if "evictions" in f else "compressions"
             rows = {n: x[:] for n, x in f[group].items()} if group in f else {}
@@ -295,8 +293,7 @@ def probe_frame(paths):
     block, tokens, damage (nll with the change less nll untouched) and kl, means over the block's
     tokens, lost_key and lost_value (energy).
     """
-    paths = paths_of(paths)
-    parts = [probe_columns(name, Probe(path)) for name, path in zip(names_of(paths), paths)]
+    parts = [probe_columns(name, Probe(path)) for name, path in named(paths)]
     return frame(joined(parts), axes=["run", "change", "window", "block"])
 
 

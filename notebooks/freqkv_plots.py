@@ -8,15 +8,16 @@ import numpy as np
 from freqkv_style import (
     COLORS,
     NULL_LINE,
-    SIGNED,
     STATE_WORDS,
     LayerLines,
     evenly,
     finish,
+    grid_of,
     heat_map,
     heat_size,
     in_style,
     panels,
+    signed_map,
 )
 
 FREQUENCY = "frequency (cycles per token)"
@@ -69,8 +70,7 @@ def plot_spectrum(spectra, state="key"):
     note = "Pooled over heads, means over log-spaced bands; at 0: DC."
     if len(lines.strong) < rows["layer"].nunique():
         note += " Strong: eight layers, evenly spaced."
-    finish(fig, f"Power spectrum of {STATE_WORDS[state]}", note)
-    return fig, axes
+    return finish(fig, axes, f"Power spectrum of {STATE_WORDS[state]}", note)
 
 
 @in_style
@@ -84,8 +84,7 @@ def plot_heads(spectra, state="key"):
     if len(layers) > MOST_PANELS:
         note += f" 24 of {len(layers)} layers, evenly spaced."
         layers = evenly(layers, 24)
-    columns = min(4 if len(layers) < 25 else 6, len(layers))
-    count = -(-len(layers) // columns)
+    count, columns = grid_of(len(layers), 4 if len(layers) < 25 else 6)
     size = (max(3.2, 1.9 * columns), 1.2 + 1.15 * count)
     fig, axes = panels(count, columns, size, sharex=True, sharey=True)
     for ax, layer in zip(axes.flat, layers):
@@ -105,8 +104,7 @@ def plot_heads(spectra, state="key"):
         ax.set_ylabel("power / null")
     axes[-1, (columns - 1) // 2].set_xlabel(FREQUENCY)
     title = f"Power over chance of {STATE_WORDS[state]}, per head"
-    finish(fig, title, note, columns=9)
-    return fig, axes
+    return finish(fig, axes, title, note, columns=9)
 
 
 @in_style
@@ -128,8 +126,9 @@ def plot_depth(shares, state="key"):
     ax.set(xlabel="layer", ylabel="share of the energy", ylim=(0, 1.02))
     ax.xaxis.get_major_locator().set_params(integer=True)
     note = "Lines: pooled over heads; points: one head each. Dashed: the same with tokens permuted."
-    finish(fig, f"Where the energy of {STATE_WORDS[state]} is, over depth", note, columns=3)
-    return fig, axes
+    return finish(
+        fig, axes, f"Where the energy of {STATE_WORDS[state]} is, over depth", note, columns=3
+    )
 
 
 @in_style
@@ -137,8 +136,6 @@ def plot_map(spectra, state="key"):
     """log2 of power over that of permuted tokens, layer (down) by frequency (across), pooled over
     heads, without DC. `spectra`: spectrum_frame().
     """
-    from matplotlib.colors import LinearSegmentedColormap
-
     rows = over_null(of_state(spectra, state))
     sums = rows.groupby(["layer", "t_low"])[["power", "null"]].sum()
     table = np.log2(sums["power"] / sums["null"]).unstack("t_low")
@@ -147,19 +144,18 @@ def plot_map(spectra, state="key"):
     reach = float(np.nanmax(np.abs(table))) or 1
     fig, axes = panels(1, 1, (6.4, max(2.6, min(7, 1.6 + 0.13 * len(table)))), grid=False)
     ax = axes[0, 0]
-    signed = LinearSegmentedColormap.from_list("signed", SIGNED)
-    image = ax.pcolormesh(edges, layers, table, cmap=signed, vmin=-reach, vmax=reach)
+    image = ax.pcolormesh(edges, layers, table, cmap=signed_map(), vmin=-reach, vmax=reach)
     ax.set(xscale="log", xlabel=FREQUENCY, ylabel="layer")
     step = 1 + (len(table) - 1) // 16
     ax.set_yticks(range(0, len(table), step), table.index[::step])
     ax.invert_yaxis()
     fig.colorbar(image, ax=ax, label="log$_2$(power / permuted)", aspect=30)
-    finish(
+    return finish(
         fig,
+        axes,
         f"Power over chance of {STATE_WORDS[state]}, by layer and frequency",
         "Pooled over heads and over the coefficients of a band. Without DC.",
     )
-    return fig, axes
 
 
 @in_style
@@ -189,8 +185,7 @@ def plot_errors(errors, state="key"):
     axes[1, 1].set_xlabel("retaining ratio γ")
     lines.bar(fig, axes)
     title = f"What the lowest DCT coefficients of {STATE_WORDS[state]} keep and lose"
-    finish(fig, title, "Lines: means over heads.", columns=3)
-    return fig, axes
+    return finish(fig, axes, title, "Lines: means over heads.", columns=3)
 
 
 @in_style
@@ -209,12 +204,12 @@ def plot_error_map(errors, state="key", gamma=0.5):
     axes[0, 0].set(xlabel="head", ylabel="layer")
     bar = fig.colorbar(image, ax=axes, label="‖x − x̂‖ / ‖x‖", aspect=30)
     bar.ax.axhline(np.sqrt(1 - gamma), color="black", linewidth=1.6)
-    finish(
+    return finish(
         fig,
+        axes,
         f"Relative error of {STATE_WORDS[state]}\nat γ = {gamma:g}, without DC",
         f"Stroke on the bar: white noise, {np.sqrt(1 - gamma):.3f}.",
     )
-    return fig, axes
 
 
 @in_style
@@ -235,5 +230,4 @@ def plot_ratios(ratios):
     mean, spread = ratios["gamma"].mean(), ratios["gamma"].std(ddof=0)
     note = f"Mean {mean:.3f}, standard deviation {spread:.3f}."
     note += f" Points: {len(x)} of {table.size} heads at the largest, {most:.3g}." if some else ""
-    finish(fig, "Retaining ratio of every layer and head", note)
-    return fig, axes
+    return finish(fig, axes, "Retaining ratio of every layer and head", note)

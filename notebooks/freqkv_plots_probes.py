@@ -9,13 +9,14 @@ import numpy as np
 from freqkv_frames import damage_frame
 from freqkv_style import (
     NULL_LINE,
-    SIGNED,
     finish,
+    grid_of,
     heat_map,
     heat_size,
     in_style,
     line_of,
     panels,
+    signed_map,
     ticks_at,
     whiskers,
 )
@@ -82,6 +83,19 @@ def middle_of(rows, octaves):
     return np.sqrt(rows["low"] * rows["high"]) if octaves else (rows["low"] + rows["high"]) / 2
 
 
+def over(groups, middle, across):
+    """(figure, axes): a panel per measure, and in it of each group (name, rows) a line with
+    whiskers at middle(rows, number of the group).
+    """
+    fig, axes = panels(1, 2, (7.6, 3.4))
+    for ax, (measure, words) in zip(axes[0], MEASURES.items()):
+        for i, (name, x) in enumerate(groups):
+            whiskers(ax, middle(x, i), interval_of(x, measure), line_of(i), name, joined=True)
+        ax.axhline(0, **NULL_LINE)
+        ax.set(title=words, xlabel=across, ylabel=MILLI_NATS)
+    return fig, axes
+
+
 @in_style
 def plot_bands(probes):
     """The damage of taking out one band of frequencies, over the bands' middles, for keys, values
@@ -93,21 +107,19 @@ def plot_bands(probes):
     dc, rows = rows[takes_dc(rows)], rows[~takes_dc(rows)]
     width = rows["high"] - rows["low"]
     octaves = width.max() > 3 * width.min() and (rows["low"] > 0).all()
-    fig, axes = panels(1, 2, (7.6, 3.4))
+
+    def middle(x, i):
+        at = middle_of(x, octaves)
+        return at * 1.02 ** (i - 1) if octaves else at + 0.006 * (i - 1)
+
     across = "middle of the band (share of the coefficients)"
-    for ax, (measure, words) in zip(axes[0], MEASURES.items()):
-        for i, (states, x) in enumerate(rows.groupby("states", sort=False)):
-            middle = middle_of(x, octaves)
-            middle = middle * 1.02 ** (i - 1) if octaves else middle + 0.006 * (i - 1)
-            whiskers(ax, middle, interval_of(x, measure), line_of(i), states, joined=True)
-        ax.axhline(0, **NULL_LINE)
-        ax.set(title=words, xlabel=across, ylabel=MILLI_NATS)
+    fig, axes = over(rows.groupby("states", sort=False), middle, across)
+    for ax in axes[0]:
         ax.set_xscale("log" if octaves else "linear")
         ticks_at(ax, middle_of(rows, octaves))
     costs = ", ".join(f"{row.states} {row.damage / 1000:.3g} nats" for row in dc.itertuples())
     note = f"{NOTE} Not shown: DC costs {costs}." if costs else NOTE
-    finish(fig, "Damage of taking out one band", note, 3)
-    return fig, axes
+    return finish(fig, axes, "Damage of taking out one band", note, 3)
 
 
 @in_style
@@ -130,8 +142,7 @@ def plot_decomposition(probes):
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
     note = " Squeezed positions: slot indices; fewer slots: L in the softmax instead of n."
-    finish(fig, "FreqKV's damage in parts", NOTE + note, 4)
-    return fig, axes
+    return finish(fig, axes, "FreqKV's damage in parts", NOTE + note, 4)
 
 
 @in_style
@@ -140,16 +151,13 @@ def plot_policies(probes):
     which = of_all_heads(probes) & (probes["option"] != "decompose")
     which &= probes["kind"].isin(["freqkv", "local"])
     rows = chosen(probes, which, "--freqkv or --local")
-    fig, axes = panels(1, 2, (7.6, 3.4))
-    for ax, (measure, words) in zip(axes[0], MEASURES.items()):
-        for i, (kind, x) in enumerate(rows.sort_values("gamma").groupby("kind")):
-            x = x.assign(at=x["gamma"] + 0.004 * (i - 0.5))
-            whiskers(ax, x["at"], interval_of(x, measure), line_of(i), kind, joined=True)
-        ax.axhline(0, **NULL_LINE)
-        ax.set(title=words, xlabel="retaining ratio γ", ylabel=MILLI_NATS)
+    kinds = rows.sort_values("gamma").groupby("kind")
+    fig, axes = over(kinds, lambda x, i: x["gamma"] + 0.004 * (i - 0.5), "retaining ratio γ")
+    for ax in axes[0]:
         ticks_at(ax, rows["gamma"])
-    finish(fig, "Damage of one compression, and of keeping the latest tokens instead", NOTE, 4)
-    return fig, axes
+    return finish(
+        fig, axes, "Damage of one compression, and of keeping the latest tokens instead", NOTE, 4
+    )
 
 
 @in_style
@@ -157,27 +165,22 @@ def plot_probe_heads(probes, measure="kl"):
     """The damage of the same change to one head at a time, layer (down) by head (across), a panel
     per change; `measure`: "kl" or "damage".
     """
-    from matplotlib.colors import LinearSegmentedColormap
-
     rows = chosen(probes, (probes["layer"] >= 0) & (probes["head"] >= 0), "--per-head")
     rows = rows.assign(name=[change_words(row) for row in rows.itertuples()])
     groups = list(rows.groupby("name", sort=False))[:8]
-    columns = min(4, len(groups))
-    count = -(-len(groups) // columns)
+    count, columns = grid_of(len(groups), 4)
     layers, heads = rows["layer"].nunique(), rows["head"].nunique()
     width, height = heat_size(count * layers, heads, columns)
-    fig, axes = panels(count, columns, (max(4, width), height + 0.5 * count), False)
+    size = (max(4, width), height + 0.5 * count)
+    fig, axes = panels(count, columns, size, False, len(groups))
     signed, most = measure == "damage", rows[measure].abs().max()
-    cmap = LinearSegmentedColormap.from_list("signed", SIGNED) if signed else "viridis"
+    cmap = signed_map() if signed else "viridis"
     for ax, (name, x) in zip(axes.flat, groups):
         table = x.pivot(index="layer", columns="head", values=measure)
         image = heat_map(ax, table, -most if signed else 0, most, "{:.2g}", cmap=cmap)
         ax.set(title=name, xlabel="KV head", ylabel="layer")
-    for ax in axes.flat[len(groups) :]:
-        ax.set_visible(False)
     fig.colorbar(image, ax=axes, label=f"{MEASURES[measure]} ({MILLI_NATS})", aspect=25)
-    finish(fig, "Damage of the same change to one head at a time")
-    return fig, axes
+    return finish(fig, axes, "Damage of the same change to one head at a time")
 
 
 def change_words(row):

@@ -10,6 +10,7 @@ from freqkv_style import (
     NULL_LINE,
     LayerLines,
     finish,
+    grid_of,
     heat_map,
     heat_size,
     in_style,
@@ -47,13 +48,13 @@ def plot_perplexity(runs):
             ax.axhline(0, **NULL_LINE)
         ax.set(xlabel="retaining ratio γ", ylabel=label)
         ticks_at(ax, runs["gamma"].dropna())
-    finish(
+    return finish(
         fig,
+        axes,
         "Perplexity, and the distance to full attention, over the retaining ratio",
         "Whiskers and shading: 95% of the mean, paired with full attention token by token.",
         3,
     )
-    return fig, axes
 
 
 def plot_over_ratio(ax, rows, measure, name, look):
@@ -99,13 +100,13 @@ def plot_distance(tokens):
     axes[1, 0].set_xlabel("tokens since the last compression or eviction")
     axes[1, 1].set_xlabel("compressions or evictions so far")
     axes[1, 1].xaxis.get_major_locator().set_params(integer=True)
-    finish(
+    return finish(
         fig,
+        axes,
         "Difference to full attention, after a compression and over compressions",
         "Shading: 95%. Rounds that the text cuts short are left out.",
         3,
     )
-    return fig, axes
 
 
 def distances(rows):
@@ -159,8 +160,7 @@ def plot_rounds(rounds, run=None):
         ax.xaxis.get_major_locator().set_params(integer=True)
     lines.bar(fig, axes)
     note = "DC included, summed over texts. Lines: means over heads; shading: least to largest."
-    finish(fig, f"Energy that each compression keeps ({run})", note)
-    return fig, axes
+    return finish(fig, axes, f"Energy that each compression keeps ({run})", note)
 
 
 @in_style
@@ -173,16 +173,14 @@ def plot_comparison(comparisons, measure="nll"):
     rows = rows[rows["estimate"].notna() & rows["label_b"].isin(rows["label_b"].unique()[:8])]
     groups = rows.groupby("by")["group"].nunique()
     shown = [by for by in BY_WORDS if 0 < groups.get(by, 0) <= 24]
-    fig, axes = panels(-(-len(shown) // 2), min(2, len(shown)), (9, 1 + 2.6 * -(-len(shown) // 2)))
+    count, columns = grid_of(len(shown), 2)
+    fig, axes = panels(count, columns, (9, 1 + 2.6 * count), shown=len(shown))
     for ax, by in zip(axes.flat, shown):
         ax.set_title(BY_WORDS[by])
         draw = compare_positions if by == "position" else compare_groups
         draw(ax, rows[rows["by"] == by])
-    for ax in axes.flat[len(shown) :]:
-        ax.set_visible(False)
     title = f"{MEASURE_WORDS[measure]} less that of: {rows['label_a'].iloc[0]}"
-    finish(fig, title, "Paired, token by token. Whiskers and shading: 95%.", 2)
-    return fig, axes
+    return finish(fig, axes, title, "Paired, token by token. Whiskers and shading: 95%.", 2)
 
 
 def compare_groups(ax, rows):
@@ -224,11 +222,10 @@ def plot_needle(needles, score=None):
     groups = list(needles.groupby(names, sort=False, dropna=False))
     low, high = (0, 1) if score == "exact" else (needles[score].min(), needles[score].max())
     lengths, depths = (sorted(set(needles[n])) for n in ("length", "depth"))
-    columns = min(3, len(groups))
-    count = -(-len(groups) // columns)
+    count, columns = grid_of(len(groups), 3)
     width, height = heat_size(count * len(depths), len(lengths), columns)
     size = (max(4, width), height + 0.5 * count)
-    fig, axes = panels(count, columns, size, grid=False, sharex=True, sharey=True)
+    fig, axes = panels(count, columns, size, False, len(groups), sharex=True, sharey=True)
     for ax, (name, rows) in zip(axes.flat, groups):
         table = rows.pivot_table(index="depth", columns="length", values=score)
         table = table.reindex(index=depths, columns=lengths)
@@ -237,16 +234,14 @@ def plot_needle(needles, score=None):
         known = [f"{n} {x:g}" for n, x in zip(names[1:], name[1:]) if np.isfinite(x)]
         known = [x.replace("gamma", "γ =") for x in known]
         ax.set_title(", ".join([name[0], *known]))
-    for ax in axes.flat[len(groups) :]:
-        ax.set_visible(False)
     for ax in axes[:, 0]:
         ax.set_ylabel("depth (%)")
     for ax in axes[-1]:
         ax.set_xlabel("length (tokens)")
     fig.colorbar(image, ax=axes, label=words.get(score, score), aspect=25)
-    finish(
+    return finish(
         fig,
+        axes,
         f"{needles['task'].iloc[0].capitalize()}: {score.replace('_', ' ')}",
         "Means over prompts. Depth 0: at the start of the text.",
     )
-    return fig, axes

@@ -65,9 +65,8 @@ def load_capture(path):
     """
     root = os.path.join(path, "capture.h5") if os.path.isdir(path) else path
     with h5py.File(root) as f:
-        groups = [
-            f["documents"][name] for name in sorted(f["documents"])
-        ]  # links lead into files of their own
+        # links lead into files of their own
+        groups = [f["documents"][name] for name in sorted(f["documents"])]
         return attributes_of(f), [Recording(group.file.filename, group) for group in groups]
 
 

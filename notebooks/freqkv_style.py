@@ -94,20 +94,25 @@ def log_bands(power, count=40):
     return np.sqrt(edges[:-1] * (edges[1:] - 1.0)) / (2 * n), means
 
 
-def panels(rows, columns, size, grid=True, **options):
-    """(figure, axes [rows, columns]), size in inches; thin grid lines behind the data."""
+def panels(rows, columns, size, grid=True, shown=None, **options):
+    """(figure, axes [rows, columns]), size in inches; thin grid lines behind the data. `shown`: the
+    panels that are used; default: all.
+    """
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
+    for ax in axes.flat[shown:] if shown else ():
+        ax.set_visible(False)
     for ax in axes.flat if grid else ():
         ax.grid(color="#e8e8e8", linewidth=0.6)
         ax.set_axisbelow(True)
     return fig, axes
 
 
-def finish(fig, title, note="", columns=0):
-    """A title above all panels; below them one legend for all, of so many columns (0: none), and a
-    note, wrapped to the figure's width. The figure grows by what stands below the panels.
+def finish(fig, axes, title, note="", columns=0):
+    """(figure, axes) with a title above all panels; below them one legend for all, of so many
+    columns (0: none), and a note, wrapped to the figure's width. The figure grows by what stands
+    below the panels.
     """
     import textwrap
 
@@ -128,6 +133,20 @@ def finish(fig, title, note="", columns=0):
         options |= {"borderaxespad": 0.3, "ncols": min(columns, len(handles))}
         fig.legend(handles.values(), handles.keys(), **options)
     fig.get_layout_engine().set(rect=(0, below / height, 1, 1 - below / height))
+    return fig, axes
+
+
+def grid_of(count, most):
+    """(rows, columns) of so many panels, with at most so many columns."""
+    columns = min(most, count)
+    return -(-count // columns), columns
+
+
+def signed_map():
+    """Colours below, at and above a middle."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("signed", SIGNED)
 
 
 def evenly(values, count):

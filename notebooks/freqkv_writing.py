@@ -71,9 +71,8 @@ def stack_layers(states):
                 f"the cache has seen {seen} tokens and a layer holds {held}: dropped tokens have no"
                 " states to analyze"
             )
-        pairs = [
-            (k[:, :, :seen], v[:, :, :seen]) for k, v in pairs
-        ]  # a static cache has more slots than tokens
+        # a static cache has more slots than tokens
+        pairs = [(k[:, :, :seen], v[:, :, :seen]) for k, v in pairs]
     shape = pairs[0][0].shape
     for layer, pair in enumerate(pairs):
         for name, x in zip(("keys", "values"), pair):
@@ -149,13 +148,8 @@ def write_capture(
     factors = checked_factors(1.0 if attention_factor is None else attention_factor, layers)
     if undone:
         rows = np.broadcast_to(inv_freq, (layers, inv_freq.shape[-1]))
-        key = np.stack(
-            [
-                unrotate(key[:, layer], rows[layer], positions, factors[layer]).astype(np.float32)
-                for layer in range(layers)
-            ],
-            1,
-        )
+        turned = (unrotate(key[:, i], rows[i], positions, factors[i]) for i in range(layers))
+        key = np.stack([x.astype(np.float32) for x in turned], 1)
     key_name = "key_rotated" if rotated and not undone else "key"
     if trained_context is None and config is not None:
         trained_context = setting(text_part(config), "max_position_embeddings")
@@ -171,12 +165,9 @@ def write_capture(
         attributes.update(rotation_attributes(inv_freq, factors, head_dim))
     if config is not None:
         attributes.update(score_attributes(config, layers, head_dim))
-    gram = (
-        None
-        if output_projection is None
-        else output_gram(output_projection, layers, heads, head_dim)
-    )
-    if gram is not None:
+    gram = None
+    if output_projection is not None:
+        gram = output_gram(output_projection, layers, heads, head_dim)
         attributes["n_heads"] = gram.shape[1]
     stored = {key_name: narrowed(key_name, key, dtype), "value": narrowed("value", value, dtype)}
     columns = {
@@ -211,13 +202,9 @@ def write_capture(
             for column, x in columns.items():
                 if x is not None:
                     group[column] = x[b]
-    how = (
-        "before RoPE (the rotation is undone)"
-        if undone
-        else "after RoPE, as key_rotated"
-        if rotated
-        else "before RoPE, as given"
-    )
+    how = "after RoPE, as key_rotated" if rotated else "before RoPE, as given"
+    if undone:
+        how = "before RoPE (the rotation is undone)"
     recordings = f"{batch} recording{'s' * (batch > 1)} of {length} tokens"
     return (
         f"{recordings}: {layers} layers x {heads} KV heads x {head_dim} channels; keys {how};"

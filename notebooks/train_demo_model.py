@@ -118,10 +118,8 @@ class Block(nn.Module):
             return nn.Linear(columns, rows, bias=False)
 
         self.c = c
-        self.input_layernorm, self.post_attention_layernorm = (
-            RMSNorm(c.dim, c.eps),
-            RMSNorm(c.dim, c.eps),
-        )
+        self.input_layernorm = RMSNorm(c.dim, c.eps)
+        self.post_attention_layernorm = RMSNorm(c.dim, c.eps)
         self.q_proj = linear(c.dim, c.heads * c.head_dim)
         self.k_proj = linear(c.dim, c.kv_heads * c.head_dim)
         self.v_proj = linear(c.dim, c.kv_heads * c.head_dim)
@@ -267,10 +265,8 @@ def evaluate(net, held, args):
     z = windows(held, 6, T, rng, args.device)[:, :T]
     first, again, n = T // 10, T * 6 // 10, T // 4
     z[:, again : again + n] = z[:, first : first + n]
-    losses, skip = (
-        token_losses(net, z),
-        40,
-    )  # the first tokens of a return cannot know that it is one
+    losses = token_losses(net, z)
+    skip = 40  # the first tokens of a return cannot know that it is one
 
     def passage(at):
         return float(losses[:, at + skip : at + n - 1].mean())
@@ -287,13 +283,9 @@ def hugging_face_name(name):
     if name == "norm.weight":
         return "model.norm.weight"
     _, layer, rest = name.split(".", 2)
-    part = (
-        "self_attn."
-        if rest[0] in "qkvo" and "_proj" in rest and rest[1] == "_"
-        else "mlp."
-        if "_proj" in rest
-        else ""
-    )
+    part = "mlp." if "_proj" in rest else ""
+    if rest[:6] in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        part = "self_attn."
     return f"model.layers.{layer}.{part}{rest}"
 
 
@@ -350,12 +342,8 @@ def merges_of(tokenizer, vocab):
     """
     merges = []
     for piece, i in vocab.items():
-        if (
-            tokenizer.is_control(i)
-            or tokenizer.is_byte(i)
-            or tokenizer.is_unknown(i)
-            or len(piece) < 2
-        ):
+        special = tokenizer.is_control(i) or tokenizer.is_byte(i) or tokenizer.is_unknown(i)
+        if special or len(piece) < 2:
             continue
         ways = [
             (piece[:k], piece[k:])
@@ -369,15 +357,8 @@ def merges_of(tokenizer, vocab):
 
 def write_tokenizer(tokenizer, path):
     def special(i, text):
-        return dict(
-            id=i,
-            content=text,
-            single_word=False,
-            lstrip=False,
-            rstrip=False,
-            normalized=False,
-            special=True,
-        )
+        off = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        return dict(id=i, content=text, **off, special=True)
 
     bos = dict(SpecialToken=dict(id="<s>", type_id=0))
 
@@ -461,18 +442,10 @@ def main():
     net = LanguageModel(args).to(args.device)
     print(sum(p.numel() for p in net.parameters()), "parameters,", tokens.size, "training tokens")
     short, middle = args.context // 4, args.context // 2
-    run_phase(
-        net,
-        tokens,
-        held,
-        args.minutes * 0.56,
-        [(0.35, short), (0.6, middle), (2, args.context)],
-        False,
-        args,
-    )
-    run_phase(
-        net, tokens, held, args.minutes * 0.44, [(0.45, middle), (2, args.context)], True, args
-    )
+    plain = [(0.35, short), (0.6, middle), (2, args.context)]
+    run_phase(net, tokens, held, args.minutes * 0.56, plain, False, args)
+    repeating = [(0.45, middle), (2, args.context)]
+    run_phase(net, tokens, held, args.minutes * 0.44, repeating, True, args)
     print("held-out", evaluate(net, held, args))
     write_safetensors(net, os.path.join(args.out, "model.safetensors"))
     write_config(args, os.path.join(args.out, "config.json"))

@@ -7,7 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -24,6 +24,28 @@ struct fkv_lines_file {
     int64_t bytes;         /* of whole lines */
     bool created;          /* by this process */
 };
+
+/* ---- rows ---- */
+
+void fkv_lines_put_quoted(const char *text, FILE *f) {
+    fputc('"', f);
+    for (; *text; text++) {
+        if (*text == '"') fputc('"', f);
+        fputc(*text, f);
+    }
+    fputc('"', f);
+}
+
+char *fkv_lines_printed(fkv_line_printer *print, const void *sheet, int64_t i, size_t *bytes,
+                        struct fkv_error *err) {
+    char *line = NULL;
+    FILE *f = open_memstream(&line, bytes);
+    if (f) print(sheet, i, f);
+    if (f && !fclose(f)) return line;
+    free(line);
+    fkv_fail(err, "out of memory for a row");
+    return NULL;
+}
 
 /* ---- objects ---- */
 
@@ -122,6 +144,25 @@ int fkv_lines_find(const char *path, const json_t *identity, FILE **out, struct 
     return status;
 }
 
+int fkv_lines_read(FILE *f, const char *path, fkv_line_check *check, void *context,
+                   struct fkv_lines_found *found, struct fkv_error *err) {
+    char *line = NULL, where[512];
+    size_t capacity = 0;
+    ssize_t bytes;
+    int status = FKV_OK;
+    *found = (struct fkv_lines_found){0};
+    while (!status && (bytes = getline(&line, &capacity, f)) > 0) {
+        const bool whole = line[bytes - 1] == '\n'; /* all but the last one are */
+        snprintf(where, sizeof where, "%.400s:%" PRId64, path, found->lines + 1);
+        status = check(context, found->lines, line, (size_t)bytes, whole, where, err);
+        found->lines += whole;
+        *(whole ? &found->bytes : &found->torn) += bytes;
+    }
+    free(line);
+    if (!status && ferror(f)) status = fkv_fail_errno(err, "%s: cannot read", path);
+    return status;
+}
+
 /* ---- growing ---- */
 
 /* Locks the file for this process. Refused: a file that another process holds, or that has grown
@@ -187,8 +228,16 @@ int fkv_lines_append(struct fkv_lines_file *file, const char *text, size_t bytes
 int fkv_lines_append_json(struct fkv_lines_file *file, const json_t *line, struct fkv_error *err) {
     size_t bytes;
     char *text = fkv_lines_text(line, &bytes, err);
-    if (!text) return FKV_FAILED;
-    int status = fkv_lines_append(file, text, bytes, err);
+    int status = text ? fkv_lines_append(file, text, bytes, err) : FKV_FAILED;
+    free(text);
+    return status;
+}
+
+int fkv_lines_append_printed(struct fkv_lines_file *file, fkv_line_printer *print,
+                             const void *sheet, int64_t i, struct fkv_error *err) {
+    size_t bytes;
+    char *text = fkv_lines_printed(print, sheet, i, &bytes, err);
+    int status = text ? fkv_lines_append(file, text, bytes, err) : FKV_FAILED;
     free(text);
     return status;
 }

@@ -29,11 +29,13 @@ def save(figure, path):
     pyplot.close(figure)
 
 
-def bars(axis, x, found, label=None, **style):
-    """Means with their intervals. found: [(mean, low, high)]"""
+def bars(axis, at, found, label=None, across=False, **style):
+    """Means with their intervals; across: they run along x. found: [(mean, low, high)]"""
     mean, low, high = np.array(found, float).T
+    x, y = (mean, at) if across else (at, mean)
+    error = {"xerr" if across else "yerr": (mean - low, high - mean)}
     style = {"fmt": "o-", "markersize": 3, "capsize": 0, **style}
-    axis.errorbar(x, mean, (mean - low, high - mean), label=label, **style)
+    axis.errorbar(x, y, **error, label=label, **style)
 
 
 def by_size(axis, name, most):
@@ -71,15 +73,12 @@ def rivals(path, rows):
     figure, (left, right) = panels(2)
     half = [r for r in rows.values() if r["gamma"] in ("0.5", None)]
     half.sort(key=lambda r: -r["damage"][0])
-    mean, low, high = np.array(thousandths(r["damage"] for r in half)).T
-    colors = [freqkv.COLORS[0] if r["policy"] == "freqkv" else "0.45" for r in half]
-    for y, color in enumerate(colors):
-        x = mean[y]
-        error = [[x - low[y]], [high[y] - x]]
-        left.errorbar(x, y, xerr=error, fmt="o", markersize=3, color=color)
+    for y, r in enumerate(half):
+        color = freqkv.COLORS[0] if r["policy"] == "freqkv" else "0.45"
+        bars(left, [y], thousandths([r["damage"]]), across=True, fmt="o", color=color)
     left.set_yticks(range(len(half)), [r["label"] for r in half])
     left.axvline(0, color="0.7", linewidth=0.6)
-    by_size(left, "x", high.max())
+    by_size(left, "x", max(1000 * r["damage"][2] for r in half))
     left.set(xlabel="above full attention, nats / 1000")
     for i, label in enumerate(("freqkv", "local", "linear-meanpool", "snapkv", "keydiff")):
         found = sorted(
@@ -107,16 +106,8 @@ def parts(path, numbers):
         return False
     figure, (left, middle, right) = panels(3)
     found = [(n, by["0.5"]) for n, by in numbers["parts"].items() if "0.5" in by and n != "nothing"]
-    for y, (_, effect) in enumerate(found):
-        mean, low, high = thousandths([effect])[0]
-        left.errorbar(
-            mean,
-            y,
-            xerr=[[mean - low], [high - mean]],
-            fmt="o",
-            markersize=3,
-            color=freqkv.COLORS[0],
-        )
+    effects = thousandths(effect for _, effect in found)
+    bars(left, range(len(found)), effects, across=True, fmt="o", color=freqkv.COLORS[0])
     left.set_yticks(range(len(found)), [n.replace(" + ", "+\n", 1) for n, _ in found], fontsize=6)
     left.axvline(0, color="0.7", linewidth=0.6)
     left.set(xlabel="damage, gamma 0.5, nats / 1000")

@@ -4,8 +4,8 @@
 are 20 or more, else over documents and, within each that is drawn, over its blocks of 256 tokens.
 """
 
-import h5py
 import numpy as np
+from freqkv_reading import read_run
 
 RESAMPLES = 5000
 BLOCK = 256
@@ -53,18 +53,19 @@ def verdict(found, better="better", worse="worse"):
     return worse if found[1] > 0 else better if found[2] < 0 else "undecided"
 
 
+def compared(a, b, more, less, alike):
+    """The word for an effect beside another, by their intervals."""
+    return more if a[1] > b[2] else less if a[2] < b[1] else alike
+
+
 class Run:
     """A run file by document: names, and columns as lists of arrays of the scored tokens."""
 
     def __init__(self, path):
-        with h5py.File(path) as f:
-            groups = [f["documents"][d] for d in sorted(f["documents"])]
-            self.names = [g.attrs["name"] for g in groups]
-            columns = [{n: g[n][:] for n in g} for g in groups]
-        scored = [np.flatnonzero(np.isfinite(c["nll"])) for c in columns]
-        self.columns = {
-            n: [c[n][s].astype(float) for c, s in zip(columns, scored)] for n in columns[0]
-        }
+        attributes, columns = read_run(path)
+        self.names = attributes["documents"]
+        cuts = np.searchsorted(columns["document"], range(1, len(self.names)))
+        self.columns = {n: np.split(x.astype(float), cuts) for n, x in columns.items()}
 
     def __getitem__(self, name):
         return self.columns[name]

@@ -21,13 +21,17 @@ def truncation(count, kept):
     return np.sqrt(kept / count) * basis(kept).T @ basis(count)[:kept]
 
 
-def pooling(count, kept):
-    """[kept, count]: means over stretches of equal length; slots on an edge are shared."""
-    edges = np.linspace(0, count, kept + 1)
-    t = np.arange(count)
+def stretches(edges):
+    """[len(edges) - 1, n]: means of n slots over stretches of them; slots on an edge are shared."""
+    t = np.arange(round(edges[-1]))
     shared = np.minimum(t + 1, edges[1:, None]) - np.maximum(t, edges[:-1, None])
     weights = np.clip(shared, 0, None)
     return weights / weights.sum(1, keepdims=True)
+
+
+def pooling(count, kept):
+    """[kept, count]: means over stretches of equal length."""
+    return stretches(np.linspace(0, count, kept + 1))
 
 
 def once(n, kept, share, recent, squeeze):
@@ -60,18 +64,10 @@ def levels(n, kept, recent):
     """Slots grow with age: the latest `recent` stay, older stretches get wider as their age."""
     widths = np.geomspace(1, 1 + 4 * (n - recent) / max(1, kept - recent), kept - recent)[::-1]
     edges = np.concatenate([[0], np.cumsum(widths / widths.sum() * (n - recent))])
-    t = np.arange(n - recent)
-    shared = np.minimum(t + 1, edges[1:, None]) - np.maximum(t, edges[:-1, None])
-    weights = np.clip(shared, 0, None)
     m = np.zeros((kept, n))
-    m[: kept - recent, : n - recent] = weights / weights.sum(1, keepdims=True)
+    m[: kept - recent, : n - recent] = stretches(edges)
     m[np.arange(kept - recent, kept), np.arange(n - recent, n)] = 1
     return m
-
-
-def both(key, value):
-    """Keys by one matrix, values by another."""
-    return {"key": key, "value": value}
 
 
 def all_of(n, kept):
@@ -86,8 +82,8 @@ def all_of(n, kept):
     for recent in (kept // 4, kept // 2):
         found[f"levels-recent{recent}"] = {"operator": levels(n, kept, recent)}
     low, latest = truncation(n, kept), np.eye(kept, n, n - kept)
-    found["keys-low-values-latest"] = both(low, latest)
-    found["keys-latest-values-low"] = both(latest, low)
+    found["keys-low-values-latest"] = {"key": low, "value": latest}
+    found["keys-latest-values-low"] = {"key": latest, "value": low}
     return found
 
 

@@ -102,20 +102,15 @@ def broken(command):
 
 
 def save_json(path, numbers):
-    def simple(x):
-        if isinstance(x, np.generic):
-            return x.item()
-        return x.tolist() if isinstance(x, np.ndarray) else str(x)
-
     def finite(x):
+        if isinstance(x, (np.generic, np.ndarray)):
+            x = x.tolist()
         if isinstance(x, dict):
             return {str(k): finite(v) for k, v in x.items()}
-        if isinstance(x, (list, tuple, np.ndarray)):
+        if isinstance(x, (list, tuple)):
             return [finite(v) for v in x]
-        if isinstance(x, (float, np.floating)):
-            return float(x) if np.isfinite(x) else None
-        return x
+        return None if isinstance(x, float) and not np.isfinite(x) else x
 
     with open(path + ".new", "w") as f:
-        json.dump(finite(numbers), f, indent=1, default=simple)
+        json.dump(finite(numbers), f, indent=1, default=str)
     os.replace(path + ".new", path)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from . import figures
+from .intervals import compared
 from .page import milli, plain, rounded
 from .setting import GAMMAS
 from .spectra import captures
@@ -103,19 +104,11 @@ def decomposition(found, lines, s, page):
     everything, alone = (parts.get(n, {}).get("0.5") for n in (ALL, "truncation, L slots"))
     local = parts.get("local", {}).get("0.5")
     if everything and alone and local:
-        clear = everything[1] > 0
-        share = (
-            f"{alone[0] / everything[0]:.0%} of that"
-            if clear
-            else "of a damage that is not clear of zero"
-        )
-        word = (
-            "less"
-            if local[2] < everything[1]
-            else "more"
-            if local[1] > everything[2]
-            else ("an amount whose interval overlaps")
-        )
+        share = "of a damage that is not clear of zero"
+        if everything[1] > 0:
+            share = f"{alone[0] / everything[0]:.0%} of that"
+        overlaps = "an amount whose interval overlaps"
+        word = compared(local, everything, "more", "less", overlaps)
         page.paragraph(
             f"At gamma 0.5 one compression costs {milli(everything)} thousandths of a nat;"
             f" truncation alone costs {milli(alone)}, {share}. Dropping the older tokens"
@@ -154,13 +147,8 @@ def bands(removed, noise, lines, page):
         page.keep(**{f"bands_{state}": kept})
         low, high = kept[EDGES[0]]["out"], kept[EDGES[-1]]["out"]
         if low and high:
-            word = (
-                "more than"
-                if low[1] > high[2]
-                else "less than"
-                if low[2] < high[1]
-                else ("as far as can be told as much as")
-            )
+            alike = "as far as can be told as much as"
+            word = compared(low, high, "more than", "less than", alike)
             page.paragraph(
                 f"A unit of energy in the lowest eighth of {state}s is worth {word} one in the"
                 f" highest: {milli(low)} and {milli(high)} thousandths of KL."
@@ -170,12 +158,9 @@ def bands(removed, noise, lines, page):
 def layers(found, lines, page):
     """The upper half taken from one layer at a time."""
     for state in ("key", "value"):
-        alone = [
-            c
-            for c in found["changes"]
-            if c["states"] == state and c["layer"] is not None and c["kv_head"] is None
-        ]
-        heads = [c for c in found["changes"] if c["states"] == state and c["kv_head"] is not None]
+        ours = [c for c in found["changes"] if c["states"] == state and c["layer"] is not None]
+        alone = [c for c in ours if c["kv_head"] is None]
+        heads = [c for c in ours if c["kv_head"] is not None]
         if not alone:
             continue
         kl = [effect(c, "kl") for c in alone]

@@ -1,9 +1,9 @@
 """Question 2: FreqKV against every policy at equal memory, over gamma; why gamma hardly counts."""
 
-import csv
 from dataclasses import dataclass
 
 import numpy as np
+from freqkv_reading import read_table
 
 from . import figures
 from .intervals import Run, interval, less, verdict
@@ -89,16 +89,28 @@ def ppl(s, policy, baseline=False, folder="runs", tokens=None, window=None):
     return Step(out[:-3], "replay", tuple(arguments), outputs, fed, policy.policy, more)
 
 
-def asked(s, task, policy, half, depths="0.25,0.75", length=None):
+def asked(s, task, policy, half, depths="0.25,0.75", length=None, folder=None):
     """A step of needle: `task` over the texts of one half."""
     length, repeats = length or 2 * s.window, s.repeats(half)
-    out = f"{task}/{half}/{policy.name}.csv"
+    out = f"{folder or task + '/' + half}/{policy.name}.csv"
     arguments = ["needle", "--task", task, "--model", "$MODEL", "--text", f"texts/{half}"]
     arguments += ["--lengths", length, "--depths", depths, "--repeats", repeats]
     arguments += ["--passage", PASSAGE] if task == "recall" else []
     arguments += ["--policy", policy.policy, *policy.options, "--out", out]
     count = len(depths.split(",")) * repeats
     return Step(out[:-4], "replay", tuple(arguments), (out,), count * length, policy.policy)
+
+
+def run_of(s, policy, gamma=None):
+    """A policy's run, at a ratio if it has one."""
+    both = gamma in ("0.5", None) or policy.policy in ("freqkv", "local")
+    return ppl(s, policy, baseline=both)
+
+
+def wide_run(s, policy):
+    """The same with the second window."""
+    both = policy.name in ("freqkv-0.5", "local-0.5")
+    return ppl(s, policy, both, "wide", 4 * s.wide, s.wide)
 
 
 FULL = Policy("full", "full", memory="all tokens")
@@ -121,19 +133,14 @@ def wide_policies(s):
 def steps(s):
     found = [ppl(s, FULL)]
     for gamma in ("0.5", "0.25", "0.75"):
-        for policy in at_ratio(s, gamma):
-            both = gamma == "0.5" or policy.policy in ("freqkv", "local")
-            found.append(ppl(s, policy, baseline=both))
-    found += [ppl(s, policy, baseline=True) for policy in without_ratio(s)]
+        found += [run_of(s, policy, gamma) for policy in at_ratio(s, gamma)]
+    found += [run_of(s, policy) for policy in without_ratio(s)]
     found += [asked(s, task, p, "test") for task in ("recall", "needle") for p in tasks_of(s)]
     compared = [f"runs/{p.name}.h5" for p in (*at_ratio(s, "0.5"), *without_ratio(s))]
     arguments = ("compare", *compared, "--out", "compare")
     found.append(Step("compare", "analyze", arguments, ("compare",)))
     if s.wide:
-        tokens = 4 * s.wide
-        for policy in [FULL, *wide_policies(s)]:
-            both = policy.name in ("freqkv-0.5", "local-0.5")
-            found.append(ppl(s, policy, both, "wide", tokens, s.wide))
+        found += [wide_run(s, policy) for policy in (FULL, *wide_policies(s))]
     return found
 
 
@@ -149,18 +156,16 @@ def losses(done, step):
     """{(length, depth, repeat): loss in nats per token} of recall or needle, or None."""
     if not done.finished(step):
         return None
-    with open(done.at(step.outputs[0]), newline="") as f:
-        rows = list(csv.DictReader(f))
-    key = "second_nll" if "second_nll" in rows[0] else "logprob_per_token"
-    sign = 1 if key == "second_nll" else -1
-    return {(r["length"], r["depth"], r["repeat"]): sign * float(r[key]) for r in rows}
+    rows = read_table(done.at(step.outputs[0]))
+    loss = rows["second_nll"] if "second_nll" in rows else -rows["logprob_per_token"]
+    return dict(zip(zip(rows["length"], rows["depth"], rows["repeat"]), loss))
 
 
 def task_less(a, b):
     """(mean, low, high) of losses a less b, over repeats."""
     if not a or not b or a.keys() != b.keys():
         return None
-    repeats = sorted({k[2] for k in a}, key=int)
+    repeats = sorted({k[2] for k in a})
     return interval([[a[k] - b[k] for k in a if k[2] == r] for r in repeats])
 
 
@@ -194,9 +199,7 @@ def all_rows(done, s, full):
     reference = {g: load(done, ppl(s, ratio("freqkv", g, s), True)) for g in GAMMAS}
     for gamma in (*GAMMAS, None):
         for policy in at_ratio(s, gamma) if gamma else without_ratio(s):
-            with_ratio = policy.policy in ("freqkv", "local")
-            both = gamma in ("0.5", None) or with_ratio
-            step = ppl(s, policy, baseline=both)
+            step = run_of(s, policy, gamma)
             run, freqkv = load(done, step), reference[gamma or "0.5"]
             if run is None:
                 continue
@@ -215,13 +218,15 @@ def all_rows(done, s, full):
     return found
 
 
+def half_of(rows):
+    """Those at gamma 0.5 and without a ratio."""
+    return [r for r in rows.values() if r["gamma"] in ("0.5", None)]
+
+
 def conclusion(rows, s, page):
     """Of the policies with peak N at gamma 0.5, who is better and who worse than FreqKV."""
-    compared = [
-        r
-        for r in rows.values()
-        if r["memory"] == "N" and r["gamma"] in ("0.5", None) and r["policy"] != "freqkv"
-    ]
+    peak = [r for r in half_of(rows) if r["memory"] == "N"]
+    compared = [r for r in peak if r["policy"] != "freqkv"]
     said = {"better": [], "undecided": [], "worse": []}
     for r in compared:
         if r["less_freqkv"]:
@@ -244,9 +249,7 @@ def conclusion(rows, s, page):
 
 def at_half(done, s, rows, page):
     table, lines = [], []
-    for r in sorted(
-        (r for r in rows.values() if r["gamma"] in ("0.5", None)), key=lambda r: r["damage"][0]
-    ):
+    for r in sorted(half_of(rows), key=lambda r: r["damage"][0]):
         difference = "" if r["label"] == "freqkv" else milli(r["less_freqkv"])
         kl = "-" if r["kl"] is None else f"{1000 * r['kl'][0]:.1f}"
         cells = [r["label"], r["memory"], f"{r['slots']:.0f}", milli(r["damage"]), difference, kl]
@@ -311,16 +314,12 @@ def asked_table(done, s, page):
 
 
 def wide_table(done, s, page):
-    def run_of(policy):
-        both = policy.name in ("freqkv-0.5", "local-0.5")
-        return load(done, ppl(s, policy, both, "wide", 4 * s.wide, s.wide))
-
-    full, table, numbers = run_of(FULL), [], {}
+    full, table, numbers = load(done, wide_run(s, FULL)), [], {}
     for policy in wide_policies(s) if full else ():
-        run = run_of(policy)
+        run = load(done, wide_run(s, policy))
         if run:
             gamma = policy.name.rsplit("-", 1)[-1] if "-" in policy.name else "0.5"
-            own = run_of(ratio("freqkv", gamma, s, window=s.wide))
+            own = load(done, wide_run(s, ratio("freqkv", gamma, s, window=s.wide)))
             difference = less(run, own) if own and policy.policy != "freqkv" else None
             numbers[policy.name] = {"damage": less(run, full), "less_freqkv": difference}
             word = verdict(difference) if difference else ""
@@ -328,7 +327,7 @@ def wide_table(done, s, page):
     title = f"Window {s.wide}, {4 * s.wide} tokens: thousandths of a nat per token"
     head = ["policy", "above full", "less freqkv", "than freqkv"]
     example = ratio("freqkv", "0.5", s, window=s.wide)
-    lines = [done.line(ppl(s, example, True, "wide", 4 * s.wide, s.wide))]
+    lines = [done.line(wide_run(s, example))]
     page.table(title, head, table, lines)
     page.keep(wide=numbers)
 

@@ -25,10 +25,7 @@ def policies(s):
 
 def recall(s, policy):
     """Recall over the distance, in a text of as many tokens as a document."""
-    step = asked(s, "recall", policy, "test", DEPTHS, s.tokens)
-    out = f"distance/{policy.name}.csv"
-    arguments = tuple(out if a == step.outputs[0] else a for a in step.arguments)
-    return Step(out[:-4], step.tool, arguments, (out,), step.tokens, step.policy)
+    return asked(s, "recall", policy, "test", DEPTHS, s.tokens, "distance")
 
 
 def steps(s):

@@ -158,14 +158,13 @@ def best_of(done, s, names):
 def measured(done, s, policy, halves, against):
     """{half: {measure: {reference: (mean, low, high)}}} of losses less those of `against`."""
     run, found = load(done, run_of(s, policy)), {}
-    bases = [(p.policy, p) for p in against]
     for half, names in halves.items():
         nll, recall = {}, {}
         own = losses(done, asked(s, "recall", policy, half))
-        for name, base in bases:
+        for base in against:
             other = load(done, run_of(s, base))
-            nll[name] = less(run, other, names=names) if run and other else None
-            recall[name] = task_less(own, losses(done, asked(s, "recall", base, half)))
+            nll[base.policy] = less(run, other, names=names) if run and other else None
+            recall[base.policy] = task_less(own, losses(done, asked(s, "recall", base, half)))
         found[half] = {"perplexity": nll, "recall": recall}
     return found
 

@@ -81,68 +81,42 @@ int fkv_bench_row_fill(struct fkv_bench_row *row, struct fkv_bench_times *times,
 
 /* ---- lines ---- */
 
-static void print_names(FILE *f) {
-    fputs(known_names, f);
-    for (int i = 0; i < FKV_BENCH_NUMBERS; i++) fprintf(f, ",%s", columns[i].name);
-    fputc('\n', f);
-}
-
-static void print_quoted(const char *text, FILE *f) {
-    fputc('"', f);
-    for (; *text; text++) {
-        if (*text == '"') fputc('"', f);
-        fputc(*text, f);
+/* What is known of a row before it is measured, or all names. */
+static void print_start(const void *rows, int64_t i, FILE *f) {
+    const struct fkv_bench_row *all = rows;
+    if (i < 0) {
+        fputs(known_names, f);
+        for (int k = 0; k < FKV_BENCH_NUMBERS; k++) fprintf(f, ",%s", columns[k].name);
+        fputc('\n', f);
+        return;
     }
-    fputc('"', f);
-}
-
-/* What is known of a row before it is measured. */
-static void print_known(const struct fkv_bench_row *row, FILE *f) {
+    const struct fkv_bench_row *row = &all[i];
     const struct fkv_policy_setup *setup = row->setup;
     fprintf(f, "%s,", setup->policy->name);
-    print_quoted(setup->label, f);
+    fkv_lines_put_quoted(setup->label, f);
     fputc(',', f);
     if (setup->policy->takes_window) fprintf(f, "%d", setup->window);
     fputc(',', f);
     if (isfinite(setup->gamma)) fprintf(f, "%.9g", setup->gamma);
     fputc(',', f);
-    print_quoted(row->model, f);
+    fkv_lines_put_quoted(row->model, f);
     fputc(',', f);
-    print_quoted(row->machine, f);
+    fkv_lines_put_quoted(row->machine, f);
     fprintf(f, ",%" PRId64 ",%d,%d", row->length, row->decoded, row->repeats);
 }
 
-char *fkv_bench_line(const struct fkv_bench_row *row, size_t *bytes) {
-    char *line = NULL;
-    FILE *f = open_memstream(&line, bytes);
-    if (!f) return NULL;
-    if (row) {
-        print_known(row, f);
-        for (int i = 0; i < FKV_BENCH_NUMBERS; i++) {
-            fputc(',', f);
-            fprintf(f, columns[i].format, row->number[i]);
-        }
-        fputc('\n', f);
-    } else {
-        print_names(f);
+void fkv_bench_print_line(const void *rows, int64_t i, FILE *f) {
+    const struct fkv_bench_row *all = rows;
+    print_start(rows, i, f);
+    if (i < 0) return;
+    for (int k = 0; k < FKV_BENCH_NUMBERS; k++) {
+        fputc(',', f);
+        fprintf(f, columns[k].format, all[i].number[k]);
     }
-    if (!fclose(f)) return line;
-    free(line);
-    return NULL;
+    fputc('\n', f);
 }
 
 /* ---- lines of an earlier run ---- */
-
-/* The start of a line that this run writes: a row's up to its numbers, or all names. malloc'd. */
-static char *expected_start(const struct fkv_bench_row *row, size_t *bytes) {
-    char *start = NULL;
-    FILE *f = open_memstream(&start, bytes);
-    if (!f) return NULL;
-    row ? print_known(row, f) : print_names(f);
-    if (!fclose(f)) return start;
-    free(start);
-    return NULL;
-}
 
 /* The numbers that end a whole line; false where they are none of this program's. */
 static bool read_numbers(const char *at, struct fkv_bench_row *row) {
@@ -159,47 +133,39 @@ static bool read_numbers(const char *at, struct fkv_bench_row *row) {
     return !strcmp(at, "\n");
 }
 
-/* `row` NULL: the line of names. A line that is not whole may end anywhere. */
-static int check_line(struct fkv_bench_row *row, const char *line, size_t bytes, bool whole,
+/* Rows to be read into. */
+struct reading {
+    struct fkv_bench_row *rows; /* [count] */
+    int64_t count;
+};
+
+/* A line that is not whole may end anywhere. */
+static int check_line(void *context, int64_t line, const char *text, size_t bytes, bool whole,
                       const char *where, struct fkv_error *err) {
+    const struct reading *r = context;
     size_t known;
-    char *start = expected_start(row, &known);
-    if (!start) return fkv_fail(err, "%s: out of memory", where);
-    const bool enough = whole ? bytes >= known : true;
+    if (line > r->count)
+        return fkv_fail(err, "%s: expected %" PRId64 " rows, found more", where, r->count);
+    char *start = fkv_lines_printed(print_start, r->rows, line - 1, &known, err);
+    if (!start) return FKV_FAILED;
     int status = FKV_OK;
-    if (!enough || memcmp(line, start, bytes < known ? bytes : known))
+    if ((whole && bytes < known) || memcmp(text, start, bytes < known ? bytes : known))
         status = fkv_fail(err,
                           "%s: expected a line that starts with \"%.*s\", found \"%.*s\": made by "
                           "another run; give its options, or another --out",
-                          where, (int)strcspn(start, "\n"), start, (int)strcspn(line, "\n"), line);
-    else if (whole && row && (strlen(line) != bytes || !read_numbers(line + known, row)))
+                          where, (int)strcspn(start, "\n"), start, (int)strcspn(text, "\n"), text);
+    else if (whole && line &&
+             (strlen(text) != bytes || !read_numbers(text + known, &r->rows[line - 1])))
         status = fkv_fail(err, "%s: expected %d numbers after \"%s\", found \"%.200s\"", where,
-                          FKV_BENCH_NUMBERS, start, line + known);
+                          FKV_BENCH_NUMBERS, start, text + known);
     free(start);
     return status;
 }
 
 int fkv_bench_rows_read(FILE *f, const char *where, struct fkv_bench_row *rows, int64_t count,
-                        struct fkv_bench_found *found, struct fkv_error *err) {
-    char *line = NULL, name[512];
-    size_t capacity = 0;
-    ssize_t bytes;
-    int status = FKV_OK;
-    *found = (struct fkv_bench_found){0};
-    while (!status && (bytes = getline(&line, &capacity, f)) > 0) {
-        const bool whole = line[bytes - 1] == '\n';
-        snprintf(name, sizeof name, "%.400s:%" PRId64, where, found->lines + 1);
-        if (found->lines > count)
-            status = fkv_fail(err, "%s: expected %" PRId64 " rows, found more", name, count);
-        else
-            status = check_line(found->lines ? &rows[found->lines - 1] : NULL, line, (size_t)bytes,
-                                whole, name, err);
-        found->lines += whole;
-        *(whole ? &found->bytes : &found->torn) += bytes;
-    }
-    free(line);
-    if (!status && ferror(f)) status = fkv_fail_errno(err, "%s: cannot read", where);
-    return status;
+                        struct fkv_lines_found *found, struct fkv_error *err) {
+    struct reading r = {rows, count};
+    return fkv_lines_read(f, where, check_line, &r, found, err);
 }
 
 /* ---- reports ---- */

@@ -3,10 +3,8 @@
 #ifndef FKV_REPLAY_BENCH_ROWS_H
 #define FKV_REPLAY_BENCH_ROWS_H
 
-#include <stdio.h>
-
-#include "kernels/base/json.h"
 #include "replay/bench/measure.h"
+#include "replay/lines_file.h"
 
 /* What a row says of its repeats, in the order of its columns. */
 enum fkv_bench_number {
@@ -40,20 +38,13 @@ struct fkv_bench_row {
 int fkv_bench_row_fill(struct fkv_bench_row *row, struct fkv_bench_times *times,
                        struct fkv_error *err);
 
-/* A line with its newline and a NUL, malloc'd; NULL: out of memory. `row` NULL: the line of names.
- */
-char *fkv_bench_line(const struct fkv_bench_row *row, size_t *bytes);
+/* A fkv_line_printer over rows [count]. */
+void fkv_bench_print_line(const void *rows, int64_t i, FILE *f);
 
-/* What an earlier run left. */
-struct fkv_bench_found {
-    int64_t lines; /* whole ones, the line of names included */
-    int64_t bytes; /* theirs */
-    int64_t torn;  /* bytes of a line that is not whole */
-};
 /* Reads lines from `f`, called `where` in messages, into rows [count], whose other fields are set:
  * each line must be one that this run writes, but for its numbers. */
 int fkv_bench_rows_read(FILE *f, const char *where, struct fkv_bench_row *rows, int64_t count,
-                        struct fkv_bench_found *found, struct fkv_error *err);
+                        struct fkv_lines_found *found, struct fkv_error *err);
 
 /* A row as an object, keys as the columns; a new reference. */
 json_t *fkv_bench_row_json(const struct fkv_bench_row *row);

@@ -18,24 +18,19 @@
 #include "replay/commands/commands.h"
 #include "replay/corpus.h"
 #include "replay/identity.h"
-#include "replay/lines_file.h"
-#include "replay/needs.h"
 #include "replay/policy_list.h"
 
 enum { OPT_LENGTHS = FKV_NO_LETTER, OPT_POLICIES, OPT_DECODE, OPT_REPEATS, OPT_SEED };
 enum { MOST_REPEATS = 1000 };
 
 struct settings {
-    struct fkv_engine_options engine;
-    struct fkv_policy_options shared; /* --window, --sinks and --gamma, of all policies */
+    struct fkv_replay replay;
     struct fkv_policy_list list;
     double *lengths; /* [length_count], ascending; owned */
     int length_count;
     int32_t decoded, repeats;
     int64_t seed;
-    bool dry_run;
-    const char *policies, *out;
-    char *command; /* owned */
+    const char *policies;
 };
 
 static const char doc[] =
@@ -76,7 +71,8 @@ static int by_size(const void *left, const void *right) {
 static void check_options(struct settings *s, struct argp_state *state) {
     struct fkv_error err = {0};
     if (!s->length_count) argp_error(state, "--lengths is missing");
-    if (s->engine.batch > 1) argp_error(state, "--batch: bench runs one sequence at a time");
+    if (s->replay.options.batch > 1)
+        argp_error(state, "--batch: bench runs one sequence at a time");
     qsort(s->lengths, (size_t)s->length_count, sizeof *s->lengths, by_size);
     for (int i = 0; i < s->length_count; i++) {
         if (!(s->lengths[i] >= s->decoded + 2 && s->lengths[i] <= 1 << 30) ||
@@ -88,7 +84,7 @@ static void check_options(struct settings *s, struct argp_state *state) {
         if (i && s->lengths[i] == s->lengths[i - 1])
             argp_error(state, "--lengths: expected each once, found %.0f twice", s->lengths[i]);
     }
-    if (fkv_policy_list_parse(s->policies, &s->shared, &s->list, &err))
+    if (fkv_policy_list_parse(s->policies, &s->replay.policy, &s->list, &err))
         argp_error(state, "%s", err.message);
 }
 
@@ -96,7 +92,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     struct settings *s = state->input;
     struct fkv_error err;
     switch (key) {
-    case ARGP_KEY_INIT: state->child_inputs[0] = &s->engine; return 0;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &s->replay.options; return 0;
     case OPT_LENGTHS:
         free(s->lengths);
         if (fkv_parse_range(arg, "--lengths", &s->lengths, &s->length_count, &err))
@@ -104,12 +100,12 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         return 0;
     case OPT_POLICIES: s->policies = arg; return 0;
     case FKV_LETTER_WINDOW:
-        s->shared.window = (int32_t)fkv_integer_option(state, arg, "--window", 1, 1 << 28);
+        s->replay.policy.window = (int32_t)fkv_integer_option(state, arg, "--window", 1, 1 << 28);
         return 0;
     case FKV_LETTER_SINKS:
-        s->shared.sinks = (int32_t)fkv_integer_option(state, arg, "--sinks", 0, 1 << 28);
+        s->replay.policy.sinks = (int32_t)fkv_integer_option(state, arg, "--sinks", 0, 1 << 28);
         return 0;
-    case FKV_LETTER_GAMMA: s->shared.gamma = arg; return 0;
+    case FKV_LETTER_GAMMA: s->replay.policy.gamma = arg; return 0;
     case OPT_DECODE:
         s->decoded = (int32_t)fkv_integer_option(state, arg, "--decode", 1, 1 << 24);
         return 0;
@@ -117,8 +113,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         s->repeats = (int32_t)fkv_integer_option(state, arg, "--repeats", 1, MOST_REPEATS);
         return 0;
     case OPT_SEED: s->seed = fkv_integer_option(state, arg, "--seed", 0, INT32_MAX); return 0;
-    case FKV_LETTER_OUT: s->out = arg; return 0;
-    case FKV_LETTER_DRY_RUN: s->dry_run = true; return 0;
+    case FKV_LETTER_OUT: s->replay.out = arg; return 0;
+    case FKV_LETTER_DRY_RUN: s->replay.dry_run = true; return 0;
     case ARGP_KEY_END: check_options(s, state); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -131,7 +127,7 @@ static const struct argp parser = {options, parse, NULL, doc, children, NULL, NU
 
 struct job {
     struct settings *s;
-    const struct fkv_engine *engine;
+    const struct fkv_replay *replay; /* of the settings */
     char machine[FKV_BENCH_MACHINE]; /* as rows say it */
     struct fkv_corpus corpus;        /* of texts; owned */
     int32_t *tokens;                 /* [longest]; owned */
@@ -140,7 +136,7 @@ struct job {
     struct fkv_bench_row *rows;      /* [count], by length, then policy; owned */
     int64_t count;
     struct fkv_bench_times *times; /* [policies, repeats] of a length; owned */
-    struct fkv_bench_found found;  /* of BENCH.csv */
+    struct fkv_lines_found found;  /* of BENCH.csv */
     int64_t first;                 /* row that is not there yet */
     struct fkv_cost prefill, step; /* what tokens take there */
 };
@@ -150,16 +146,6 @@ static struct fkv_policy_options policy_of(const struct job *job, int64_t row) {
     struct fkv_policy_options policy = job->s->list.options[row % job->s->list.count];
     policy.prefill_block = (int32_t)fkv_bench_block(job->rows[row].length, job->s->decoded);
     return policy;
-}
-
-static int session_options(const struct job *job, int64_t row,
-                           const struct fkv_policy_options *policy, struct fkv_session_options *out,
-                           struct fkv_error *err) {
-    *out = (struct fkv_session_options){.sequences = 1,
-                                        .max_tokens = job->rows[row].length,
-                                        .cache_dtype =
-                                            fkv_engine_cache_dtype(&job->s->engine, job->engine)};
-    return fkv_engine_block(job->engine, policy, false, 1, 0, out, err);
 }
 
 /* Names the rows and checks the setting of each. */
@@ -175,14 +161,15 @@ static int make_rows(struct job *job, struct fkv_error *err) {
     for (int64_t i = 0; i < job->count; i++) {
         struct fkv_policy_setup *setup = &job->setups[i % policies];
         job->rows[i] = (struct fkv_bench_row){.setup = setup,
-                                              .model = job->engine->model->name,
+                                              .model = job->replay->engine.model->name,
                                               .machine = job->machine,
                                               .length = (int64_t)s->lengths[i / policies],
                                               .decoded = s->decoded,
                                               .repeats = s->repeats};
         const struct fkv_policy_options policy = policy_of(job, i);
         fkv_policy_setup_free(setup); /* that of the length before; the longest one's stays */
-        if (fkv_policy_setup(&policy, &job->engine->model->config, job->rows[i].length, setup, err))
+        if (fkv_policy_setup(&policy, &job->replay->engine.model->config, job->rows[i].length,
+                             setup, err))
             return fkv_error_prefix(err, "--policies: %s, length %" PRId64,
                                     s->list.names[i % policies], job->rows[i].length);
     }
@@ -191,8 +178,8 @@ static int make_rows(struct job *job, struct fkv_error *err) {
 
 static int make_tokens(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
-    const bool texts = s->engine.text_count || s->engine.token_ids_count;
-    const int32_t vocab = job->engine->model->config.vocab;
+    const bool texts = s->replay.options.text_count || s->replay.options.token_ids_count;
+    const int32_t vocab = job->replay->engine.model->config.vocab;
     struct fkv_random random = {(uint64_t)s->seed};
     job->longest = (int64_t)s->lengths[s->length_count - 1];
     job->tokens = malloc((size_t)job->longest * sizeof *job->tokens);
@@ -200,7 +187,8 @@ static int make_tokens(struct job *job, struct fkv_error *err) {
     for (int64_t i = 0; i < job->longest && !texts; i++)
         job->tokens[i] = (int32_t)fkv_random_below(&random, (uint64_t)vocab);
     if (!texts) return FKV_OK;
-    if (fkv_corpus_read(&s->engine, job->engine, true, job->longest, &job->corpus, err))
+    if (fkv_corpus_read(&s->replay.options, &s->replay.engine, true, job->longest, &job->corpus,
+                        err))
         return FKV_FAILED;
     if (job->corpus.token_count < job->longest)
         return fkv_fail(err,
@@ -216,15 +204,7 @@ static int make_tokens(struct job *job, struct fkv_error *err) {
 static json_t *identity_of(const struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
     const struct fkv_identity identity = {
-        .format = "freqkv-bench",
-        .model = job->engine->model,
-        .tokenizer = job->engine->tokenizer,
-        .backend = job->engine->ops->name,
-        .compute = fkv_engine_compute_name(&s->engine, job->engine),
-        .kernels = job->engine->device.kernels,
-        .command = s->command,
-        .cache_dtype = fkv_engine_cache_dtype(&s->engine, job->engine),
-        .batch = 1};
+        .format = "freqkv-bench", .replay = job->replay, .batch = 1};
     fkv_sha256_hex tokens;
     if (fkv_sha256_memory(job->tokens, (size_t)job->longest * sizeof *job->tokens, tokens, err))
         return NULL;
@@ -245,26 +225,16 @@ static json_t *identity_of(const struct job *job, struct fkv_error *err) {
 
 /* Takes over what an earlier run left of BENCH.csv. */
 static int look_up(struct job *job, const json_t *identity, struct fkv_error *err) {
-    const char *path = job->s->out;
+    const char *path = job->replay->out;
     FILE *f;
     if (fkv_lines_find(path, identity, &f, err)) return FKV_FAILED;
     if (!f) return FKV_OK;
     int status = fkv_bench_rows_read(f, path, job->rows, job->count, &job->found, err);
     fclose(f);
     job->first = job->found.lines ? job->found.lines - 1 : 0;
-    if (!status && !job->s->engine.quiet && job->found.bytes)
+    if (!status && !job->replay->options.quiet && job->found.bytes)
         fprintf(stderr, "%s: %" PRId64 " of %" PRId64 " rows are done%s\n", path, job->first,
                 job->count, job->found.torn ? "; a row that is not whole is dropped" : "");
-    return status;
-}
-
-static int append_line(struct fkv_lines_file *file, const struct fkv_bench_row *row,
-                       struct fkv_error *err) {
-    size_t bytes;
-    char *line = fkv_bench_line(row, &bytes);
-    if (!line) return fkv_fail(err, "out of memory for a row");
-    int status = fkv_lines_append(file, line, bytes, err);
-    free(line);
     return status;
 }
 
@@ -273,7 +243,7 @@ static int append_line(struct fkv_lines_file *file, const struct fkv_bench_row *
 /* What a user should know of windows and lengths. */
 static void note_context(const struct job *job, FILE *to) {
     const struct settings *s = job->s;
-    const struct fkv_config *config = &job->engine->model->config;
+    const struct fkv_config *config = &job->replay->engine.model->config;
     for (int i = 0; i < s->list.count; i++) {
         const struct fkv_policy_setup *setup = &job->setups[i];
         if (setup->policy->takes_window && job->longest <= setup->window)
@@ -296,8 +266,9 @@ static int find_most_needed(const struct job *job, struct fkv_session_needs *mos
         struct fkv_session_needs one = {0};
         struct fkv_session_options options;
         const struct fkv_policy_options policy = policy_of(job, i);
-        if (session_options(job, i, &policy, &options, err) ||
-            fkv_session_add_needs(job->engine->model, &policy, &options, &one, err))
+        if (fkv_replay_session_options(job->replay, &policy, 1, job->rows[i].length, &options,
+                                       err) ||
+            fkv_session_add_needs(job->replay->engine.model, &policy, &options, &one, err))
             return FKV_FAILED;
         if (fkv_session_needs_bytes(&one) > fkv_session_needs_bytes(most)) *most = one;
     }
@@ -310,23 +281,22 @@ static int check_needs(const struct job *job, struct fkv_needs *needs, struct fk
     const int64_t left = job->count - job->first;
     *needs = (struct fkv_needs){.documents = job->corpus.document_count,
                                 .tokens = job->longest,
-                                .weights = job->engine->model->weight_bytes,
+                                .weights = job->replay->engine.model->weight_bytes,
                                 .host = job->longest * (int64_t)sizeof *job->tokens +
                                         job->corpus.token_count * (int64_t)sizeof *job->tokens,
-                                .disk = s->out ? left * row : 0,
-                                .output = s->out};
+                                .disk = s->replay.out ? left * row : 0,
+                                .output = s->replay.out};
     for (int64_t i = job->first; i < job->count; i++)
         needs->fed += s->repeats * job->rows[i].length;
     if (find_most_needed(job, &needs->sessions, err)) return FKV_FAILED;
-    FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
-    fkv_engine_announce(&s->engine, job->engine, to);
+    FILE *to = fkv_replay_announce(job->replay);
     if (to) {
         fprintf(to, "%" PRId64 " row%s%s of %d measurement%s, %" PRId64 " tokens to feed\n", left,
                 left == 1 ? "" : "s", job->first ? " left" : "", s->repeats,
                 s->repeats == 1 ? "" : "s", needs->fed);
         note_context(job, to);
     }
-    return fkv_needs_check(needs, job->engine, to, err);
+    return fkv_needs_check(needs, &job->replay->engine, to, err);
 }
 
 /* Of one measurement of a row. */
@@ -346,12 +316,10 @@ static int estimate_time(struct job *job, struct fkv_needs *needs, struct fkv_er
     const struct fkv_policy_options policy = policy_of(job, last);
     struct fkv_session_options options;
     struct fkv_session *session;
-    if (s->engine.quiet && !s->dry_run) return FKV_OK;
-    if (session_options(job, last, &policy, &options, err) ||
-        fkv_session_open(job->engine->model, &policy, &options, &session, err))
+    if (!fkv_replay_tells_time(job->replay)) return FKV_OK;
+    if (fkv_replay_session_options(job->replay, &policy, 1, job->longest, &options, err) ||
+        fkv_replay_session(job->replay, &policy, &options, &session, err))
         return FKV_FAILED;
-    fkv_note_rotation(&s->engine, &job->engine->model->config,
-                      fkv_session_rotation_positions(session));
     int status = fkv_session_rehearse(session, 1, fkv_session_block(session), job->longest,
                                       FKV_NOT_SCORED, &job->prefill, err);
     if (!status)
@@ -360,8 +328,7 @@ static int estimate_time(struct job *job, struct fkv_needs *needs, struct fkv_er
     if (status) return FKV_FAILED;
     for (int64_t i = job->first; i < job->count; i++)
         needs->seconds += s->repeats * seconds_of(job, i);
-    fkv_needs_print_time(needs, fkv_needs_stream(&s->engine, s->dry_run));
-    return s->dry_run && s->engine.json ? fkv_json_print(fkv_needs_json(needs), err) : FKV_OK;
+    return fkv_replay_tell_time(job->replay, needs, err);
 }
 
 /* ---- running ---- */
@@ -372,8 +339,8 @@ static int measure(struct job *job, int64_t i, struct fkv_bench_times *times,
     const struct fkv_bench_task task = {job->tokens, job->rows[i].length, job->s->decoded};
     struct fkv_session_options options;
     struct fkv_session *session;
-    if (session_options(job, i, &policy, &options, err) ||
-        fkv_session_open(job->engine->model, &policy, &options, &session, err))
+    if (fkv_replay_session_options(job->replay, &policy, 1, job->rows[i].length, &options, err) ||
+        fkv_session_open(job->replay->engine.model, &policy, &options, &session, err))
         return FKV_FAILED;
     int status = fkv_bench_measure(session, &task, times, err);
     fkv_session_close(session);
@@ -408,16 +375,19 @@ static int run_rows(struct job *job, const json_t *identity, const struct fkv_ne
     struct fkv_progress progress;
     double done = 0;
     int status = FKV_OK;
-    if (s->out)
-        status = fkv_lines_open(s->out, identity, job->found.bytes, job->found.torn, &file, err);
-    if (!status && file && !job->found.lines) status = append_line(file, NULL, err);
-    fkv_progress_start(&progress, "runs", (job->count - job->first) * s->repeats, s->engine.quiet);
+    if (job->replay->out)
+        status = fkv_lines_open(job->replay->out, identity, job->found.bytes, job->found.torn,
+                                &file, err);
+    if (!status && file && !job->found.lines)
+        status = fkv_lines_append_printed(file, fkv_bench_print_line, job->rows, -1, err);
+    fkv_progress_start(&progress, "runs", (job->count - job->first) * s->repeats,
+                       job->replay->options.quiet);
     fkv_progress_weigh(&progress, needs->seconds);
     for (int64_t from = job->first, to; from < job->count && !status; from = to) {
         to = (from / policies + 1) * policies;
         status = measure_length(job, from, to, &progress, &done, err);
         for (int64_t i = from; i < to && file && !status; i++)
-            status = append_line(file, &job->rows[i], err);
+            status = fkv_lines_append_printed(file, fkv_bench_print_line, job->rows, i, err);
     }
     fkv_progress_finish(&progress);
     fkv_lines_close(file);
@@ -428,15 +398,15 @@ static int run_rows(struct job *job, const json_t *identity, const struct fkv_ne
 
 static int report(const struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
-    if (!s->engine.json) {
+    if (!job->replay->options.json) {
         fkv_bench_print(job->rows, job->count);
         return FKV_OK;
     }
     json_t *o = json_object(), *rows = json_array();
     for (int64_t i = 0; i < job->count; i++)
         json_array_append_new(rows, fkv_bench_row_json(&job->rows[i]));
-    json_object_set_new(o, "out", s->out ? fkv_json_string(s->out) : json_null());
-    json_object_set_new(o, "model", fkv_json_string(job->engine->model->name));
+    json_object_set_new(o, "out", s->replay.out ? fkv_json_string(s->replay.out) : json_null());
+    json_object_set_new(o, "model", fkv_json_string(job->replay->engine.model->name));
     json_object_set_new(o, "machine", fkv_json_string(job->machine));
     json_object_set_new(o, "decoded", json_integer(s->decoded));
     json_object_set_new(o, "repeats", json_integer(s->repeats));
@@ -446,25 +416,25 @@ static int report(const struct job *job, struct fkv_error *err) {
 }
 
 static int run_job(struct job *job, struct fkv_error *err) {
-    const struct settings *s = job->s;
+    const struct fkv_replay *r = job->replay;
     struct fkv_needs needs;
-    fkv_bench_machine(&job->engine->device, job->machine);
+    fkv_bench_machine(&r->engine.device, job->machine);
     if (make_tokens(job, err) || make_rows(job, err)) return FKV_FAILED;
-    json_t *identity = s->out ? identity_of(job, err) : NULL;
-    int status = s->out && !identity ? FKV_FAILED : FKV_OK;
-    if (!status && s->out) status = look_up(job, identity, err);
-    if (!status && (job->first < job->count || s->dry_run)) {
+    json_t *identity = r->out ? identity_of(job, err) : NULL;
+    int status = r->out && !identity ? FKV_FAILED : FKV_OK;
+    if (!status && r->out) status = look_up(job, identity, err);
+    if (!status && (job->first < job->count || r->dry_run)) {
         status = check_needs(job, &needs, err);
         if (!status) status = estimate_time(job, &needs, err);
-        if (!status && !s->dry_run) status = run_rows(job, identity, &needs, err);
+        if (!status && !r->dry_run) status = run_rows(job, identity, &needs, err);
     }
     json_decref(identity);
-    if (status || s->dry_run) return status;
+    if (status || r->dry_run) return status;
     return report(job, err);
 }
 
-static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_error *err) {
-    struct job job = {.s = s, .engine = engine};
+static int run(struct settings *s, struct fkv_error *err) {
+    struct job job = {.s = s, .replay = &s->replay};
     int status = run_job(&job, err);
     for (int i = 0; i < s->list.count && job.setups; i++) fkv_policy_setup_free(&job.setups[i]);
     free(job.setups);
@@ -477,25 +447,17 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_e
 
 int fkv_command_bench(int argc, char **argv) {
     static struct settings s = {/* thousands of paths: too much for a stack */
-                                .shared = {.sinks = -1},
                                 .policies = "full,freqkv",
                                 .decoded = 64,
                                 .repeats = 3};
     struct fkv_error err = {0};
-    struct fkv_engine engine = {0};
-    fkv_engine_options_default(&s.engine);
-    s.engine.without_tokenizer = true;
-    s.command = fkv_join_arguments(argc, argv);
-    int status = s.command ? FKV_OK : fkv_fail(&err, "out of memory");
-    if (!status) {
-        argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
-        status = fkv_policy_list_read(&s.list, &err);
-    }
-    if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
-    if (!status) status = run(&s, &engine, &err);
-    fkv_engine_close(&engine);
+    fkv_replay_default(&s.replay, argc, argv);
+    s.replay.options.without_tokenizer = true;
+    argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
+    int status = fkv_policy_list_read(&s.list, &err);
+    if (!status) status = fkv_replay_open(&s.replay, &err);
+    if (!status) status = run(&s, &err);
     fkv_policy_list_free(&s.list);
     free(s.lengths);
-    free(s.command);
-    return status ? fkv_tool_failed("freqkv-replay bench", &err) : FKV_EXIT_DONE;
+    return fkv_replay_close(&s.replay, "freqkv-replay bench", status, &err);
 }

@@ -33,14 +33,12 @@ enum {
 };
 
 struct settings {
-    struct fkv_engine_options engine;
-    struct fkv_policy_options shared; /* sinks and ratio of policies that give none */
-    const char *policies, *protocol, *out;
+    struct fkv_replay replay; /* its policy: sinks and ratio of policies that give none */
+    const char *policies, *protocol;
     double *budgets; /* [budget_count]; owned */
     int budget_count;
     int64_t tokens, score_from, recall, passage, seed;
-    bool equal_mean, dry_run;
-    char *command; /* owned */
+    bool equal_mean;
 };
 
 static const char doc[] =
@@ -95,17 +93,17 @@ static void parse_budgets(struct settings *s, const char *arg, struct argp_state
 }
 
 static void check_options(const struct settings *s, struct argp_state *state) {
-    if (!s->engine.text_count && !s->engine.token_ids_count)
+    if (!s->replay.options.text_count && !s->replay.options.token_ids_count)
         argp_error(state, "--text or --token-ids is missing");
     if (!s->policies) argp_error(state, "--policies is missing");
     if (!s->budget_count) argp_error(state, "--budget is missing");
-    if (!s->out) argp_error(state, "--out is missing");
+    if (!s->replay.out) argp_error(state, "--out is missing");
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
     struct settings *s = state->input;
     switch (key) {
-    case ARGP_KEY_INIT: state->child_inputs[0] = &s->engine; return 0;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &s->replay.options; return 0;
     case OPT_POLICIES: s->policies = arg; return 0;
     case OPT_BUDGET: parse_budgets(s, arg, state); return 0;
     case OPT_EQUAL:
@@ -114,9 +112,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         s->equal_mean = !strcmp(arg, "mean");
         return 0;
     case FKV_LETTER_SINKS:
-        s->shared.sinks = (int32_t)fkv_integer_option(state, arg, "--sinks", 0, 1 << 28);
+        s->replay.policy.sinks = (int32_t)fkv_integer_option(state, arg, "--sinks", 0, 1 << 28);
         return 0;
-    case FKV_LETTER_GAMMA: s->shared.gamma = arg; return 0;
+    case FKV_LETTER_GAMMA: s->replay.policy.gamma = arg; return 0;
     case OPT_PROTOCOL: s->protocol = arg; return 0;
     case OPT_TOKENS: s->tokens = fkv_integer_option(state, arg, "--tokens", 2, 1 << 30); return 0;
     case OPT_SCORE_FROM:
@@ -127,8 +125,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         s->passage = fkv_integer_option(state, arg, "--passage", 2, 1 << 20);
         return 0;
     case OPT_SEED: s->seed = fkv_integer_option(state, arg, "--seed", 0, INT32_MAX); return 0;
-    case FKV_LETTER_OUT: s->out = arg; return 0;
-    case FKV_LETTER_DRY_RUN: s->dry_run = true; return 0;
+    case FKV_LETTER_OUT: s->replay.out = arg; return 0;
+    case FKV_LETTER_DRY_RUN: s->replay.dry_run = true; return 0;
     case ARGP_KEY_END: check_options(s, state); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -141,7 +139,6 @@ static const struct argp parser = {options, parse, NULL, doc, children, NULL, NU
 
 struct job {
     const struct settings *s;
-    const struct fkv_engine *engine;
     struct fkv_policy_list list;
     struct fkv_plan plan;
     struct fkv_corpus corpus;
@@ -162,8 +159,8 @@ static int name_files(struct job *job, int i, struct fkv_error *err) {
     snprintf(name, sizeof name, "%.160s%s", row->policy, budget);
     for (char *c = name; *c; c++)
         if (!isalnum((unsigned char)*c) && !strchr(".=-", *c)) *c = '_';
-    if (fkv_path_print(job->points.points[i].path, err, "%s/%s.h5", s->out, name) ||
-        fkv_path_print(job->recall_path[i], err, "%s/%s.recall.csv", s->out, name))
+    if (fkv_path_print(job->points.points[i].path, err, "%s/%s.h5", s->replay.out, name) ||
+        fkv_path_print(job->recall_path[i], err, "%s/%s.recall.csv", s->replay.out, name))
         return FKV_FAILED;
     for (int k = 0; k < i; k++)
         if (!strcmp(job->points.points[k].path, job->points.points[i].path))
@@ -191,8 +188,9 @@ static int add_row(struct job *job, const char *name, const struct fkv_policy_op
     point->policy = *policy;
     point->policy.prefill_block = job->plan.block;
     if (budget > 0) {
-        if (job->s->equal_mean && fkv_memory_for_mean(&point->policy, &job->engine->model->config,
-                                                      &job->plan, budget, &row->slots, err))
+        if (job->s->equal_mean &&
+            fkv_memory_for_mean(&point->policy, &job->s->replay.engine.model->config, &job->plan,
+                                budget, &row->slots, err))
             return FKV_FAILED;
         fkv_memory_set(&point->policy, row->slots);
         snprintf(point->name, sizeof point->name, "%.60s, %d slots", name, row->slots);
@@ -212,11 +210,7 @@ static int check_entry(const struct job *job, int i, struct fkv_error *err) {
                                "--policies: %s: expected no slots of its own, which --budget "
                                "says",
                                job->list.names[i]);
-    if (policy->select && !job->plan.block)
-        return fkv_fail_option(
-            err, "--protocol: expected blocks:b, at whose ends policy %s acts, found %s",
-            policy->name, job->plan.name);
-    return FKV_OK;
+    return fkv_points_check_blocks(&job->plan, policy, err);
 }
 
 /* The first row has it already. */
@@ -285,15 +279,15 @@ static int take_row(struct job *job, int i, struct fkv_error *err) {
                          err))
         return FKV_FAILED;
     row->known = true;
-    return fkv_path_print(path, err, "%s/compare.csv", job->s->out) ||
+    return fkv_path_print(path, err, "%s/compare.csv", job->s->replay.out) ||
                    fkv_rivals_write(&job->found, path, err)
                ? FKV_FAILED
                : FKV_OK;
 }
 
 static int run_row(struct job *job, int i, struct fkv_error *err) {
-    if (fkv_points_run(&job->points, i, NULL, err)) return FKV_FAILED;
-    if (job->s->dry_run) return FKV_OK;
+    if (fkv_points_run(&job->points, i, false, err)) return FKV_FAILED;
+    if (job->s->replay.dry_run) return FKV_OK;
     return recall_row(job, i, err) || take_row(job, i, err) ? FKV_FAILED : FKV_OK;
 }
 
@@ -310,10 +304,10 @@ static int run_rows(struct job *job, struct fkv_error *err) {
 static int report(struct job *job, struct fkv_error *err) {
     char path[FKV_PATH];
     if (fkv_rivals_pair(&job->found, err) ||
-        fkv_path_print(path, err, "%s/pairs.csv", job->s->out) ||
+        fkv_path_print(path, err, "%s/pairs.csv", job->s->replay.out) ||
         fkv_rivals_write_pairs(&job->found, path, err))
         return FKV_FAILED;
-    if (job->s->engine.json) return fkv_json_print(fkv_rivals_json(&job->found), err);
+    if (job->s->replay.options.json) return fkv_json_print(fkv_rivals_json(&job->found), err);
     fkv_rivals_print(&job->found);
     return FKV_OK;
 }
@@ -339,77 +333,57 @@ static struct fkv_needs needs_of_recall(const struct job *job) {
 }
 
 static int run_job(struct job *job, struct fkv_error *err) {
-    const struct settings *s = job->s;
+    const struct fkv_replay *r = &job->s->replay;
     bool made = false;
     if (make_rows(job, err) || fkv_points_open(&job->points, err)) return FKV_FAILED;
-    job->recall.cache_dtype = job->points.session.cache_dtype;
     job->recall.length = job->plan.longest;
     job->recall.block = job->plan.block;
     if (find_invalid(job, err) || fkv_recall_open(&job->recall, err)) return FKV_FAILED;
     const struct fkv_needs recall = needs_of_recall(job);
     if (fkv_points_check(&job->points, &recall, err)) return FKV_FAILED;
-    if (!s->dry_run && fkv_make_folder(s->out, &made, err)) return FKV_FAILED;
+    if (!r->dry_run && fkv_make_folder(r->out, &made, err)) return FKV_FAILED;
     if (run_rows(job, err)) {
-        if (made) rmdir(s->out); /* where nothing was written */
+        if (made) rmdir(r->out); /* where nothing was written */
         return FKV_FAILED;
     }
-    if (!s->dry_run) return report(job, err);
-    return s->engine.json ? fkv_json_print(fkv_needs_json(&job->points.needs), err) : FKV_OK;
+    if (!r->dry_run) return report(job, err);
+    return r->options.json ? fkv_json_print(fkv_needs_json(&job->points.needs), err) : FKV_OK;
 }
 
 /* ---- the command ---- */
 
 static int make_plan(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
-    const struct fkv_config *config = &job->engine->model->config;
-    const int64_t tokens = s->tokens ? s->tokens : config->trained_context;
     char blocks[32];
     const int block = s->budgets[0] < 4 ? 1 : (int)(s->budgets[0] / 4);
     snprintf(blocks, sizeof blocks, "blocks:%d", block);
-    if (fkv_protocol_parse(s->protocol ? s->protocol : blocks, &job->plan, err)) return FKV_FAILED;
-    const struct fkv_protocol *protocol = job->plan.protocol;
-    const struct fkv_protocol_setting setting = {.tokens = tokens,
-                                                 .score_from = s->score_from,
-                                                 .trained_context = config->trained_context,
-                                                 .tokenizer_bos = fkv_engine_added_bos(job->engine),
-                                                 .bos = config->bos,
-                                                 .eos = config->eos};
-    job->points.tokens = tokens;
-    if (fkv_corpus_read(&s->engine, job->engine, protocol->special, protocol->joined ? 0 : tokens,
-                        &job->corpus, err))
+    if (fkv_protocol_parse(s->protocol ? s->protocol : blocks, &job->plan, err) ||
+        fkv_points_read(&job->points, &job->corpus, err))
         return FKV_FAILED;
-    return fkv_protocol_plan(&job->corpus, &setting, &job->plan, err) ||
-                   fkv_corpus_classify(&job->corpus, job->engine, err)
-               ? FKV_FAILED
-               : FKV_OK;
+    return fkv_corpus_classify(&job->corpus, &s->replay.engine, err);
 }
 
-static int run(const struct settings *s, const struct fkv_engine *engine, struct fkv_error *err) {
+static int run(const struct settings *s, struct fkv_error *err) {
+    const struct fkv_replay *r = &s->replay;
     struct job *job = calloc(1, sizeof *job);
     if (!job) return fkv_fail(err, "out of memory");
-    *job = (struct job){.s = s,
-                        .engine = engine,
-                        .points = {.options = &s->engine,
-                                   .engine = engine,
-                                   .corpus = &job->corpus,
-                                   .plan = &job->plan,
-                                   .score_from = s->score_from,
-                                   .command = s->command,
-                                   .out = s->out,
-                                   .prefix = "",
-                                   .option = "--policies: ",
-                                   .from = FKV_BASELINE_FIRST,
-                                   .resume = true,
-                                   .dry_run = s->dry_run},
-                        .recall = {.options = &s->engine,
-                                   .engine = engine,
-                                   .command = s->command,
-                                   .repeats = engine->tokenizer ? s->recall : 0,
-                                   .passage = (int32_t)s->passage,
-                                   .seed = s->seed}};
-    if (!engine->tokenizer && s->recall && !s->engine.quiet)
+    *job = (struct job){
+        .s = s,
+        .points = {.replay = r,
+                   .plan = &job->plan,
+                   .tokens = s->tokens ? s->tokens : r->engine.model->config.trained_context,
+                   .score_from = s->score_from,
+                   .prefix = "",
+                   .option = "--policies: ",
+                   .from = FKV_BASELINE_FIRST,
+                   .resume = true},
+        .recall = {.replay = r,
+                   .repeats = r->engine.tokenizer ? s->recall : 0,
+                   .passage = (int32_t)s->passage,
+                   .seed = s->seed}};
+    if (!r->engine.tokenizer && s->recall && !r->options.quiet)
         fprintf(stderr, "note: recall is left out: it needs a tokenizer\n");
-    int status = fkv_policy_list_parse(s->policies, &s->shared, &job->list, err);
+    int status = fkv_policy_list_parse(s->policies, &r->policy, &job->list, err);
     if (!status) status = fkv_policy_list_read(&job->list, err);
     if (!status) status = make_plan(job, err);
     if (!status) status = run_job(job, err);
@@ -427,20 +401,13 @@ static int run(const struct settings *s, const struct fkv_engine *engine, struct
 }
 
 int fkv_command_compare(int argc, char **argv) {
-    static struct settings s = {/* thousands of paths: too much for a stack */
-                                .shared = {.sinks = -1},
-                                .recall = 4,
-                                .passage = 64};
+    static struct settings s = {.recall = 4, .passage = 64}; /* too much for a stack */
     struct fkv_error err = {0};
-    struct fkv_engine engine = {0};
-    fkv_engine_options_default(&s.engine);
-    s.command = fkv_join_arguments(argc, argv);
+    fkv_replay_default(&s.replay, argc, argv);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
-    int status = s.command ? fkv_check_folder(s.out, &err) : fkv_fail(&err, "out of memory");
-    if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
-    if (!status) status = run(&s, &engine, &err);
-    fkv_engine_close(&engine);
+    int status = fkv_check_folder(s.replay.out, &err);
+    if (!status) status = fkv_replay_open(&s.replay, &err);
+    if (!status) status = run(&s, &err);
     free(s.budgets);
-    free(s.command);
-    return status ? fkv_tool_failed("freqkv-replay compare", &err) : FKV_EXIT_DONE;
+    return fkv_replay_close(&s.replay, "freqkv-replay compare", status, &err);
 }

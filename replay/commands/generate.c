@@ -17,23 +17,18 @@
 #include "kernels/base/progress.h"
 #include "replay/commands/commands.h"
 #include "replay/generate/continuations.h"
-#include "replay/lines_file.h"
-#include "replay/needs.h"
-#include "replay/operators/operator_file.h"
 
 enum { OPT_PROMPT = FKV_NO_LETTER, OPT_PROMPTS, OPT_TOKENS, OPT_TEMPERATURE, OPT_SEED };
 /* Prompts of a group, per lane. More: lanes idle less at its end. Fewer: less is computed again. */
 enum { PER_LANE = 8 };
 
 struct settings {
-    struct fkv_engine_options engine;
-    struct fkv_policy_options policy;
-    const char *prompt, *prompts, *out;
+    struct fkv_replay replay;
+    const char *prompt, *prompts;
     int64_t tokens, seed;
     double temperature;
-    bool resume, dry_run;
+    bool resume;
     struct fkv_prompt_reader reader;
-    char *command; /* owned */
 };
 
 static const char doc[] =
@@ -66,11 +61,11 @@ static const struct argp_option options[] = {
 };
 
 static void check_options(const struct settings *s, struct argp_state *state) {
-    if (s->engine.text_count || s->engine.token_ids_count)
+    if (s->replay.options.text_count || s->replay.options.token_ids_count)
         argp_error(state, "generate reads --prompt or --prompts, not --text or --token-ids");
     if (!s->prompt == !s->prompts) argp_error(state, "give --prompt or --prompts");
-    if (s->prompts && !s->out) argp_error(state, "--prompts needs --out");
-    if (s->resume && !s->out) argp_error(state, "--resume needs --out");
+    if (s->prompts && !s->replay.out) argp_error(state, "--prompts needs --out");
+    if (s->resume && !s->replay.out) argp_error(state, "--resume needs --out");
     if (s->prompt && !s->reader.chat && (s->reader.chat_options || s->reader.date))
         argp_error(state, "--chat-set and --date are the chat template's: expected --chat, too");
 }
@@ -81,15 +76,15 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     int status = FKV_OK;
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &s->engine;
-        state->child_inputs[1] = &s->policy;
+        state->child_inputs[0] = &s->replay.options;
+        state->child_inputs[1] = &s->replay.policy;
         state->child_inputs[2] = &s->reader;
         return 0;
     case OPT_PROMPT: s->prompt = arg; return 0;
     case OPT_PROMPTS: s->prompts = arg; return 0;
-    case FKV_LETTER_OUT: s->out = arg; return 0;
+    case FKV_LETTER_OUT: s->replay.out = arg; return 0;
     case FKV_LETTER_RESUME: s->resume = true; return 0;
-    case FKV_LETTER_DRY_RUN: s->dry_run = true; return 0;
+    case FKV_LETTER_DRY_RUN: s->replay.dry_run = true; return 0;
     case OPT_TOKENS: status = fkv_parse_int(arg, "--tokens", 1, 1 << 30, &s->tokens, &err); break;
     case OPT_TEMPERATURE:
         status = fkv_parse_double(arg, "--temperature", 0, 1000, &s->temperature, &err);
@@ -181,22 +176,22 @@ static int watch(void *context, const struct fkv_generation *g, struct fkv_error
 
 /* On stderr; and of a file, as the result. */
 static int print_summary(const struct job *job, struct fkv_error *err) {
-    const struct settings *s = job->s;
+    const struct fkv_replay *r = &job->s->replay;
     const double prefill = (double)job->fed / job->times.prefill_seconds,
                  decode = (double)job->drawn / job->times.decode_seconds;
-    if (!s->engine.quiet && job->fed)
+    if (!r->options.quiet && job->fed)
         fprintf(stderr,
                 "prefill %" PRId64 " tokens, %.1f tokens/s; generated %" PRId64
                 " tokens, %.1f tokens/s\n",
                 job->fed, prefill, job->drawn, decode);
-    if (!s->out) return FKV_OK;
-    if (!s->engine.json) {
-        printf("%s: %zu prompts continued, %" PRId64 " tokens\n", s->out,
+    if (!r->out) return FKV_OK;
+    if (!r->options.json) {
+        printf("%s: %zu prompts continued, %" PRId64 " tokens\n", r->out,
                job->lines->prompts->count, job->tokens);
         return FKV_OK;
     }
     return fkv_json_print(
-        json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:o}", "out", fkv_json_string(s->out), "prompts",
+        json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:o}", "out", fkv_json_string(r->out), "prompts",
                   (json_int_t)job->lines->prompts->count, "prompts_there", (json_int_t)job->found,
                   "prompt_tokens", (json_int_t)job->prompt_tokens, "tokens",
                   (json_int_t)job->tokens, "prefill_tokens_per_s", fkv_json_number(prefill),
@@ -248,12 +243,13 @@ static int run_prompts(struct job *job, struct fkv_session *session,
                                                .block = options->block,
                                                .watch = watch,
                                                .context = job};
-    job->live = !s->out && !s->engine.json;
+    job->live = !s->replay.out && !s->replay.options.json;
     if (job->live && fkv_stopped_text_open(&job->text, job->lines->tokenizer, p->all[0].tokens,
                                            p->all[0].count, &p->all[0].stops, err))
         return FKV_FAILED;
     int status = FKV_OK;
-    fkv_progress_start(&job->progress, "prompts", (int64_t)p->count, s->engine.quiet || job->live);
+    fkv_progress_start(&job->progress, "prompts", (int64_t)p->count,
+                       s->replay.options.quiet || job->live);
     fkv_progress_weigh(&job->progress, job->seconds);
     for (job->first = first_left(job, options->sequences); job->first < p->count && !status;
          job->first += size) {
@@ -267,35 +263,33 @@ static int run_prompts(struct job *job, struct fkv_session *session,
 }
 
 /* What is left to do of the prompts, from `first` on. */
-static int check_needs(const struct settings *s, const struct fkv_engine *engine,
-                       const struct fkv_prompts *p, size_t first,
+static int check_needs(const struct settings *s, const struct fkv_prompts *p, size_t first,
                        const struct fkv_session_options *options, struct fkv_needs *needs,
                        struct fkv_error *err) {
+    const struct fkv_model *model = s->replay.engine.model;
     const int64_t count = (int64_t)(p->count - first),
                   line = 512; /* bytes of a line without its tokens */
     *needs = (struct fkv_needs){.documents = count,
-                                .weights = engine->model->weight_bytes,
+                                .weights = model->weight_bytes,
                                 .host = options->sequences * (int64_t)sizeof(float) *
-                                        engine->model->config.vocab,
-                                .output = s->out};
+                                        model->config.vocab,
+                                .output = s->replay.out};
     int64_t drawn = 0;
     for (size_t i = first; i < p->count; i++) {
         needs->tokens += (int64_t)p->all[i].count;
         drawn += fkv_prompt_most(&p->all[i], s->tokens);
     }
     needs->fed = needs->tokens + drawn - count; /* the last one is not fed */
-    if (s->out) needs->disk = count * line + 16 * drawn + 8 * needs->tokens;
-    if (fkv_session_add_needs(engine->model, &s->policy, options, &needs->sessions, err))
+    if (s->replay.out) needs->disk = count * line + 16 * drawn + 8 * needs->tokens;
+    if (fkv_session_add_needs(model, &s->replay.policy, options, &needs->sessions, err))
         return FKV_FAILED;
-    FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
-    fkv_engine_announce(&s->engine, engine, to);
-    fkv_policy_note_quant(&s->policy, to);
+    FILE *to = fkv_replay_announce(&s->replay);
     if (to)
         fprintf(to,
                 "%" PRId64 " prompt%s%s, %" PRId64 " tokens; at most %" PRId64
                 " tokens to generate\n",
                 count, count == 1 ? "" : "s", first ? " left" : "", needs->tokens, drawn);
-    return fkv_needs_check(needs, engine, to, err);
+    return fkv_needs_check(needs, &s->replay.engine, to, err);
 }
 
 /* Prompts go in blocks, one after the other; what is generated goes one by one, side by side. */
@@ -307,7 +301,7 @@ static int estimate_time(struct job *job, struct fkv_session *session,
     const int64_t longest = (int64_t)job->lines->prompts->longest,
                   whole = fkv_prompts_reach(job->lines->prompts, s->tokens);
     struct fkv_cost prompt, decode;
-    if (s->engine.quiet && !s->dry_run) return FKV_OK;
+    if (!fkv_replay_tells_time(&s->replay)) return FKV_OK;
     if (fkv_session_rehearse(session, 1, options->block, longest, FKV_NOT_SCORED, &prompt, err) ||
         fkv_session_rehearse(session, options->sequences, 1, whole, FKV_SCORED, &decode, err))
         return FKV_FAILED;
@@ -316,8 +310,7 @@ static int estimate_time(struct job *job, struct fkv_session *session,
     job->token_seconds = fkv_cost_seconds(&decode, 1, (after - before) / (double)(whole - longest));
     const double drawn = (double)(needs->fed - needs->tokens + needs->documents);
     needs->seconds = (double)needs->tokens * job->prompt_seconds + drawn * job->token_seconds;
-    fkv_needs_print_time(needs, fkv_needs_stream(&s->engine, s->dry_run));
-    return s->dry_run && s->engine.json ? fkv_json_print(fkv_needs_json(needs), err) : FKV_OK;
+    return fkv_replay_tell_time(&s->replay, needs, err);
 }
 
 /* After a failure: what is in the file, and how to go on. */
@@ -327,96 +320,89 @@ static void say_what_is_there(const struct job *job, struct fkv_error *err) {
              why.message, job->next > job->found ? job->next : job->found);
 }
 
-static int with_session(struct job *job, const struct fkv_engine *engine,
-                        const struct fkv_session_options *options, const json_t *identity,
-                        const struct fkv_continued *found, struct fkv_error *err) {
-    const struct settings *s = job->s;
+static int with_session(struct job *job, const struct fkv_session_options *options,
+                        const json_t *identity, const struct fkv_continued *found,
+                        struct fkv_error *err) {
+    const struct fkv_replay *r = &job->s->replay;
     const struct fkv_policy_setup *setup = job->lines->setup;
+    const struct fkv_config *config = &r->engine.model->config;
     struct fkv_session *session;
     struct fkv_needs needs;
-    size_t first = first_left(job, options->sequences);
-    if (check_needs(s, engine, job->lines->prompts, first, options, &needs, err) ||
-        fkv_session_open(engine->model, &s->policy, options, &session, err))
+    const size_t first = first_left(job, options->sequences);
+    if (check_needs(job->s, job->lines->prompts, first, options, &needs, err) ||
+        fkv_replay_session(r, &r->policy, options, &session, err))
         return FKV_FAILED;
-    int32_t context = engine->model->config.trained_context;
-    fkv_note_rotation(&s->engine, &engine->model->config, fkv_session_rotation_positions(session));
-    if (!s->engine.quiet &&
-        (setup->policy->takes_window ? setup->window > context : options->max_tokens > context))
-        fprintf(stderr, "warning: positions may pass the trained context of %d\n", context);
-    FILE *notes = s->engine.quiet ? NULL : stderr;
-    fkv_policy_note_unused(&s->policy, notes);
-    fkv_policy_note_left_alone(setup, &engine->model->config, notes);
-    if (!s->engine.quiet && setup->policy->takes_window && options->max_tokens <= setup->window)
+    const int64_t reach = setup->policy->takes_window ? setup->window : options->max_tokens;
+    FILE *notes = r->options.quiet ? NULL : stderr;
+    if (notes && reach > config->trained_context)
+        fprintf(notes, "warning: positions may pass the trained context of %d\n",
+                config->trained_context);
+    fkv_policy_note_unused(&r->policy, notes);
+    fkv_policy_note_left_alone(setup, config, notes);
+    if (notes && setup->policy->takes_window && options->max_tokens <= setup->window)
         fprintf(
-            stderr,
+            notes,
             "note: no prompt grows longer than the window of %d slots: policy %s will do nothing\n",
             setup->window, setup->policy->name);
     int status = estimate_time(job, session, options, &needs, err);
     job->seconds = needs.seconds;
-    if (!status && !s->dry_run) {
-        if (s->out)
-            status = fkv_lines_open(s->out, identity, found->bytes, found->torn, &job->file, err);
+    if (!status && !r->dry_run) {
+        if (r->out)
+            status = fkv_lines_open(r->out, identity, found->file.bytes, found->file.torn,
+                                    &job->file, err);
         if (!status) status = run_prompts(job, session, options, err);
-        if (status && s->out && job->next) say_what_is_there(job, err);
+        if (status && r->out && job->next) say_what_is_there(job, err);
         fkv_lines_close(job->file);
     }
     fkv_session_close(session);
     return status;
 }
 
-/* What an earlier run left of the lines of `run`, and what identifies them. */
-static int look_up(struct job *job, const struct fkv_continuing_run *run, json_t **identity,
+/* What an earlier run left of the lines, and what identifies them. */
+static int look_up(struct job *job, const struct fkv_session_options *options, json_t **identity,
                    struct fkv_continued *found, struct fkv_error *err) {
-    const struct settings *s = job->s;
-    if (!s->out || (s->dry_run && !s->resume)) return FKV_OK;
-    if (!(*identity = fkv_continuing_identity(run, err))) return FKV_FAILED;
-    if (s->resume && fkv_continuations_find(s->out, run->lines, *identity, found, err))
+    const struct fkv_replay *r = &job->s->replay;
+    const struct fkv_continuing *lines = job->lines;
+    if (!r->out || (r->dry_run && !job->s->resume)) return FKV_OK;
+    const int64_t positions =
+        fkv_identity_rope_positions(&r->engine.model->config, lines->setup, options->max_tokens);
+    *identity = fkv_continuing_identity(lines, r, options->sequences, positions, err);
+    if (!*identity) return FKV_FAILED;
+    if (job->s->resume && fkv_continuations_find(r->out, lines, *identity, found, err))
         return FKV_FAILED;
-    job->found = found->lines;
+    job->found = (size_t)found->file.lines;
     job->prompt_tokens = found->prompt_tokens;
     job->tokens = found->tokens;
-    if (!s->engine.quiet && s->resume)
-        fprintf(stderr, "%s: %zu of %zu prompts are done%s\n", s->out, found->lines,
-                run->lines->prompts->count,
-                found->torn ? "; a line that is not whole is dropped" : "");
+    if (!r->options.quiet && job->s->resume)
+        fprintf(stderr, "%s: %zu of %zu prompts are done%s\n", r->out, job->found,
+                lines->prompts->count,
+                found->file.torn ? "; a line that is not whole is dropped" : "");
     return FKV_OK;
 }
 
-static int run(const struct settings *s, const struct fkv_engine *engine,
-               const struct fkv_prompts *p, struct fkv_error *err) {
-    const int32_t lanes = (int64_t)p->count < s->engine.batch ? (int32_t)p->count : s->engine.batch;
-    struct fkv_session_options options = {.sequences = lanes,
-                                          .max_tokens = fkv_prompts_reach(p, s->tokens),
-                                          .cache_dtype =
-                                              fkv_engine_cache_dtype(&s->engine, engine)};
+static int run(const struct settings *s, const struct fkv_prompts *p, struct fkv_error *err) {
+    const struct fkv_replay *r = &s->replay;
+    const int32_t batch = r->options.batch;
+    const int32_t lanes = (int64_t)p->count < batch ? (int32_t)p->count : batch;
+    const int64_t reach = fkv_prompts_reach(p, s->tokens);
+    struct fkv_session_options options;
     struct fkv_policy_setup setup;
-    if (fkv_engine_block(engine, &s->policy, false, 1, 0, &options, err) ||
-        fkv_policy_setup(&s->policy, &engine->model->config, options.max_tokens, &setup, err))
+    if (fkv_replay_session_options(r, &r->policy, lanes, reach, &options, err) ||
+        fkv_policy_setup(&r->policy, &r->engine.model->config, reach, &setup, err))
         return FKV_FAILED;
     const struct fkv_continuing lines = {.prompts = p,
-                                         .tokenizer = engine->tokenizer,
+                                         .tokenizer = r->engine.tokenizer,
                                          .setup = &setup,
                                          .tokens = s->tokens,
                                          .seed = s->seed,
                                          .temperature = s->temperature};
-    const bool by_length = fkv_config_rotates_by_length(&engine->model->config);
-    const struct fkv_continuing_run continuing = {
-        .lines = &lines,
-        .model = engine->model,
-        .backend = engine->ops->name,
-        .compute = fkv_engine_compute_name(&s->engine, engine),
-        .kernels = engine->device.kernels,
-        .command = s->command,
-        .cache_dtype = options.cache_dtype,
-        .batch = lanes,
-        .rope_positions = by_length ? fkv_session_reach(&setup, options.max_tokens) : 0};
     struct job job = {.s = s, .lines = &lines};
     struct fkv_continued found = {0};
     json_t *identity = NULL;
-    int status = look_up(&job, &continuing, &identity, &found, err);
-    bool left = job.found < p->count || s->dry_run;
-    if (!status && left) status = with_session(&job, engine, &options, identity, &found, err);
-    if (!status && !s->dry_run) status = print_summary(&job, err);
+    int status = look_up(&job, &options, &identity, &found, err);
+    bool left = job.found < p->count || r->dry_run;
+    if (!status && left) status = with_session(&job, &options, identity, &found, err);
+    if (!status && !r->dry_run) status = print_summary(&job, err);
     json_decref(identity);
     fkv_policy_setup_free(&setup);
     return status;
@@ -425,10 +411,11 @@ static int run(const struct settings *s, const struct fkv_engine *engine,
 /* Refused at once and not after hours: an output that another run made or that cannot be
  * written. */
 static int check_output(const struct settings *s, struct fkv_error *err) {
-    if (!s->out || (s->resume && access(s->out, F_OK) == 0)) return FKV_OK;
-    char *description = fkv_lines_identity_path(s->out);
+    const char *out = s->replay.out;
+    if (!out || (s->resume && access(out, F_OK) == 0)) return FKV_OK;
+    char *description = fkv_lines_identity_path(out);
     int status =
-        description ? fkv_check_new_file(s->out, err) : fkv_fail(err, "%s: out of memory", s->out);
+        description ? fkv_check_new_file(out, err) : fkv_fail(err, "%s: out of memory", out);
     if (!status && !s->resume) status = fkv_check_new_file(description, err);
     if (status && description && access(description, F_OK) == 0)
         fkv_error_prefix(err, "an earlier run, which --resume goes on with");
@@ -444,32 +431,26 @@ static int add_prompt(struct settings *s, struct fkv_prompts *p, struct fkv_erro
     return status;
 }
 
+static int read_prompts(struct settings *s, struct fkv_prompts *p, struct fkv_error *err) {
+    s->reader.tokenizer = s->replay.engine.tokenizer;
+    s->reader.vocab = s->replay.engine.model->config.vocab;
+    s->reader.model = s->replay.options.model;
+    return s->prompt
+               ? add_prompt(s, p, err)
+               : fkv_prompts_read(p, &s->reader, s->prompts, s->replay.options.max_documents, err);
+}
+
 int fkv_command_generate(int argc, char **argv) {
     static struct settings s = {.tokens = 128}; /* thousands of paths: too much for a stack */
     struct fkv_error err = {0};
-    struct fkv_engine engine = {0};
-    struct fkv_operator_data operator_data = {0};
     struct fkv_prompts p = {0};
-    fkv_engine_options_default(&s.engine);
-    fkv_policy_options_default(&s.policy);
-    s.command = fkv_join_arguments(argc, argv);
+    fkv_replay_default(&s.replay, argc, argv);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
-    int status = s.command ? check_output(&s, &err) : fkv_fail(&err, "out of memory");
-    if (!status) status = fkv_operator_data_read(&s.policy, &operator_data, &err);
-    if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
-    if (!status) {
-        s.reader.tokenizer = engine.tokenizer;
-        s.reader.vocab = engine.model->config.vocab;
-        s.reader.model = s.engine.model;
-        status = s.prompt
-                     ? add_prompt(&s, &p, &err)
-                     : fkv_prompts_read(&p, &s.reader, s.prompts, s.engine.max_documents, &err);
-    }
-    if (!status) status = run(&s, &engine, &p, &err);
+    int status = check_output(&s, &err);
+    if (!status) status = fkv_replay_open(&s.replay, &err);
+    if (!status) status = read_prompts(&s, &p, &err);
+    if (!status) status = run(&s, &p, &err);
     fkv_prompts_free(&p);
     fkv_prompt_reader_close(&s.reader);
-    fkv_engine_close(&engine);
-    fkv_operator_data_free(&operator_data);
-    free(s.command);
-    return status ? fkv_tool_failed("freqkv-replay generate", &err) : FKV_EXIT_DONE;
+    return fkv_replay_close(&s.replay, "freqkv-replay generate", status, &err);
 }

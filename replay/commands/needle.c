@@ -10,8 +10,6 @@
 #include "kernels/base/letters.h"
 #include "kernels/base/parse.h"
 #include "replay/commands/commands.h"
-#include "replay/needs.h"
-#include "replay/operators/operator_file.h"
 #include "replay/tasks/needle_grid.h"
 #include "replay/tasks/needle_report.h"
 
@@ -30,15 +28,11 @@ enum {
 enum { MOST_CELLS = 1000000 };
 
 struct settings {
-    struct fkv_engine_options engine;
-    struct fkv_policy_options policy;
+    struct fkv_replay replay;
     struct fkv_needle_task task;
     double *lengths, *depths; /* [length_count], [depth_count]; owned */
     int length_count, depth_count;
     int64_t repeats;
-    bool dry_run;
-    const char *out;
-    char *command; /* owned */
 };
 
 static const char doc[] =
@@ -95,12 +89,14 @@ static void check_once(const double *values, int count, const char *what,
                 argp_error(state, "%s: expected each once, found %g twice", what, values[i]);
 }
 
-static void check_options(const struct settings *s, struct argp_state *state) {
+static void check_options(struct settings *s, struct argp_state *state) {
     const struct fkv_needle_task *t = &s->task;
-    if (!s->engine.text_count && !s->engine.token_ids_count)
+    if (!s->depth_count)
+        parse_numbers(state, "0:1:0.25", "--depths", 0, 1, false, &s->depths, &s->depth_count);
+    if (!s->replay.options.text_count && !s->replay.options.token_ids_count)
         argp_error(state, "--text or --token-ids is missing");
     if (!s->length_count) argp_error(state, "--lengths is missing");
-    if (s->engine.batch > 1) argp_error(state, "--batch: needle runs one prompt at a time");
+    if (s->replay.options.batch > 1) argp_error(state, "--batch: needle runs one prompt at a time");
     if (s->repeats * s->length_count * s->depth_count > MOST_CELLS)
         argp_error(state, "expected at most %d prompts, found %" PRId64, MOST_CELLS,
                    s->repeats * s->length_count * s->depth_count);
@@ -123,8 +119,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     struct fkv_needle_task *t = &s->task;
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &s->engine;
-        state->child_inputs[1] = &s->policy;
+        state->child_inputs[0] = &s->replay.options;
+        state->child_inputs[1] = &s->replay.policy;
         return 0;
     case OPT_TASK: t->kind = (enum fkv_needle_kind)find_task(arg, state); return 0;
     case OPT_LENGTHS:
@@ -146,8 +142,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         t->passage = (int32_t)fkv_integer_option(state, arg, "--passage", 2, 1 << 20);
         return 0;
     case OPT_SEED: t->seed = fkv_integer_option(state, arg, "--seed", 0, INT32_MAX); return 0;
-    case FKV_LETTER_OUT: s->out = arg; return 0;
-    case FKV_LETTER_DRY_RUN: s->dry_run = true; return 0;
+    case FKV_LETTER_OUT: s->replay.out = arg; return 0;
+    case FKV_LETTER_DRY_RUN: s->replay.dry_run = true; return 0;
     case ARGP_KEY_END: check_options(s, state); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -161,7 +157,6 @@ static const struct argp parser = {options, parse, NULL, doc, children, NULL, NU
 
 struct job {
     const struct settings *s;
-    const struct fkv_engine *engine;
     const struct fkv_corpus *corpus;
     struct fkv_session_options session;
     struct fkv_policy_setup setup; /* owned */
@@ -169,31 +164,12 @@ struct job {
     struct fkv_cost cost;
 };
 
-/* What made the rows, a new reference. */
-static json_t *identity_of(const struct job *job, struct fkv_error *err) {
-    const struct settings *s = job->s;
-    const bool by_length = fkv_config_rotates_by_length(&job->engine->model->config);
-    const struct fkv_identity maker = {
-        .format = "freqkv-needle",
-        .model = job->engine->model,
-        .tokenizer = job->engine->tokenizer,
-        .setup = &job->setup,
-        .backend = job->engine->ops->name,
-        .compute = fkv_engine_compute_name(&s->engine, job->engine),
-        .kernels = job->engine->device.kernels,
-        .command = s->command,
-        .cache_dtype = job->session.cache_dtype,
-        .batch = 1,
-        .rope_positions = by_length ? fkv_session_reach(&job->setup, job->grid.longest) : 0};
-    return fkv_needle_grid_identity(&job->grid, &maker, job->corpus, err);
-}
-
 /* ---- needs ---- */
 
 /* What a user should know of positions; with a window they end at it. */
 static void note_context(const struct job *job, FILE *to) {
     const struct settings *s = job->s;
-    const int64_t context = job->engine->model->config.trained_context;
+    const int64_t context = job->s->replay.engine.model->config.trained_context;
     const bool window = job->setup.policy->takes_window;
     if (window && job->grid.longest <= job->setup.window)
         fprintf(to,
@@ -205,7 +181,7 @@ static void note_context(const struct job *job, FILE *to) {
             fprintf(to, "note: length %.0f is past the trained context of %" PRId64 "%s\n",
                     s->lengths[i], context,
                     window && job->setup.window <= context ? "; positions end at the window" : "");
-    fkv_policy_note_unused(&s->policy, to);
+    fkv_policy_note_unused(&s->replay.policy, to);
 }
 
 static int check_needs(const struct job *job, struct fkv_needs *needs, struct fkv_error *err) {
@@ -216,53 +192,49 @@ static int check_needs(const struct job *job, struct fkv_needs *needs, struct fk
     *needs = (struct fkv_needs){
         .documents = job->corpus->document_count,
         .tokens = job->corpus->token_count,
-        .weights = job->engine->model->weight_bytes,
+        .weights = job->s->replay.engine.model->weight_bytes,
         .host = job->corpus->token_count * (int64_t)(sizeof(int32_t) + sizeof(int64_t)) +
                 grid->count * (int64_t)(sizeof *grid->cells + sizeof *grid->results),
-        .disk = s->out ? left * row : 0,
-        .output = s->out};
+        .disk = s->replay.out ? left * row : 0,
+        .output = s->replay.out};
     for (int64_t i = grid->first; i < grid->count; i++) needs->fed += grid->cells[i].length;
-    if (fkv_session_add_needs(job->engine->model, &s->policy, &job->session, &needs->sessions, err))
+    if (fkv_session_add_needs(job->s->replay.engine.model, &s->replay.policy, &job->session,
+                              &needs->sessions, err))
         return FKV_FAILED;
     if (s->task.kind == FKV_NEEDLE) needs->sessions.cache *= 2; /* the snapshot of a prompt */
-    FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
-    fkv_engine_announce(&s->engine, job->engine, to);
-    fkv_policy_note_quant(&s->policy, to);
+    FILE *to = fkv_replay_announce(&s->replay);
     if (to) {
         fprintf(to, "%" PRId64 " prompt%s%s, %" PRId64 " tokens to feed\n", left,
                 left == 1 ? "" : "s", grid->first ? " left" : "", needs->fed);
         note_context(job, to);
     }
-    return fkv_needs_check(needs, job->engine, to, err);
+    return fkv_needs_check(needs, &s->replay.engine, to, err);
 }
 
 static int estimate_time(struct job *job, struct fkv_session *session, struct fkv_needs *needs,
                          struct fkv_error *err) {
     const struct settings *s = job->s;
-    if (s->engine.quiet && !s->dry_run) return FKV_OK;
+    if (!fkv_replay_tells_time(&s->replay)) return FKV_OK;
     if (fkv_session_rehearse(session, 1, fkv_session_block(session), job->grid.longest,
                              FKV_NOT_SCORED, &job->cost, err))
         return FKV_FAILED;
     needs->seconds = fkv_needle_grid_seconds(&job->grid, &job->cost);
-    fkv_needs_print_time(needs, fkv_needs_stream(&s->engine, s->dry_run));
-    return s->dry_run && s->engine.json ? fkv_json_print(fkv_needs_json(needs), err) : FKV_OK;
+    return fkv_replay_tell_time(&s->replay, needs, err);
 }
 
 /* ---- running ---- */
 
 static int with_session(struct job *job, const json_t *identity, struct fkv_error *err) {
-    const struct settings *s = job->s;
+    const struct fkv_replay *r = &job->s->replay;
     struct fkv_session *session;
     struct fkv_needs needs;
     if (check_needs(job, &needs, err) ||
-        fkv_session_open(job->engine->model, &s->policy, &job->session, &session, err))
+        fkv_replay_session(r, &r->policy, &job->session, &session, err))
         return FKV_FAILED;
-    fkv_note_rotation(&s->engine, &job->engine->model->config,
-                      fkv_session_rotation_positions(session));
     int status = estimate_time(job, session, &needs, err);
-    if (!status && !s->dry_run)
-        status = fkv_needle_grid_run(&job->grid, session, s->out, identity, &job->cost,
-                                     s->engine.quiet, err);
+    if (!status && !r->dry_run)
+        status = fkv_needle_grid_run(&job->grid, session, r->out, identity, &job->cost,
+                                     r->options.quiet, err);
     fkv_session_close(session);
     return status;
 }
@@ -271,15 +243,16 @@ static int with_session(struct job *job, const json_t *identity, struct fkv_erro
 
 static int report(const struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
+    const struct fkv_replay *r = &s->replay;
     const struct fkv_needle_sheet sheet = fkv_needle_grid_sheet(&job->grid);
-    if (!s->engine.json) {
-        fkv_needle_report_print(&sheet, job->grid.results);
+    if (!r->options.json) {
+        fkv_needle_report_print(&sheet);
         return FKV_OK;
     }
-    json_t *o = fkv_needle_report_json(&sheet, job->grid.results);
-    json_object_set_new(o, "out", s->out ? fkv_json_string(s->out) : json_null());
+    json_t *o = fkv_needle_report_json(&sheet);
+    json_object_set_new(o, "out", r->out ? fkv_json_string(r->out) : json_null());
     json_object_set_new(o, "trained_context",
-                        json_integer(job->engine->model->config.trained_context));
+                        json_integer(r->engine.model->config.trained_context));
     json_object_set_new(o, "repeats", json_integer(s->repeats));
     json_object_set_new(o, "seed", json_integer(s->task.seed));
     json_object_set_new(o, "prompts_there", json_integer(job->grid.first));
@@ -288,7 +261,8 @@ static int report(const struct job *job, struct fkv_error *err) {
 
 static int run_job(struct job *job, struct fkv_error *err) {
     const struct settings *s = job->s;
-    const struct fkv_config *config = &job->engine->model->config;
+    const struct fkv_replay *r = &s->replay;
+    const struct fkv_config *config = &r->engine.model->config;
     job->grid = (struct fkv_needle_grid){.task = &s->task,
                                          .lengths = s->lengths,
                                          .depths = s->depths,
@@ -297,31 +271,28 @@ static int run_job(struct job *job, struct fkv_error *err) {
                                          .repeats = s->repeats,
                                          .setup = &job->setup};
     if (fkv_needle_grid_open(&job->grid, err)) return FKV_FAILED;
-    job->session = (struct fkv_session_options){
-        .sequences = 1,
-        .max_tokens = job->grid.longest,
-        .cache_dtype = fkv_engine_cache_dtype(&s->engine, job->engine)};
-    if (fkv_policy_setup(&s->policy, config, job->grid.longest, &job->setup, err) ||
-        fkv_engine_block(job->engine, &s->policy, false, 1, 0, &job->session, err))
+    if (fkv_policy_setup(&r->policy, config, job->grid.longest, &job->setup, err) ||
+        fkv_replay_session_options(r, &r->policy, 1, job->grid.longest, &job->session, err))
         return FKV_FAILED;
-    json_t *identity = s->out ? identity_of(job, err) : NULL;
-    int status = s->out && !identity ? FKV_FAILED : FKV_OK;
-    if (!status && s->out)
-        status = fkv_needle_grid_look_up(&job->grid, s->out, identity, s->engine.quiet, err);
-    if (!status && (job->grid.first < job->grid.count || s->dry_run))
+    json_t *identity = r->out ? fkv_needle_grid_identity(&job->grid, r, job->corpus, err) : NULL;
+    int status = r->out && !identity ? FKV_FAILED : FKV_OK;
+    if (!status && r->out)
+        status = fkv_needle_grid_look_up(&job->grid, r->out, identity, r->options.quiet, err);
+    if (!status && (job->grid.first < job->grid.count || r->dry_run))
         status = with_session(job, identity, err);
     json_decref(identity);
-    if (status || s->dry_run) return status;
+    if (status || r->dry_run) return status;
     return report(job, err);
 }
 
-static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_error *err) {
+static int run(struct settings *s, struct fkv_error *err) {
+    const struct fkv_engine *engine = &s->replay.engine;
     struct fkv_corpus corpus = {0};
     struct fkv_haystack haystack = {0};
-    struct job job = {.s = s, .engine = engine, .corpus = &corpus};
+    struct job job = {.s = s, .corpus = &corpus};
     if (!engine->tokenizer)
-        return fkv_fail(err, "%s: needle needs a tokenizer, found none", s->engine.model);
-    int status = fkv_corpus_read(&s->engine, engine, false, 0, &corpus, err);
+        return fkv_fail(err, "%s: needle needs a tokenizer, found none", s->replay.options.model);
+    int status = fkv_corpus_read(&s->replay.options, engine, false, 0, &corpus, err);
     if (!status) status = fkv_haystack_open(&corpus, engine->tokenizer, &haystack, err);
     if (!status) {
         s->task.haystack = &haystack;
@@ -347,24 +318,11 @@ int fkv_command_needle(int argc, char **argv) {
                                          .passage = 64},
                                 .repeats = 1};
     struct fkv_error err = {0};
-    struct fkv_engine engine = {0};
-    struct fkv_operator_data operator_data = {0};
-    fkv_engine_options_default(&s.engine);
-    fkv_policy_options_default(&s.policy);
-    s.command = fkv_join_arguments(argc, argv);
-    int status = s.command
-                     ? fkv_parse_range("0:1:0.25", "--depths", &s.depths, &s.depth_count, &err)
-                     : fkv_fail(&err, "out of memory");
-    if (!status) {
-        argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
-        status = fkv_operator_data_read(&s.policy, &operator_data, &err);
-    }
-    if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
-    if (!status) status = run(&s, &engine, &err);
-    fkv_engine_close(&engine);
-    fkv_operator_data_free(&operator_data);
+    fkv_replay_default(&s.replay, argc, argv);
+    argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
+    int status = fkv_replay_open(&s.replay, &err);
+    if (!status) status = run(&s, &err);
     free(s.lengths);
     free(s.depths);
-    free(s.command);
-    return status ? fkv_tool_failed("freqkv-replay needle", &err) : FKV_EXIT_DONE;
+    return fkv_replay_close(&s.replay, "freqkv-replay needle", status, &err);
 }

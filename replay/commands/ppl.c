@@ -8,7 +8,6 @@
 
 #include "kernels/base/letters.h"
 #include "replay/commands/commands.h"
-#include "replay/operators/operator_file.h"
 #include "replay/perplexity/sweep.h"
 
 enum {
@@ -21,15 +20,13 @@ enum {
 };
 
 struct settings {
-    struct fkv_engine_options engine;
-    struct fkv_policy_options policy;
+    struct fkv_replay replay;
     struct fkv_plan plan;
     struct fkv_sweep sweep;
     int64_t tokens, score_from;
     enum fkv_baseline_from from;
-    bool final_states, dry_run;
-    const char *baseline_path, *out;
-    char *command; /* owned */
+    bool final_states;
+    const char *baseline_path;
 };
 
 static const char doc[] =
@@ -66,8 +63,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     struct fkv_error err = {0};
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &s->engine;
-        state->child_inputs[1] = &s->policy;
+        state->child_inputs[0] = &s->replay.options;
+        state->child_inputs[1] = &s->replay.policy;
         return 0;
     case OPT_TOKENS: s->tokens = fkv_integer_option(state, arg, "--tokens", 2, 1 << 30); return 0;
     case OPT_SCORE_FROM:
@@ -87,14 +84,15 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_SWEEP:
         if (fkv_sweep_parse(arg, &s->sweep, &err)) argp_error(state, "%s", err.message);
         return 0;
-    case FKV_LETTER_OUT: s->out = arg; return 0;
-    case FKV_LETTER_DRY_RUN: s->dry_run = true; return 0;
+    case FKV_LETTER_OUT: s->replay.out = arg; return 0;
+    case FKV_LETTER_DRY_RUN: s->replay.dry_run = true; return 0;
     case ARGP_KEY_END:
-        if (!s->engine.text_count && !s->engine.token_ids_count)
+        if (!s->replay.options.text_count && !s->replay.options.token_ids_count)
             argp_error(state, "--text or --token-ids is missing");
-        if (s->sweep.count && s->policy.gamma)
+        if (s->sweep.count && s->replay.policy.gamma)
             argp_error(state, "give --gamma or --sweep, not both");
-        if (s->final_states && !s->out) argp_error(state, "--final-states: --out is missing");
+        if (s->final_states && !s->replay.out)
+            argp_error(state, "--final-states: --out is missing");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -104,54 +102,34 @@ static const struct argp_child children[] = {
     {&fkv_engine_argp, 0, NULL, 0}, {&fkv_policy_argp, 0, NULL, 0}, {NULL, 0, NULL, 0}};
 static const struct argp parser = {options, parse, NULL, doc, children, NULL, NULL};
 
-static int make_plan(struct settings *s, const struct fkv_engine *engine, struct fkv_corpus *corpus,
-                     struct fkv_error *err) {
-    const struct fkv_protocol *protocol = s->plan.protocol;
-    const struct fkv_config *config = &engine->model->config;
-    const struct fkv_protocol_setting setting = {.tokens = s->tokens,
-                                                 .score_from = s->score_from,
-                                                 .trained_context = config->trained_context,
-                                                 .tokenizer_bos = fkv_engine_added_bos(engine),
-                                                 .bos = config->bos,
-                                                 .eos = config->eos};
-    if (fkv_corpus_read(&s->engine, engine, protocol->special, protocol->joined ? 0 : s->tokens,
-                        corpus, err))
-        return FKV_FAILED;
-    return fkv_protocol_plan(corpus, &setting, &s->plan, err);
-}
-
 /* ---- the points ---- */
 
 /* A plain run is a sweep of one point. */
 static int name_points(const struct settings *s, struct fkv_points *p, struct fkv_error *err) {
     for (int i = 0; i < p->count; i++) {
         struct fkv_point *point = &p->points[i];
-        point->policy = s->policy;
-        if (s->sweep.count ? fkv_sweep_name(&s->sweep, s->out, i, point, err)
-                           : s->out && fkv_path_print(point->path, err, "%s", s->out))
+        const char *out = s->replay.out;
+        point->policy = s->replay.policy;
+        if (s->sweep.count ? fkv_sweep_name(&s->sweep, out, i, point, err)
+                           : out && fkv_path_print(point->path, err, "%s", out))
             return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-static int check_sweep(const struct settings *s, struct fkv_error *err) {
-    const struct fkv_policy *policy = fkv_policy_find(s->policy.name, err);
+/* Refuses options that the policy has no use for. Only full attention is a baseline. */
+static int check_policy(const struct settings *s, struct fkv_error *err) {
+    const struct fkv_policy *policy = fkv_policy_find(s->replay.policy.name, err);
     if (!policy) return FKV_FAILED;
-    if (!s->sweep.count || policy->takes_ratio) return FKV_OK;
-    return fkv_fail_option(err, "--sweep gamma: the policy %s has no ratio", policy->name);
+    if (s->sweep.count && !policy->takes_ratio)
+        return fkv_fail_option(err, "--sweep gamma: the policy %s has no ratio", policy->name);
+    if (s->final_states && policy != fkv_policy_find(NULL, NULL))
+        return fkv_fail_option(err, "--final-states: expected --policy %s, found %s",
+                               fkv_full_attention.name, policy->name);
+    return FKV_OK;
 }
 
 /* ---- reporting ---- */
-
-static int print_json(const struct fkv_experiment *e, struct fkv_error *err) {
-    return fkv_json_print(fkv_experiment_json(e), err);
-}
-
-static int print_table(const struct fkv_experiment *e, struct fkv_error *err) {
-    (void)err;
-    fkv_experiment_print(e);
-    return FKV_OK;
-}
 
 static int report_sweep(const struct settings *s, const struct fkv_points *p,
                         struct fkv_error *err) {
@@ -159,7 +137,7 @@ static int report_sweep(const struct settings *s, const struct fkv_points *p,
     if (fkv_points_setup(p, 0, &setup, err)) return FKV_FAILED;
     const struct fkv_experiment experiment = fkv_points_experiment(p, 0, &setup);
     int status = FKV_OK;
-    if (s->engine.json)
+    if (s->replay.options.json)
         status = fkv_json_print(fkv_sweep_json(p->points, p->count, &experiment), err);
     else
         fkv_sweep_print(p->points, p->count, &experiment);
@@ -170,60 +148,37 @@ static int report_sweep(const struct settings *s, const struct fkv_points *p,
 /* ---- running ---- */
 
 static int run_points(const struct settings *s, struct fkv_points *p, struct fkv_error *err) {
-    fkv_point_report *report = s->sweep.count ? NULL : s->engine.json ? print_json : print_table;
+    const struct fkv_replay *r = &s->replay;
     bool made = false;
     if (fkv_points_check(p, NULL, err)) return FKV_FAILED;
-    if (s->sweep.count && s->out && !s->dry_run && fkv_make_folder(s->out, &made, err))
+    if (s->sweep.count && r->out && !r->dry_run && fkv_make_folder(r->out, &made, err))
         return FKV_FAILED;
     for (int i = 0; i < p->count; i++) {
-        if (!fkv_points_run(p, i, report, err)) continue;
-        if (made) rmdir(s->out); /* where no point was written */
+        if (!fkv_points_run(p, i, !s->sweep.count, err)) continue;
+        if (made) rmdir(r->out); /* where no point was written */
         return FKV_FAILED;
     }
-    if (s->dry_run) return s->engine.json ? fkv_json_print(fkv_needs_json(&p->needs), err) : FKV_OK;
+    if (r->dry_run)
+        return r->options.json ? fkv_json_print(fkv_needs_json(&p->needs), err) : FKV_OK;
     return s->sweep.count ? report_sweep(s, p, err) : FKV_OK;
 }
 
-/* Elsewhere there is no end of a prefill, and nothing would ever be selected. */
-static int check_protocol(const struct settings *s, struct fkv_error *err) {
-    const struct fkv_policy *policy = fkv_policy_find(s->policy.name, err);
-    if (!policy) return FKV_FAILED;
-    if (!policy->select || s->plan.block) return FKV_OK;
-    return fkv_fail_option(err,
-                           "--protocol: expected blocks:b, at whose ends policy %s acts, found %s",
-                           policy->name, s->plan.name);
-}
-
-/* Only full attention is a baseline. */
-static int check_final_states(const struct settings *s, struct fkv_error *err) {
-    const struct fkv_policy *policy = fkv_policy_find(s->policy.name, err);
-    if (!policy) return FKV_FAILED;
-    if (!s->final_states || policy == fkv_policy_find(NULL, NULL)) return FKV_OK;
-    return fkv_fail_option(err, "--final-states: expected --policy %s, found %s",
-                           fkv_full_attention.name, policy->name);
-}
-
-static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_corpus *corpus,
-               struct fkv_error *err) {
-    if (check_sweep(s, err) || check_final_states(s, err) || make_plan(s, engine, corpus, err) ||
-        check_protocol(s, err) || (s->out && fkv_corpus_classify(corpus, engine, err)))
-        return FKV_FAILED;
-    struct fkv_points p = {.options = &s->engine,
-                           .engine = engine,
-                           .corpus = corpus,
+static int run(struct settings *s, struct fkv_corpus *corpus, struct fkv_error *err) {
+    struct fkv_points p = {.replay = &s->replay,
                            .plan = &s->plan,
                            .tokens = s->tokens,
                            .score_from = s->score_from,
-                           .command = s->command,
-                           .out = s->out,
                            .prefix = "gamma ",
                            .option = "--sweep gamma=",
                            .from = s->from,
                            .baseline_path = s->baseline_path,
                            .final_states = s->final_states,
                            .resume = s->sweep.count,
-                           .dry_run = s->dry_run,
                            .count = s->sweep.count ? s->sweep.count : 1};
+    if (check_policy(s, err) || fkv_points_read(&p, corpus, err) ||
+        fkv_points_check_blocks(p.plan, fkv_policy_find(s->replay.policy.name, NULL), err) ||
+        (s->replay.out && fkv_corpus_classify(corpus, &s->replay.engine, err)))
+        return FKV_FAILED;
     p.points = calloc((size_t)p.count, sizeof *p.points);
     int status =
         p.points ? name_points(s, &p, err) : fkv_fail(err, "out of memory for %d points", p.count);
@@ -236,31 +191,23 @@ static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_c
 
 /* Refuses an output that cannot be written before the model is loaded. */
 static int check_output(const struct settings *s, struct fkv_error *err) {
-    if (!s->out) return FKV_OK;
-    return s->sweep.count ? fkv_check_folder(s->out, err) : fkv_check_new_file(s->out, err);
+    const char *out = s->replay.out;
+    if (!out) return FKV_OK;
+    return s->sweep.count ? fkv_check_folder(out, err) : fkv_check_new_file(out, err);
 }
 
 int fkv_command_ppl(int argc, char **argv) {
     static struct settings s; /* thousands of paths: too much for a stack */
     struct fkv_error err = {0};
-    struct fkv_engine engine = {0};
-    struct fkv_operator_data operator_data = {0};
     struct fkv_corpus corpus = {0};
-    fkv_engine_options_default(&s.engine);
-    fkv_policy_options_default(&s.policy);
-    s.command = fkv_join_arguments(argc, argv);
-    if (fkv_protocol_parse("whole", &s.plan, &err))
-        return fkv_tool_failed("freqkv-replay ppl", &err);
+    fkv_replay_default(&s.replay, argc, argv);
+    fkv_protocol_parse("whole", &s.plan, &err);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
-    int status = s.command ? check_output(&s, &err) : fkv_fail(&err, "out of memory");
-    if (!status) status = fkv_operator_data_read(&s.policy, &operator_data, &err);
-    if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
-    if (!status) status = run(&s, &engine, &corpus, &err);
+    int status = check_output(&s, &err);
+    if (!status) status = fkv_replay_open(&s.replay, &err);
+    if (!status) status = run(&s, &corpus, &err);
     fkv_sweep_free(&s.sweep);
     fkv_plan_free(&s.plan);
     fkv_corpus_free(&corpus);
-    fkv_engine_close(&engine);
-    fkv_operator_data_free(&operator_data);
-    free(s.command);
-    return status ? fkv_tool_failed("freqkv-replay ppl", &err) : FKV_EXIT_DONE;
+    return fkv_replay_close(&s.replay, "freqkv-replay ppl", status, &err);
 }

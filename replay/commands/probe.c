@@ -13,10 +13,10 @@
 #include "kernels/base/parse.h"
 #include "kernels/base/path.h"
 #include "replay/commands/commands.h"
-#include "replay/needs.h"
 #include "replay/probe/changes.h"
 #include "replay/probe/probe.h"
 #include "replay/probe/report.h"
+#include "replay/replay.h"
 
 enum {
     OPT_PREFIX = FKV_NO_LETTER,
@@ -37,12 +37,10 @@ enum {
 };
 
 struct settings {
-    struct fkv_engine_options engine;
+    struct fkv_replay replay;
     struct fkv_probe_requests requests;
     int64_t prefix, score, blocks, sinks, seed; /* prefix and score 0: the default */
-    bool dry_run;
-    const char *out, *states;
-    char *command; /* owned */
+    const char *states;
 };
 
 static const char doc[] =
@@ -122,7 +120,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         return 0;
     }
     switch (key) {
-    case ARGP_KEY_INIT: state->child_inputs[0] = &s->engine; return 0;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &s->replay.options; return 0;
     case OPT_STATES:
         s->states = arg;
         status = fkv_probe_parse_states(&s->requests, arg, &err);
@@ -130,12 +128,13 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_COMPLEMENT: s->requests.complement = true; break;
     case OPT_PER_LAYER: s->requests.per_layer = true; break;
     case OPT_PER_HEAD: s->requests.per_head = true; break;
-    case FKV_LETTER_OUT: s->out = arg; break;
-    case FKV_LETTER_DRY_RUN: s->dry_run = true; break;
+    case FKV_LETTER_OUT: s->replay.out = arg; break;
+    case FKV_LETTER_DRY_RUN: s->replay.dry_run = true; break;
     case ARGP_KEY_END:
-        if (!s->engine.text_count && !s->engine.token_ids_count)
+        if (!s->replay.options.text_count && !s->replay.options.token_ids_count)
             argp_error(state, "--text or --token-ids is missing");
-        if (s->engine.batch > 1) argp_error(state, "--batch: a probe runs one text at a time");
+        if (s->replay.options.batch > 1)
+            argp_error(state, "--batch: a probe runs one text at a time");
         if (!s->requests.count)
             argp_error(state, "no change is asked for: --filter, --bands, --octaves, --noise, "
                               "--freqkv, --local or "
@@ -167,8 +166,8 @@ static int check_sizes(struct settings *s, const struct fkv_config *config, stru
     return FKV_OK;
 }
 
-static int describe(const struct settings *s, const struct fkv_engine *engine, struct fkv_probe *p,
-                    struct fkv_error *err) {
+static int describe(const struct settings *s, struct fkv_probe *p, struct fkv_error *err) {
+    const struct fkv_engine *engine = &s->replay.engine;
     const struct fkv_config *c = &engine->model->config;
     *p = (struct fkv_probe){.layers = c->layers,
                             .kv_heads = c->kv_heads,
@@ -183,7 +182,8 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
     snprintf(p->model_name, sizeof p->model_name, "%s", engine->model->name);
     snprintf(p->states, sizeof p->states, "%s", s->states);
     snprintf(p->backend, sizeof p->backend, "%s", engine->ops->name);
-    snprintf(p->compute, sizeof p->compute, "%s", fkv_engine_compute_name(&s->engine, engine));
+    snprintf(p->compute, sizeof p->compute, "%s",
+             fkv_engine_compute_name(&s->replay.options, engine));
     snprintf(p->kernels, sizeof p->kernels, "%s", engine->device.kernels);
     strcpy(p->config_sha256, c->sha256);
     snprintf(p->adapter, sizeof p->adapter, "%s", engine->model->adapter_name);
@@ -191,8 +191,8 @@ static int describe(const struct settings *s, const struct fkv_engine *engine, s
     snprintf(p->tokenizer_sha256, sizeof p->tokenizer_sha256, "%s",
              fkv_engine_tokenizer_sha256(engine));
     snprintf(p->cache_dtype, sizeof p->cache_dtype, "%s",
-             fkv_dtype_name(fkv_engine_cache_dtype(&s->engine, engine)));
-    if (!(p->command = strdup(s->command))) return fkv_fail(err, "out of memory");
+             fkv_dtype_name(fkv_engine_cache_dtype(&s->replay.options, engine)));
+    if (!(p->command = strdup(s->replay.command))) return fkv_fail(err, "out of memory");
     return fkv_model_sha256(engine->model, p->model_sha256, err);
 }
 
@@ -206,27 +206,27 @@ static int choose_block(const struct fkv_engine *engine, const struct fkv_probe 
     return fkv_engine_block(engine, &fkv_full_attention, false, 1, snapshot + kept, options, err);
 }
 
-static int check_needs(const struct settings *s, const struct fkv_engine *engine,
-                       const struct fkv_corpus *corpus, const struct fkv_probe *p, int64_t windows,
-                       const struct fkv_session_options *options, struct fkv_needs *needs,
-                       struct fkv_error *err) {
+static int check_needs(const struct settings *s, const struct fkv_prober *prober,
+                       const struct fkv_probe *p, const struct fkv_session_options *options,
+                       struct fkv_needs *needs, struct fkv_error *err) {
+    const struct fkv_engine *engine = &s->replay.engine;
+    const int64_t windows = prober->window_count;
     int64_t results =
         windows * (2 * (int64_t)p->change_count + 3) * p->score * (int64_t)sizeof(float);
-    *needs = (struct fkv_needs){.documents = corpus->document_count,
-                                .tokens = corpus->token_count,
+    *needs = (struct fkv_needs){.documents = prober->corpus->document_count,
+                                .tokens = prober->corpus->token_count,
                                 .fed = windows * fkv_probe_fed(p),
                                 .weights = engine->model->weight_bytes,
                                 .host = results,
-                                .output = s->out};
-    if (s->out)
+                                .output = s->replay.out};
+    if (s->replay.out)
         needs->host += results,
             needs->disk = 2 * results + (1 << 16); /* the file's image; parts and the whole */
     if (fkv_session_add_needs(engine->model, &fkv_full_attention, options, &needs->sessions, err))
         return FKV_FAILED;
     needs->sessions.cache *= 2; /* the snapshot */
     needs->sessions.scratch += fkv_kept_logits_bytes(&engine->model->config, options, p->score);
-    FILE *to = fkv_needs_stream(&s->engine, s->dry_run);
-    fkv_engine_announce(&s->engine, engine, to);
+    FILE *to = fkv_replay_announce(&s->replay);
     if (to)
         fprintf(to, "%" PRId64 " windows, %d changes, %" PRId64 " tokens to feed\n", windows,
                 p->change_count, needs->fed);
@@ -239,13 +239,12 @@ static int estimate_time(const struct settings *s, struct fkv_prober *prober,
     struct fkv_session *session = prober->session;
     const int32_t block = fkv_session_block(session),
                   rows = s->score < block ? (int32_t)s->score : block;
-    if (s->engine.quiet && !s->dry_run) return FKV_OK;
+    if (!fkv_replay_tells_time(&s->replay)) return FKV_OK;
     if (fkv_session_rehearse(session, 1, rows, s->prefix + s->score, FKV_SCORED_WITH_KL,
                              &prober->cost, err))
         return FKV_FAILED;
     needs->seconds = fkv_probe_seconds(probe, &prober->cost) * (double)prober->window_count;
-    fkv_needs_print_time(needs, fkv_needs_stream(&s->engine, s->dry_run));
-    return s->dry_run && s->engine.json ? fkv_json_print(fkv_needs_json(needs), err) : FKV_OK;
+    return fkv_replay_tell_time(&s->replay, needs, err);
 }
 
 /* ---- running ---- */
@@ -262,7 +261,7 @@ static int report(const struct settings *s, const struct fkv_probe *probe, struc
     struct fkv_damage damage;
     if (fkv_damage_make(probe, &damage, err)) return FKV_FAILED;
     int status = FKV_OK;
-    if (s->engine.json)
+    if (s->replay.options.json)
         status = fkv_json_print(fkv_probe_json(&damage), err);
     else
         fkv_probe_print(&damage);
@@ -270,53 +269,53 @@ static int report(const struct settings *s, const struct fkv_probe *probe, struc
     return status;
 }
 
-static int run(struct settings *s, const struct fkv_engine *engine, struct fkv_prober *prober,
-               struct fkv_probe *probe, struct fkv_error *err) {
+static int run(struct settings *s, struct fkv_prober *prober, struct fkv_probe *probe,
+               struct fkv_error *err) {
+    const struct fkv_replay *r = &s->replay;
+    const struct fkv_config *config = &r->engine.model->config;
     struct fkv_session_options options = {.max_tokens = s->prefix + s->score,
-                                          .cache_dtype = fkv_engine_cache_dtype(&s->engine, engine),
+                                          .cache_dtype =
+                                              fkv_engine_cache_dtype(&r->options, &r->engine),
                                           .biases = true};
     struct fkv_needs needs;
     char parts[FKV_PATH];
-    if (choose_block(engine, probe, &options, err) ||
-        check_needs(s, engine, prober->corpus, probe, prober->window_count, &options, &needs,
-                    err) ||
-        fkv_path_print(parts, err, "%s.parts", s->out ? s->out : ""))
+    if (choose_block(&r->engine, probe, &options, err) ||
+        check_needs(s, prober, probe, &options, &needs, err) ||
+        fkv_path_print(parts, err, "%s.parts", r->out ? r->out : ""))
         return FKV_FAILED;
-    prober->parts = s->out ? parts : NULL;
-    prober->quiet = s->engine.quiet;
-    if (fkv_session_open(engine->model, &fkv_full_attention, &options, &prober->session, err))
+    prober->parts = r->out ? parts : NULL;
+    prober->quiet = r->options.quiet;
+    if (fkv_replay_session(r, &fkv_full_attention, &options, &prober->session, err))
         return FKV_FAILED;
-    fkv_note_rotation(&s->engine, &engine->model->config,
-                      fkv_session_rotation_positions(prober->session));
-    fkv_note_changed_beyond(&engine->model->config, probe->prefix, s->engine.quiet ? NULL : stderr);
+    fkv_note_changed_beyond(config, probe->prefix, r->options.quiet ? NULL : stderr);
     int status = estimate_time(s, prober, probe, &needs, err);
-    if (!status && !s->dry_run) status = fkv_probe_run(prober, probe, err);
+    if (!status && !r->dry_run) status = fkv_probe_run(prober, probe, err);
     fkv_session_close(prober->session);
-    if (s->dry_run) return status;
-    if (!status && s->out)
-        status = fkv_probe_write(s->out, probe, probe->windows, probe->window_count, err);
-    if (!status && s->out) remove_parts(parts, probe->window_count);
+    if (r->dry_run) return status;
+    if (!status && r->out)
+        status = fkv_probe_write(r->out, probe, probe->windows, probe->window_count, err);
+    if (!status && r->out) remove_parts(parts, probe->window_count);
     return status ? status : report(s, probe, err);
 }
 
-static int prepare_and_run(struct settings *s, const struct fkv_engine *engine,
-                           struct fkv_error *err) {
+static int prepare_and_run(struct settings *s, struct fkv_error *err) {
+    const struct fkv_engine *engine = &s->replay.engine;
     struct fkv_corpus corpus = {0};
     struct fkv_probe probe = {0};
     struct fkv_probe_start *starts = NULL;
     struct fkv_prober prober = {.corpus = &corpus, .bos = fkv_engine_added_bos(engine)};
     int status = FKV_FAILED;
-    if (check_sizes(s, &engine->model->config, err) || describe(s, engine, &probe, err) ||
+    if (check_sizes(s, &engine->model->config, err) || describe(s, &probe, err) ||
         fkv_probe_list_changes(&s->requests, probe.layers, probe.kv_heads,
                                probe.prefix - probe.sinks, &probe.changes, &probe.change_count,
                                err) ||
-        fkv_corpus_read(&s->engine, engine, true, 0, &corpus, err) ||
+        fkv_corpus_read(&s->replay.options, engine, true, 0, &corpus, err) ||
         fkv_probe_find_windows(&corpus, probe.prefix, probe.score, (int32_t)s->blocks, &starts,
                                &prober.window_count, err) ||
         fkv_corpus_classify(&corpus, engine, err))
         goto done;
     prober.starts = starts, prober.token_class = corpus.classes;
-    status = run(s, engine, &prober, &probe, err);
+    status = run(s, &prober, &probe, err);
 done:
     free(starts);
     fkv_probe_free(&probe);
@@ -327,17 +326,12 @@ done:
 int fkv_command_probe(int argc, char **argv) {
     static struct settings s; /* thousands of paths: too much for a stack */
     struct fkv_error err = {0};
-    struct fkv_engine engine = {0};
-    fkv_engine_options_default(&s.engine);
+    fkv_replay_default(&s.replay, argc, argv);
     s.blocks = 1, s.sinks = 4, s.states = "both";
     fkv_probe_parse_states(&s.requests, s.states, &err);
-    s.command = fkv_join_arguments(argc, argv);
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
-    int status = s.command ? FKV_OK : fkv_fail(&err, "out of memory");
-    if (!status && s.out) status = fkv_check_new_file(s.out, &err);
-    if (!status) status = fkv_engine_open(&s.engine, &engine, &err);
-    if (!status) status = prepare_and_run(&s, &engine, &err);
-    fkv_engine_close(&engine);
-    free(s.command);
-    return status ? fkv_tool_failed("freqkv-replay probe", &err) : FKV_EXIT_DONE;
+    int status = s.replay.out ? fkv_check_new_file(s.replay.out, &err) : FKV_OK;
+    if (!status) status = fkv_replay_open(&s.replay, &err);
+    if (!status) status = prepare_and_run(&s, &err);
+    return fkv_replay_close(&s.replay, "freqkv-replay probe", status, &err);
 }

@@ -22,14 +22,15 @@ static struct fkv_needle_grid grid_of(const struct fkv_recall *r,
 
 int fkv_recall_open(struct fkv_recall *r, struct fkv_error *err) {
     if (!r->repeats) return FKV_OK;
-    if (fkv_corpus_read(r->options, r->engine, false, 0, &r->corpus, err) ||
-        fkv_haystack_open(&r->corpus, r->engine->tokenizer, &r->haystack, err))
+    const struct fkv_engine *engine = &r->replay->engine;
+    if (fkv_corpus_read(&r->replay->options, engine, false, 0, &r->corpus, err) ||
+        fkv_haystack_open(&r->corpus, engine->tokenizer, &r->haystack, err))
         return FKV_FAILED;
     r->task = (struct fkv_needle_task){.kind = FKV_RECALL,
                                        .haystack = &r->haystack,
-                                       .tokenizer = r->engine->tokenizer,
-                                       .vocab = r->engine->model->config.vocab,
-                                       .bos = fkv_engine_added_bos(r->engine),
+                                       .tokenizer = engine->tokenizer,
+                                       .vocab = engine->model->config.vocab,
+                                       .bos = fkv_engine_added_bos(engine),
                                        .digits = DIGITS,
                                        .passage = r->passage,
                                        .seed = r->seed,
@@ -45,36 +46,17 @@ void fkv_recall_close(struct fkv_recall *r) {
     fkv_corpus_free(&r->corpus);
 }
 
-static json_t *identity_of(const struct fkv_recall *r, const struct fkv_needle_grid *grid,
-                           struct fkv_error *err) {
-    const bool by_length = fkv_config_rotates_by_length(&r->engine->model->config);
-    const struct fkv_identity maker = {
-        .format = "freqkv-needle",
-        .model = r->engine->model,
-        .tokenizer = r->engine->tokenizer,
-        .setup = grid->setup,
-        .backend = r->engine->ops->name,
-        .compute = fkv_engine_compute_name(r->options, r->engine),
-        .kernels = r->engine->device.kernels,
-        .command = r->command,
-        .cache_dtype = r->cache_dtype,
-        .batch = 1,
-        .rope_positions = by_length ? fkv_session_reach(grid->setup, grid->longest) : 0};
-    return fkv_needle_grid_identity(grid, &maker, &r->corpus, err);
-}
-
 static int run_grid(const struct fkv_recall *r, const struct fkv_policy_options *policy,
                     struct fkv_needle_grid *grid, const char *path, const json_t *identity,
                     struct fkv_error *err) {
     static const struct fkv_cost by_prompts = {0};
-    struct fkv_session_options options = {
-        .sequences = 1, .max_tokens = grid->longest, .cache_dtype = r->cache_dtype};
+    struct fkv_session_options options;
     struct fkv_session *session;
-    if (fkv_engine_block(r->engine, policy, false, 1, 0, &options, err) ||
-        fkv_session_open(r->engine->model, policy, &options, &session, err))
+    if (fkv_replay_session_options(r->replay, policy, 1, grid->longest, &options, err) ||
+        fkv_session_open(r->replay->engine.model, policy, &options, &session, err))
         return FKV_FAILED;
-    int status =
-        fkv_needle_grid_run(grid, session, path, identity, &by_prompts, r->options->quiet, err);
+    int status = fkv_needle_grid_run(grid, session, path, identity, &by_prompts,
+                                     r->replay->options.quiet, err);
     fkv_session_close(session);
     return status;
 }
@@ -84,12 +66,14 @@ int fkv_recall_run(const struct fkv_recall *r, const struct fkv_policy_options *
     struct fkv_policy_setup setup;
     struct fkv_policy_options with_block = *policy;
     with_block.prefill_block = r->block;
-    if (fkv_policy_setup(&with_block, &r->engine->model->config, (int64_t)r->length, &setup, err))
+    if (fkv_policy_setup(&with_block, &r->replay->engine.model->config, (int64_t)r->length, &setup,
+                         err))
         return FKV_FAILED;
     struct fkv_needle_grid grid = grid_of(r, &setup);
     json_t *identity = NULL;
     int status = fkv_needle_grid_open(&grid, err);
-    if (!status && !(identity = identity_of(r, &grid, err))) status = FKV_FAILED;
+    if (!status && !(identity = fkv_needle_grid_identity(&grid, r->replay, &r->corpus, err)))
+        status = FKV_FAILED;
     if (!status) status = fkv_needle_grid_look_up(&grid, path, identity, true, err);
     if (!status && grid.first < grid.count)
         status = run_grid(r, &with_block, &grid, path, identity, err);

@@ -3,19 +3,15 @@
 #ifndef FKV_REPLAY_COMPARE_RECALL_H
 #define FKV_REPLAY_COMPARE_RECALL_H
 
-#include "engine/command_line.h"
 #include "replay/tasks/needle_grid.h"
 
 struct fkv_recall {
-    const struct fkv_engine_options *options; /* the texts among them */
-    const struct fkv_engine *engine;
-    const char *command;
-    int64_t repeats; /* prompts; 0: nothing is asked */
-    int32_t passage; /* tokens that return */
-    int64_t seed;    /* of where the text starts */
-    int32_t block;   /* of the prefill */
-    double length;   /* tokens of a prompt */
-    enum fkv_dtype cache_dtype;
+    const struct fkv_replay *replay; /* its options name the texts */
+    int64_t repeats;                 /* prompts; 0: nothing is asked */
+    int32_t passage;                 /* tokens that return */
+    int64_t seed;                    /* of where the text starts */
+    int32_t block;                   /* of the prefill */
+    double length;                   /* tokens of a prompt */
 
     /* filled in by fkv_recall_open; owned */
     struct fkv_corpus corpus;

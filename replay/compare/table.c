@@ -9,6 +9,7 @@
 
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/host.h"
+#include "replay/lines_file.h"
 
 /* Most rows of one budget of which all pairs are shown to people. */
 enum { SHOWN = 12 };
@@ -64,48 +65,35 @@ enum {
     SPEED,
     NUMBERS
 };
-static const char *const names[NUMBERS] = {
-    [MEAN_NLL] = "mean_nll",
-    [PERPLEXITY] = "perplexity",
-    [PERPLEXITY_SE] = "perplexity_se",
-    [DELTA] = "delta_nll",
-    [DELTA_SE] = "delta_nll_se",
-    [DELTA_LOW] = "delta_nll_low",
-    [DELTA_HIGH] = "delta_nll_high",
-    [KL] = "kl",
-    [KL_SE] = "kl_se",
-    [TOP1] = "top1_agreement",
-    [RECALL] = "recall",
-    [RECALL_DELTA] = "recall_delta",
-    [RECALL_DELTA_SE] = "recall_delta_se",
-    [BYTES] = "cache_bytes_peak",
-    [SLOTS_MEAN] = "cache_slots_mean",
-    [COMPRESSIONS] = "compressions",
-    [EVICTIONS] = "evictions",
-    [SPEED] = "tokens_per_s",
+struct number {
+    const char *name;
+    double value;
 };
 
 static void numbers_of(const struct fkv_rivals *c, const struct fkv_compare_row *row,
-                       double n[NUMBERS]) {
+                       struct number n[NUMBERS]) {
     const double *r = row->results;
-    n[MEAN_NLL] = r[FKV_RESULT_NLL];
-    n[PERPLEXITY] = exp(r[FKV_RESULT_NLL]);
-    n[PERPLEXITY_SE] = fkv_perplexity_se(r);
-    n[DELTA] = r[FKV_RESULT_DELTA_NLL];
-    n[DELTA_SE] = r[FKV_RESULT_DELTA_NLL_SE];
-    n[DELTA_LOW] = is_full(c, row) ? NAN : row->to_full.interval.low;
-    n[DELTA_HIGH] = is_full(c, row) ? NAN : row->to_full.interval.high;
-    n[KL] = r[FKV_RESULT_KL];
-    n[KL_SE] = r[FKV_RESULT_KL_SE];
-    n[TOP1] = r[FKV_RESULT_TOP1];
-    n[RECALL] = row->recall;
-    n[RECALL_DELTA] = row->recall_delta;
-    n[RECALL_DELTA_SE] = row->recall_delta_se;
-    n[BYTES] = r[FKV_RESULT_CACHE_BYTES_PEAK];
-    n[SLOTS_MEAN] = r[FKV_RESULT_CACHE_SLOTS];
-    n[COMPRESSIONS] = r[FKV_RESULT_COMPRESSIONS];
-    n[EVICTIONS] = r[FKV_RESULT_EVICTIONS];
-    n[SPEED] = 1e3 / row->ms_per_token;
+    const struct number all[NUMBERS] = {
+        [MEAN_NLL] = {"mean_nll", r[FKV_RESULT_NLL]},
+        [PERPLEXITY] = {"perplexity", exp(r[FKV_RESULT_NLL])},
+        [PERPLEXITY_SE] = {"perplexity_se", fkv_perplexity_se(r)},
+        [DELTA] = {"delta_nll", r[FKV_RESULT_DELTA_NLL]},
+        [DELTA_SE] = {"delta_nll_se", r[FKV_RESULT_DELTA_NLL_SE]},
+        [DELTA_LOW] = {"delta_nll_low", is_full(c, row) ? NAN : row->to_full.interval.low},
+        [DELTA_HIGH] = {"delta_nll_high", is_full(c, row) ? NAN : row->to_full.interval.high},
+        [KL] = {"kl", r[FKV_RESULT_KL]},
+        [KL_SE] = {"kl_se", r[FKV_RESULT_KL_SE]},
+        [TOP1] = {"top1_agreement", r[FKV_RESULT_TOP1]},
+        [RECALL] = {"recall", row->recall},
+        [RECALL_DELTA] = {"recall_delta", row->recall_delta},
+        [RECALL_DELTA_SE] = {"recall_delta_se", row->recall_delta_se},
+        [BYTES] = {"cache_bytes_peak", r[FKV_RESULT_CACHE_BYTES_PEAK]},
+        [SLOTS_MEAN] = {"cache_slots_mean", r[FKV_RESULT_CACHE_SLOTS]},
+        [COMPRESSIONS] = {"compressions", r[FKV_RESULT_COMPRESSIONS]},
+        [EVICTIONS] = {"evictions", r[FKV_RESULT_EVICTIONS]},
+        [SPEED] = {"tokens_per_s", 1e3 / row->ms_per_token},
+    };
+    memcpy(n, all, sizeof all);
 }
 
 /* "freqkv:gamma=0.25 512"; the budget only where there is one. */
@@ -125,31 +113,22 @@ static void put_number(FILE *f, double value) {
     if (isfinite(value)) fprintf(f, "%.17g", value);
 }
 
-/* Quoted, with quotes doubled. */
-static void put_text(FILE *f, const char *text) {
-    fputc('"', f);
-    for (; *text; text++) {
-        if (*text == '"') fputc('"', f);
-        fputc(*text, f);
-    }
-    fputc('"', f);
-}
-
 static void put_rows(const struct fkv_rivals *c, FILE *f) {
+    struct number n[NUMBERS];
+    numbers_of(c, c->rows, n);
     fprintf(f, "policy,budget,slots");
-    for (int i = 0; i < NUMBERS; i++) fprintf(f, ",%s", names[i]);
+    for (int i = 0; i < NUMBERS; i++) fprintf(f, ",%s", n[i].name);
     fprintf(f, ",file\n");
     for (int i = 0; i < c->count; i++) {
         const struct fkv_compare_row *row = &c->rows[i];
-        double n[NUMBERS];
         if (!row->known) continue;
         numbers_of(c, row, n);
-        put_text(f, row->policy);
+        fkv_lines_put_quoted(row->policy, f);
         put_number(f, row->budget ? row->budget : NAN);
         put_number(f, row->slots ? row->slots : NAN);
-        for (int k = 0; k < NUMBERS; k++) put_number(f, n[k]);
+        for (int k = 0; k < NUMBERS; k++) put_number(f, n[k].value);
         fputc(',', f);
-        put_text(f, row->file);
+        fkv_lines_put_quoted(row->file, f);
         fputc('\n', f);
     }
 }
@@ -160,9 +139,9 @@ static void put_pairs(const struct fkv_rivals *c, FILE *f) {
     for (int b = 1; b < c->count; b++)
         for (int a = 0; a < b; a++) {
             const struct fkv_pair *p = pair_at(c, a, b);
-            put_text(f, label_of(&c->rows[a], a_label));
+            fkv_lines_put_quoted(label_of(&c->rows[a], a_label), f);
             fputc(',', f);
-            put_text(f, label_of(&c->rows[b], b_label));
+            fkv_lines_put_quoted(label_of(&c->rows[b], b_label), f);
             fprintf(f, ",%" PRId64, p->tokens);
             put_number(f, p->delta_nll);
             put_number(f, p->se);
@@ -191,15 +170,16 @@ int fkv_rivals_write_pairs(const struct fkv_rivals *c, const char *path, struct 
 /* ---- JSON ---- */
 
 static json_t *row_json(const struct fkv_rivals *c, const struct fkv_compare_row *row) {
-    double n[NUMBERS];
+    struct number n[NUMBERS];
     json_t *o = json_object();
     numbers_of(c, row, n);
     json_object_set_new(o, "policy", fkv_json_string(row->policy));
     json_object_set_new(o, "budget", row->budget ? json_integer(row->budget) : json_null());
     json_object_set_new(o, "slots", row->slots ? json_integer(row->slots) : json_null());
     for (int i = 0; i < NUMBERS; i++)
-        json_object_set_new(o, names[i],
-                            i == BYTES ? json_integer((json_int_t)n[i]) : fkv_json_number(n[i]));
+        json_object_set_new(o, n[i].name,
+                            i == BYTES ? json_integer((json_int_t)n[i].value)
+                                       : fkv_json_number(n[i].value));
     json_object_set_new(o, "file", fkv_json_string(row->file));
     return o;
 }
@@ -242,18 +222,20 @@ static int widest_policy(const struct fkv_rivals *c) {
 }
 
 static void print_row(const struct fkv_rivals *c, const struct fkv_compare_row *row, int width) {
-    double n[NUMBERS];
+    struct number n[NUMBERS];
     char budget[16] = "", delta[32], se[32], kl[32], kl_se[32], top1[32], recall[32], bytes[16],
          speed[32];
     numbers_of(c, row, n);
     if (row->budget) snprintf(budget, sizeof budget, "%d", row->budget);
-    fkv_format_bytes(bytes, (int64_t)n[BYTES]);
+    fkv_format_bytes(bytes, (int64_t)n[BYTES].value);
     printf("%-*.*s %7s %11.4f %10s %8s %9s %8s %6s %8s %11s %7.0f %9s\n", width, width, row->policy,
-           budget, n[PERPLEXITY], fkv_format_result(delta, "%+.5f", n[DELTA]),
-           fkv_format_result(se, "%.5f", n[DELTA_SE]), fkv_format_result(kl, "%.5f", n[KL]),
-           fkv_format_result(kl_se, "%.5f", n[KL_SE]), fkv_format_result(top1, "%.3f", n[TOP1]),
-           fkv_format_result(recall, "%+.3f", n[RECALL]), bytes, n[SLOTS_MEAN],
-           fkv_format_result(speed, "%.0f", n[SPEED]));
+           budget, n[PERPLEXITY].value, fkv_format_result(delta, "%+.5f", n[DELTA].value),
+           fkv_format_result(se, "%.5f", n[DELTA_SE].value),
+           fkv_format_result(kl, "%.5f", n[KL].value),
+           fkv_format_result(kl_se, "%.5f", n[KL_SE].value),
+           fkv_format_result(top1, "%.3f", n[TOP1].value),
+           fkv_format_result(recall, "%+.3f", n[RECALL].value), bytes, n[SLOTS_MEAN].value,
+           fkv_format_result(speed, "%.0f", n[SPEED].value));
 }
 
 /* The rows of one budget, and those whose memory nobody chose; full attention has its own column in

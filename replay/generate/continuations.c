@@ -6,9 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "replay/identity.h"
-#include "replay/lines_file.h"
-
 /* The text that follows the prompt's, up to a stop string; no id may stand behind that. */
 static int make_text(const struct fkv_continuing *c, const struct fkv_prompt *prompt,
                      const struct fkv_generation *g, struct fkv_stopped_text *text,
@@ -114,8 +111,8 @@ static int check_bytes(const json_t *expected, const json_t *found, const char *
 }
 
 /* Line i, its newline included. */
-static int check_line(const struct fkv_continuing *c, size_t i, const char *at, size_t bytes,
-                      const char *where, struct fkv_continued *found, struct fkv_error *err) {
+static int check_whole(const struct fkv_continuing *c, size_t i, const char *at, size_t bytes,
+                       const char *where, struct fkv_continued *found, struct fkv_error *err) {
     struct fkv_generation g = {0};
     json_t *line = fkv_json_parse_with_nul(at, bytes, where, err); /* a token may be the byte 0 */
     if (!line) return FKV_FAILED;
@@ -125,8 +122,6 @@ static int check_line(const struct fkv_continuing *c, size_t i, const char *at, 
     if (!status && !expected) status = fkv_error_prefix(err, "%s: field \"token_ids\"", where);
     if (!status) status = check_bytes(expected, line, at, bytes, where, err);
     if (!status) {
-        found->lines++;
-        found->bytes += (int64_t)bytes;
         found->prompt_tokens += (int64_t)c->prompts->all[i].count;
         found->tokens += g.count;
     }
@@ -139,7 +134,7 @@ static int check_line(const struct fkv_continuing *c, size_t i, const char *at, 
 /* The start of line i, which an interrupted run left: dropped, unless this program cannot have
  * written it. */
 static int check_torn(const struct fkv_continuing *c, size_t i, const char *at, size_t bytes,
-                      const char *where, struct fkv_continued *found, struct fkv_error *err) {
+                      const char *where, struct fkv_error *err) {
     const char *start = c->prompts->all[i].id ? "{\"id\":" : "{\"prompt\":";
     const size_t known = strlen(start);
     if (strncmp(at, start, bytes < known ? bytes : known))
@@ -147,56 +142,48 @@ static int check_torn(const struct fkv_continuing *c, size_t i, const char *at, 
                         "%s: expected the start of a line, %s, found \"%.40s\", which this "
                         "program did not write: remove it to go on",
                         where, start, at);
-    found->torn = (int64_t)bytes;
     return FKV_OK;
+}
+
+/* What lines are compared with, and counted into. */
+struct reading {
+    const struct fkv_continuing *c;
+    struct fkv_continued *found;
+};
+
+static int check_line(void *context, int64_t i, const char *text, size_t bytes, bool whole,
+                      const char *where, struct fkv_error *err) {
+    const struct reading *r = context;
+    const size_t count = r->c->prompts->count;
+    if ((size_t)i == count)
+        return fkv_fail(err, "%s: expected one line for each of the %zu prompts, found more", where,
+                        count);
+    return whole ? check_whole(r->c, (size_t)i, text, bytes, where, r->found, err)
+                 : check_torn(r->c, (size_t)i, text, bytes, where, err);
 }
 
 int fkv_continuations_read(FILE *f, const char *where, const struct fkv_continuing *c,
                            struct fkv_continued *found, struct fkv_error *err) {
-    char *line = NULL, line_name[512];
-    size_t capacity = 0;
-    ssize_t bytes;
-    int status = FKV_OK;
+    struct reading r = {c, found};
     *found = (struct fkv_continued){0};
-    while (!status && (bytes = getline(&line, &capacity, f)) > 0) {
-        snprintf(line_name, sizeof line_name, "%.400s:%zu", where, found->lines + 1);
-        if (found->lines == c->prompts->count)
-            status = fkv_fail(err, "%s: expected one line for each of the %zu prompts, found more",
-                              line_name, c->prompts->count);
-        else if (line[bytes - 1] != '\n') /* the last one */
-            status = check_torn(c, found->lines, line, (size_t)bytes, line_name, found, err);
-        else
-            status = check_line(c, found->lines, line, (size_t)bytes, line_name, found, err);
-    }
-    free(line);
-    if (!status && ferror(f)) status = fkv_fail_errno(err, "%s: cannot read", where);
-    return status;
+    return fkv_lines_read(f, where, check_line, &r, &found->file, err);
 }
 
 /* ---- the file ---- */
 
-json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv_error *err) {
-    const struct fkv_continuing *lines = run->lines;
-    const struct fkv_identity identity = {.format = "freqkv-generate",
-                                          .model = run->model,
-                                          .tokenizer = lines->tokenizer,
-                                          .setup = lines->setup,
-                                          .backend = run->backend,
-                                          .compute = run->compute,
-                                          .kernels = run->kernels,
-                                          .command = run->command,
-                                          .cache_dtype = run->cache_dtype,
-                                          .batch = run->batch,
-                                          .rope_positions = run->rope_positions};
+json_t *fkv_continuing_identity(const struct fkv_continuing *c, const struct fkv_replay *replay,
+                                int32_t batch, int64_t rope_positions, struct fkv_error *err) {
+    const struct fkv_identity identity = {"freqkv-generate", replay, c->setup, batch,
+                                          rope_positions};
     fkv_sha256_hex prompts;
-    if (fkv_prompts_sha256(lines->prompts, prompts, err)) return NULL;
+    if (fkv_prompts_sha256(c->prompts, prompts, err)) return NULL;
     json_t *o = fkv_identity_json(&identity, err);
     if (!o) return NULL;
-    json_object_set_new(o, "prompts", json_integer((json_int_t)lines->prompts->count));
+    json_object_set_new(o, "prompts", json_integer((json_int_t)c->prompts->count));
     json_object_set_new(o, "prompts_sha256", json_string(prompts));
-    json_object_set_new(o, "tokens", json_integer(lines->tokens));
-    json_object_set_new(o, "temperature", fkv_json_number(lines->temperature));
-    json_object_set_new(o, "seed", json_integer(lines->seed));
+    json_object_set_new(o, "tokens", json_integer(c->tokens));
+    json_object_set_new(o, "temperature", fkv_json_number(c->temperature));
+    json_object_set_new(o, "seed", json_integer(c->seed));
     return o;
 }
 

@@ -5,11 +5,10 @@
 #ifndef FKV_REPLAY_GENERATE_CONTINUATIONS_H
 #define FKV_REPLAY_GENERATE_CONTINUATIONS_H
 
-#include <stdio.h>
-
-#include "engine/cache/setup.h"
 #include "replay/generate/generate.h"
 #include "replay/generate/prompts.h"
+#include "replay/identity.h"
+#include "replay/lines_file.h"
 
 /* What lines are made of and with. */
 struct fkv_continuing {
@@ -24,24 +23,15 @@ struct fkv_continuing {
 json_t *fkv_continuation_json(const struct fkv_continuing *c, size_t i,
                               const struct fkv_generation *g, struct fkv_error *err);
 
-/* A run that writes lines, for its identity. */
-struct fkv_continuing_run {
-    const struct fkv_continuing *lines;
-    const struct fkv_model *model;
-    const char *backend, *compute, *kernels, *command;
-    enum fkv_dtype cache_dtype;
-    int32_t batch;          /* prompts side by side: it changes the rounding */
-    int64_t rope_positions; /* for which rotations were chosen; 0: they do not depend on them */
-};
-/* The object of OUT.jsonl.run, a new reference; NULL and a message. Hashes the model. */
-json_t *fkv_continuing_identity(const struct fkv_continuing_run *run, struct fkv_error *err);
+/* The object of OUT.jsonl.run, a new reference; NULL and a message. Hashes the model. `batch` and
+ * `rope_positions` as in identity.h. */
+json_t *fkv_continuing_identity(const struct fkv_continuing *c, const struct fkv_replay *replay,
+                                int32_t batch, int64_t rope_positions, struct fkv_error *err);
 
 /* What an earlier run left. */
 struct fkv_continued {
-    size_t lines;          /* whole ones */
-    int64_t bytes;         /* theirs */
-    int64_t torn;          /* bytes of a line that is not whole */
-    int64_t prompt_tokens; /* of the prompts of those lines */
+    struct fkv_lines_found file;
+    int64_t prompt_tokens; /* of the prompts of its whole lines */
     int64_t tokens;        /* generated */
 };
 

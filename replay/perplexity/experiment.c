@@ -79,11 +79,6 @@ static double compression_share(const struct fkv_experiment *e) {
     return e->result->seconds_compressing / e->result->seconds;
 }
 
-static json_t *json_string_or_fallback(const char *text) {
-    json_t *string = json_string(text);
-    return string ? string : json_string("(a name that is not UTF-8)");
-}
-
 void fkv_se_unit_to_json(enum fkv_se_unit unit, json_t *o) {
     const char *name = fkv_se_unit_name(unit);
     json_object_set_new(o, "se_unit", name ? json_string(name) : json_null());
@@ -94,7 +89,7 @@ static json_t *documents_json(const struct fkv_experiment *e) {
     for (int64_t d = 0; d < e->corpus->document_count; d++) {
         double nll = mean_nll(&e->result->documents[d]);
         json_t *row = json_object();
-        json_object_set_new(row, "name", json_string_or_fallback(e->corpus->documents[d].name));
+        json_object_set_new(row, "name", fkv_json_string(e->corpus->documents[d].name));
         json_object_set_new(row, "tokens", json_integer(e->corpus->documents[d].count));
         json_object_set_new(row, "mean_nll", fkv_json_number(nll));
         json_object_set_new(row, "perplexity", fkv_json_number(exp(nll)));
@@ -122,11 +117,8 @@ json_t *fkv_baseline_json(const double r[FKV_RESULTS], const struct fkv_experime
     json_object_set_new(o, "valid", json_boolean(!fkv_experiment_invalid(e)));
     json_object_set_new(o, "mean_nll", fkv_json_number(r[FKV_RESULT_BASELINE_NLL]));
     json_object_set_new(o, "perplexity", fkv_json_number(exp(r[FKV_RESULT_BASELINE_NLL])));
-    json_object_set_new(o, "delta_nll", fkv_json_number(r[FKV_RESULT_DELTA_NLL]));
-    json_object_set_new(o, "delta_nll_se", fkv_json_number(r[FKV_RESULT_DELTA_NLL_SE]));
-    json_object_set_new(o, "kl", fkv_json_number(r[FKV_RESULT_KL]));
-    json_object_set_new(o, "kl_se", fkv_json_number(r[FKV_RESULT_KL_SE]));
-    json_object_set_new(o, "top1_agreement", fkv_json_number(r[FKV_RESULT_TOP1]));
+    for (int i = FKV_RESULT_DELTA_NLL; i < FKV_RESULTS; i++)
+        json_object_set_new(o, fkv_result_names[i], fkv_json_number(r[i]));
     json_object_set_new(o, "missing", missing ? json_string(missing) : json_null());
     return o;
 }
@@ -143,33 +135,35 @@ static json_t *heads_json(const struct fkv_policy_setup *setup, const double *va
     return layers;
 }
 
-static void slots_to_json(const struct fkv_experiment *e, json_t *o) {
-    const struct fkv_perplexity *found = e->result;
-    json_object_set_new(o, "cache_bytes_allocated", json_integer(found->cache_bytes_allocated));
-    json_object_set_new(o, "slots_end", heads_json(e->setup, found->slots_end));
-    json_object_set_new(o, "slots_kept", heads_json(e->setup, found->slots_kept));
-}
-
-json_t *fkv_experiment_json(const struct fkv_experiment *e) {
-    double results[FKV_RESULTS];
-    fkv_experiment_results(e, results);
+json_t *fkv_experiment_head_json(const struct fkv_experiment *e, bool gamma) {
     const struct fkv_policy_setup *setup = e->setup;
-    bool windowed = setup->policy->takes_window;
+    const bool windowed = setup->policy->takes_window;
     json_t *o = json_object();
     json_object_set_new(o, "policy", json_string(setup->policy->name));
     json_object_set_new(o, "window", windowed ? json_integer(setup->window) : json_null());
     json_object_set_new(o, "sinks", windowed ? json_integer(setup->sinks) : json_null());
-    json_object_set_new(o, "gamma", fkv_json_number(results[FKV_RESULT_GAMMA]));
+    if (gamma) json_object_set_new(o, "gamma", fkv_json_number(setup->gamma));
     fkv_own_to_json(setup->policy->options, setup->own, setup->own_texts, o);
     fkv_quant_to_json(setup, o);
     json_object_set_new(o, "protocol", json_string(e->plan->name));
     json_object_set_new(o, "documents", json_integer(e->corpus->document_count));
     json_object_set_new(o, "tokens", json_integer(e->corpus->token_count));
+    return o;
+}
+
+json_t *fkv_experiment_json(const struct fkv_experiment *e) {
+    double results[FKV_RESULTS];
+    const struct fkv_policy_setup *setup = e->setup;
+    const struct fkv_perplexity *found = e->result;
+    json_t *o = fkv_experiment_head_json(e, true);
+    fkv_experiment_results(e, results);
     fkv_results_to_json(results, o);
     json_object_set_new(o, "sees_queries", json_boolean(fkv_policy_sees_queries(setup->policy)));
     if (setup->policy->select)
         json_object_set_new(o, "budget_mean", fkv_json_number(mean_budget(e)));
-    slots_to_json(e, o);
+    json_object_set_new(o, "cache_bytes_allocated", json_integer(found->cache_bytes_allocated));
+    json_object_set_new(o, "slots_end", heads_json(setup, found->slots_end));
+    json_object_set_new(o, "slots_kept", heads_json(setup, found->slots_kept));
     fkv_se_unit_to_json(fkv_perplexity_se_unit(e->corpus, e->plan), o);
     json_object_set_new(o, "prefill_tokens_per_s", fkv_json_number(tokens_per_second(e)));
     json_object_set_new(o, "compression_share", fkv_json_number(compression_share(e)));
@@ -181,10 +175,7 @@ json_t *fkv_experiment_json(const struct fkv_experiment *e) {
 /* ---- the table ---- */
 
 const char *fkv_format_result(char text[32], const char *format, double value) {
-    if (isfinite(value))
-        snprintf(text, 32, format, value);
-    else
-        snprintf(text, 32, "-");
+    snprintf(text, 32, isfinite(value) ? format : "-", value);
     return text;
 }
 

@@ -70,6 +70,8 @@ void fkv_experiment_print_se_unit(const struct fkv_experiment *e);
 const char *fkv_format_result(char text[32], const char *format, double value);
 /* "model M, policy P, window N, ...", without an end of line; gamma where `gamma` is set. */
 void fkv_experiment_print_head(const struct fkv_experiment *e, bool gamma);
+/* The same, and the texts, as an object, a new reference. */
+json_t *fkv_experiment_head_json(const struct fkv_experiment *e, bool gamma);
 
 /* The object of formats.md, "JSON keys people script against". A new reference. */
 json_t *fkv_experiment_json(const struct fkv_experiment *e);

@@ -48,7 +48,8 @@ struct run {
 
     struct lane *lanes; /* [lane_count] */
     int32_t lane_count;
-    int32_t block; /* most rows of a lane's feed */
+    int32_t block;   /* most rows of a lane's feed */
+    int32_t *tokens; /* [lane_count, block], the lanes' */
     int64_t next_pass;
     double seconds; /* of the session's feeds */
 
@@ -157,18 +158,15 @@ static int count_row(struct run *run, int32_t i, const struct row *row, struct f
     return FKV_OK;
 }
 
-/* The element of the run's columns that row `row` of the last feed is about. */
-static int64_t column_index(const struct run *run, const struct row *row) {
-    return fkv_recorded_index(run->plan, run->lanes[row->lane].pass, row->position);
-}
-
 /* Scores rows [at, at+count) beside what a run of full attention found at their targets. */
 static int score_beside_run(struct run *run, int32_t at, int32_t count,
                             const struct fkv_row_scores *scores,
                             const struct fkv_row_scores *baseline, struct fkv_error *err) {
     const struct fkv_baseline_run *full = run->baseline_run;
     for (int32_t i = 0; i < count; i++) {
-        const int64_t index = column_index(run, &run->rows[at + i]);
+        const struct row *row = &run->rows[at + i];
+        const int64_t index =
+            fkv_recorded_index(run->plan, run->lanes[row->lane].pass, row->position);
         run->baseline_nll[i] = full->nll[index];
         run->baseline_top1[i] = full->top1 ? (int32_t)full->top1[index] : -1;
         if (run->kept)
@@ -387,7 +385,7 @@ static int take_statistics(struct run *run, const struct fkv_session_statistics 
 }
 
 static void close_run(struct run *run) {
-    free(run->lanes ? run->lanes[0].tokens : NULL);
+    free(run->tokens);
     free(run->lanes);
     fkv_targets_close(&run->targets);
     free(run->feeds);
@@ -411,73 +409,53 @@ static int open_states(struct run *run, struct fkv_error *err) {
     return compares ? fkv_kept_logits_open(run->session, SCORED_ROWS, &run->kept, err) : FKV_OK;
 }
 
-static struct run *open_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
-                            struct fkv_session *session, int32_t lanes,
-                            struct fkv_perplexity *result, struct fkv_error *err) {
-    const struct fkv_policy_setup *setup = fkv_session_setup(session);
-    const int32_t block = fkv_session_block(session) / lanes;
-    const size_t count = (size_t)lanes, rows = count * (size_t)block,
+/* Memory of the run and of its result. */
+static int open_run(struct run *run, struct fkv_error *err) {
+    const struct fkv_policy_setup *setup = fkv_session_setup(run->session);
+    struct fkv_perplexity *result = run->result;
+    const size_t lanes = (size_t)run->lane_count, rows = lanes * (size_t)run->block,
                  heads = (size_t)setup->layers * (size_t)setup->kv_heads;
-    struct run *run = calloc(1, sizeof *run);
-    if (!run) goto failed;
-    *run = (struct run){.corpus = corpus,
-                        .plan = plan,
-                        .session = session,
-                        .result = result,
-                        .lanes = calloc(count, sizeof *run->lanes),
-                        .lane_count = lanes,
-                        .block = block,
-                        .feeds = calloc(count, sizeof *run->feeds),
-                        .rows = calloc(rows, sizeof *run->rows),
-                        .head_actions = calloc(heads, sizeof *run->head_actions),
-                        .head_slots = calloc(heads, sizeof *run->head_slots)};
-    if (!run->lanes || !run->feeds || !run->rows || !run->head_actions || !run->head_slots)
-        goto failed;
-    int32_t *tokens = malloc(rows * sizeof *tokens);
-    if (!tokens) goto failed;
-    for (size_t l = 0; l < count; l++)
-        run->lanes[l] = (struct lane){.pass = IDLE, .tokens = tokens + l * (size_t)block};
-    if (!fkv_targets_open(corpus, plan, result->documents, &run->targets, err)) return run;
-    close_run(run);
-    return NULL;
-failed:
-    if (run) close_run(run);
-    fkv_fail(err, "out of memory for %d lanes", lanes);
-    return NULL;
-}
-
-static int open_result(const struct fkv_corpus *corpus, const struct fkv_policy_setup *setup,
-                       struct fkv_perplexity *result, struct fkv_error *err) {
-    const size_t heads = (size_t)setup->layers * (size_t)setup->kv_heads;
     *result = (struct fkv_perplexity){
-        .documents = calloc((size_t)corpus->document_count, sizeof *result->documents),
+        .documents = calloc((size_t)run->corpus->document_count, sizeof *result->documents),
         .slots_end = calloc(heads, sizeof *result->slots_end),
         .slots_kept = calloc(heads, sizeof *result->slots_kept),
         .slots_most = calloc(heads, sizeof *result->slots_most)};
-    if (result->documents && result->slots_end && result->slots_kept && result->slots_most)
-        return FKV_OK;
-    return fkv_fail(err, "out of memory for %lld documents", (long long)corpus->document_count);
+    run->lanes = calloc(lanes, sizeof *run->lanes);
+    run->tokens = malloc(rows * sizeof *run->tokens);
+    run->feeds = calloc(lanes, sizeof *run->feeds);
+    run->rows = calloc(rows, sizeof *run->rows);
+    run->head_actions = calloc(heads, sizeof *run->head_actions);
+    run->head_slots = calloc(heads, sizeof *run->head_slots);
+    if (!result->documents || !result->slots_end || !result->slots_kept || !result->slots_most ||
+        !run->lanes || !run->tokens || !run->feeds || !run->rows || !run->head_actions ||
+        !run->head_slots)
+        return fkv_fail(err, "out of memory for %d lanes", run->lane_count);
+    for (int32_t l = 0; l < run->lane_count; l++)
+        run->lanes[l] = (struct lane){.pass = IDLE, .tokens = run->tokens + l * run->block};
+    return fkv_targets_open(run->corpus, run->plan, result->documents, &run->targets, err);
 }
 
 int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *plan,
                        struct fkv_session *session, const struct fkv_baseline *baseline,
                        int32_t lanes, struct fkv_recorded *recorded, bool quiet,
                        struct fkv_perplexity *result, struct fkv_error *err) {
-    const int failed = open_result(corpus, fkv_session_setup(session), result, err);
-    struct run *run = failed ? NULL : open_run(corpus, plan, session, lanes, result, err);
-    if (!run) {
-        fkv_perplexity_free(result);
-        return FKV_FAILED;
-    }
-    run->baseline = baseline->session;
-    run->baseline_run = baseline->run;
-    run->recorded = recorded;
+    const struct fkv_policy *policy = fkv_session_setup(session)->policy;
     struct fkv_session_statistics before;
     double acted_before;
+    struct run *run = calloc(1, sizeof *run);
+    if (!run) return fkv_fail(err, "out of memory for %d lanes", lanes);
+    *run = (struct run){.corpus = corpus,
+                        .plan = plan,
+                        .session = session,
+                        .baseline = baseline->session,
+                        .baseline_run = baseline->run,
+                        .recorded = recorded,
+                        .result = result,
+                        .lane_count = lanes,
+                        .block = fkv_session_block(session) / lanes};
     fkv_session_statistics(session, &before);
-    int status = read_stopwatch(run, &acted_before, err);
-    if (!status) status = open_states(run, err);
-    const struct fkv_policy *policy = fkv_session_setup(session)->policy;
+    int status =
+        open_run(run, err) || read_stopwatch(run, &acted_before, err) || open_states(run, err);
     if (policy->counts_compressions || policy->counts_evictions)
         fkv_session_tap(session, FKV_SITE_ACTION, take_action, run);
     if (!status) status = run_all(run, quiet, err);
@@ -488,7 +466,7 @@ int fkv_perplexity_run(const struct fkv_corpus *corpus, const struct fkv_plan *p
     if (!has_baseline(run)) result->errors.delta_nll_se = result->errors.kl_se = NAN;
     close_run(run);
     if (status) fkv_perplexity_free(result);
-    return status;
+    return status ? FKV_FAILED : FKV_OK;
 }
 
 void fkv_perplexity_free(struct fkv_perplexity *result) {
@@ -496,7 +474,5 @@ void fkv_perplexity_free(struct fkv_perplexity *result) {
     free(result->slots_end);
     free(result->slots_kept);
     free(result->slots_most);
-    result->documents = NULL;
-    result->slots_end = result->slots_kept = NULL;
-    result->slots_most = NULL;
+    *result = (struct fkv_perplexity){0};
 }

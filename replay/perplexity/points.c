@@ -17,10 +17,6 @@ static bool has_baseline(const struct fkv_points *p, int i) {
     return p->from != FKV_NO_BASELINE && !is_baseline(p, i);
 }
 
-static bool keeps_final_states(const struct fkv_points *p, int i) {
-    return p->final_states || is_baseline(p, i);
-}
-
 /* Puts the name of a point before a message. */
 static int name_point(const struct fkv_points *p, int i, const char *prefix,
                       struct fkv_error *err) {
@@ -32,39 +28,65 @@ struct fkv_experiment fkv_points_experiment(const struct fkv_points *p, int i,
                                             const struct fkv_policy_setup *setup) {
     const char *missing = fkv_baseline_run_missing(&p->baseline);
     const bool from_run = has_baseline(p, i) && p->baseline.nll;
-    return (struct fkv_experiment){.model = p->engine->model,
-                                   .setup = setup,
-                                   .corpus = p->corpus,
-                                   .plan = p->plan,
-                                   .baseline = has_baseline(p, i),
-                                   .baseline_missing = from_run && *missing ? missing : NULL,
-                                   .tokens = p->tokens,
-                                   .score_from = p->score_from,
-                                   .backend = p->engine->ops->name,
-                                   .command = p->command,
-                                   .compute = fkv_engine_compute_name(p->options, p->engine),
-                                   .kernels = p->engine->device.kernels,
-                                   .tokenizer_sha256 = fkv_engine_tokenizer_sha256(p->engine),
-                                   .cache_dtype = p->session.cache_dtype,
-                                   .model_sha256 = p->model_sha256,
-                                   .corpus_sha256 = p->corpus_sha256};
+    return (struct fkv_experiment){
+        .model = p->replay->engine.model,
+        .setup = setup,
+        .corpus = p->corpus,
+        .plan = p->plan,
+        .baseline = has_baseline(p, i),
+        .baseline_missing = from_run && *missing ? missing : NULL,
+        .tokens = p->tokens,
+        .score_from = p->score_from,
+        .backend = p->replay->engine.ops->name,
+        .command = p->replay->command,
+        .compute = fkv_engine_compute_name(&p->replay->options, &p->replay->engine),
+        .kernels = p->replay->engine.device.kernels,
+        .tokenizer_sha256 = fkv_engine_tokenizer_sha256(&p->replay->engine),
+        .cache_dtype = p->session.cache_dtype,
+        .model_sha256 = p->model_sha256,
+        .corpus_sha256 = p->corpus_sha256};
 }
 
 int fkv_points_setup(const struct fkv_points *p, int i, struct fkv_policy_setup *setup,
                      struct fkv_error *err) {
-    if (!fkv_policy_setup(&p->points[i].policy, &p->engine->model->config, p->session.max_tokens,
-                          setup, err))
+    if (!fkv_policy_setup(&p->points[i].policy, &p->replay->engine.model->config,
+                          p->session.max_tokens, setup, err))
         return FKV_OK;
     return name_point(p, i, p->option, err);
 }
 
 /* ---- opening ---- */
 
+int fkv_points_read(struct fkv_points *p, struct fkv_corpus *corpus, struct fkv_error *err) {
+    const struct fkv_engine *engine = &p->replay->engine;
+    const struct fkv_config *config = &engine->model->config;
+    const struct fkv_protocol *protocol = p->plan->protocol;
+    const struct fkv_protocol_setting setting = {.tokens = p->tokens,
+                                                 .score_from = p->score_from,
+                                                 .trained_context = config->trained_context,
+                                                 .tokenizer_bos = fkv_engine_added_bos(engine),
+                                                 .bos = config->bos,
+                                                 .eos = config->eos};
+    p->corpus = corpus;
+    if (fkv_corpus_read(&p->replay->options, engine, protocol->special,
+                        protocol->joined ? 0 : p->tokens, corpus, err))
+        return FKV_FAILED;
+    return fkv_protocol_plan(corpus, &setting, p->plan, err);
+}
+
+int fkv_points_check_blocks(const struct fkv_plan *plan, const struct fkv_policy *policy,
+                            struct fkv_error *err) {
+    if (!policy->select || plan->block) return FKV_OK;
+    return fkv_fail_option(err,
+                           "--protocol: expected blocks:b, at whose ends policy %s acts, found %s",
+                           policy->name, plan->name);
+}
+
 /* A baseline is of full attention in this very setting. */
 static int read_baseline(struct fkv_points *p, const char *path, struct fkv_error *err) {
     struct fkv_policy_setup setup;
-    if (fkv_policy_setup(&fkv_full_attention, &p->engine->model->config, p->session.max_tokens,
-                         &setup, err))
+    if (fkv_policy_setup(&fkv_full_attention, &p->replay->engine.model->config,
+                         p->session.max_tokens, &setup, err))
         return FKV_FAILED;
     const struct fkv_experiment e = fkv_points_experiment(p, 0, &setup);
     int status = fkv_run_file_read_baseline(path, &e, &p->baseline, err);
@@ -75,17 +97,18 @@ static int read_baseline(struct fkv_points *p, const char *path, struct fkv_erro
 /* A block for every lane, as for the first point. */
 static int choose_block(struct fkv_points *p, struct fkv_error *err) {
     const bool beside = p->from == FKV_BASELINE_BESIDE;
-    return fkv_engine_block(p->engine, &p->points[0].policy, beside, p->lanes, 0, &p->session, err);
+    return fkv_engine_block(&p->replay->engine, &p->points[0].policy, beside, p->lanes, 0,
+                            &p->session, err);
 }
 
 int fkv_points_open(struct fkv_points *p, struct fkv_error *err) {
-    p->lanes = fkv_perplexity_lanes(p->plan, p->options->batch);
+    p->lanes = fkv_perplexity_lanes(p->plan, p->replay->options.batch);
     p->session = fkv_perplexity_session(p->plan, p->lanes);
-    p->session.cache_dtype = fkv_engine_cache_dtype(p->options, p->engine);
+    p->session.cache_dtype = fkv_engine_cache_dtype(&p->replay->options, &p->replay->engine);
     for (int i = 0; i < p->count; i++) p->points[i].policy.prefill_block = p->plan->block;
     if (choose_block(p, err)) return FKV_FAILED;
-    if ((p->out || p->from == FKV_BASELINE_RUN) &&
-        (fkv_model_sha256(p->engine->model, p->model_sha256, err) ||
+    if ((p->replay->out || p->from == FKV_BASELINE_RUN) &&
+        (fkv_model_sha256(p->replay->engine.model, p->model_sha256, err) ||
          fkv_corpus_sha256(p->corpus, p->corpus_sha256, err)))
         return FKV_FAILED;
     return p->from == FKV_BASELINE_RUN ? read_baseline(p, p->baseline_path, err) : FKV_OK;
@@ -117,12 +140,13 @@ static int look_up(struct fkv_points *p, int i, const struct fkv_policy_setup *s
     if (!p->resume || !point->path[0] || access(point->path, F_OK)) return FKV_OK;
     if (fkv_run_file_read(point->path, &experiment, point->results, err)) return FKV_FAILED;
     point->done = true;
-    if (!p->options->quiet) fprintf(stderr, "%s: there already, skipped\n", point->path);
+    if (!p->replay->options.quiet) fprintf(stderr, "%s: there already, skipped\n", point->path);
     return FKV_OK;
 }
 
 static int32_t state_dim(const struct fkv_points *p, int i) {
-    return keeps_final_states(p, i) ? p->engine->model->config.dim : 0;
+    const bool keeps = p->final_states || is_baseline(p, i);
+    return keeps ? p->replay->engine.model->config.dim : 0;
 }
 
 /* Checks each point's setting, and adds what the pending ones need. */
@@ -135,8 +159,8 @@ static int check_points(struct fkv_points *p, struct fkv_error *err) {
         if (fkv_points_setup(p, i, &setup, err)) return FKV_FAILED;
         const struct fkv_recorded_options kept = {setup.policy, has_baseline(p, i),
                                                   state_dim(p, i)};
-        const int64_t actions = p->out ? expected_actions(&setup, p->plan) : 0,
-                      columns = p->out ? fkv_recorded_bytes(p->corpus, p->plan, &kept) : 0;
+        const int64_t actions = p->replay->out ? expected_actions(&setup, p->plan) : 0,
+                      columns = p->replay->out ? fkv_recorded_bytes(p->corpus, p->plan, &kept) : 0;
         int status = look_up(p, i, &setup, err);
         fkv_policy_setup_free(&setup);
         if (status) return FKV_FAILED;
@@ -145,7 +169,7 @@ static int check_points(struct fkv_points *p, struct fkv_error *err) {
         const int64_t bytes =
             columns + actions * (int64_t)(sizeof(struct fkv_recorded_action) + 2 * (size_t)row);
         if (bytes > most) most = bytes;
-        if (p->out) p->needs.disk += columns + tokens + actions * 2 * row + (1 << 16);
+        if (p->replay->out) p->needs.disk += columns + tokens + actions * 2 * row + (1 << 16);
     }
     p->needs.host += most;
     return FKV_OK;
@@ -153,7 +177,8 @@ static int check_points(struct fkv_points *p, struct fkv_error *err) {
 
 /* What a user should know of positions before the run; of a policy with a window they end at it. */
 static void note_context(const struct fkv_points *p, FILE *to) {
-    const int64_t context = p->engine->model->config.trained_context, longest = p->plan->longest;
+    const int64_t context = p->replay->engine.model->config.trained_context,
+                  longest = p->plan->longest;
     int64_t furthest = 0;
     for (int i = 0; i < p->count; i++) {
         const struct fkv_policy_options *policy = &p->points[i].policy;
@@ -188,7 +213,7 @@ static const char *table_of(const struct fkv_policy_options *options) {
 
 /* A table says on which texts it was chosen. */
 static void warn_about_chosen_texts(const struct fkv_points *p, const char *table) {
-    const struct fkv_config *config = &p->engine->model->config;
+    const struct fkv_config *config = &p->replay->engine.model->config;
     const struct fkv_corpus *corpus = p->corpus;
     struct fkv_ratios ratios;
     if (!table || fkv_ratios_read_table(table, config->layers, config->kv_heads, &ratios, NULL))
@@ -209,7 +234,8 @@ static int find_most_needed(const struct fkv_points *p, struct fkv_session_needs
     for (int i = 0; i < p->count; i++) {
         struct fkv_session_needs one = {0};
         if (p->points[i].done) continue;
-        if (fkv_session_add_needs(p->engine->model, &p->points[i].policy, &p->session, &one, err))
+        if (fkv_session_add_needs(p->replay->engine.model, &p->points[i].policy, &p->session, &one,
+                                  err))
             return FKV_FAILED;
         if (one.cache + one.scratch > most->cache + most->scratch)
             most->cache = one.cache, most->scratch = one.scratch;
@@ -221,10 +247,10 @@ static int find_most_needed(const struct fkv_points *p, struct fkv_session_needs
 
 /* What full attention takes beside a point: a session, or what is held of its run. */
 static int add_baseline(struct fkv_points *p, struct fkv_error *err) {
-    const struct fkv_config *config = &p->engine->model->config;
+    const struct fkv_config *config = &p->replay->engine.model->config;
     const int64_t columns = fkv_recorded_length(p->corpus, p->plan) * (int64_t)sizeof(float);
     if (p->from == FKV_BASELINE_BESIDE)
-        return fkv_session_add_needs(p->engine->model, &fkv_full_attention, &p->session,
+        return fkv_session_add_needs(p->replay->engine.model, &fkv_full_attention, &p->session,
                                      &p->needs.sessions, err);
     if (p->from == FKV_BASELINE_FIRST || p->baseline.final_states) {
         p->needs.host += columns * (2 + config->dim);
@@ -241,8 +267,8 @@ int fkv_points_check(struct fkv_points *p, const struct fkv_needs *other, struct
     struct fkv_needs *needs = &p->needs;
     *needs = (struct fkv_needs){.documents = corpus->document_count,
                                 .tokens = corpus->token_count,
-                                .weights = p->engine->model->weight_bytes,
-                                .output = p->out};
+                                .weights = p->replay->engine.model->weight_bytes,
+                                .output = p->replay->out};
     needs->host = corpus->token_count * (int64_t)sizeof(int32_t) +
                   plan->count * (int64_t)sizeof(struct fkv_pass);
     if (check_points(p, err)) return FKV_FAILED;
@@ -251,9 +277,7 @@ int fkv_points_check(struct fkv_points *p, const struct fkv_needs *other, struct
     if (other) needs->fed += other->fed, needs->host += other->host, needs->disk += other->disk;
     if (p->pending && (find_most_needed(p, &needs->sessions, err) || add_baseline(p, err)))
         return FKV_FAILED;
-    FILE *to = fkv_needs_stream(p->options, p->dry_run);
-    fkv_engine_announce(p->options, p->engine, to);
-    fkv_policy_note_quant(&p->points[0].policy, to);
+    FILE *to = fkv_replay_announce(p->replay);
     if (to)
         fprintf(to,
                 "%" PRId64 " document%s, %" PRId64 " tokens; %" PRId64 " pass%s %" PRId64
@@ -262,8 +286,8 @@ int fkv_points_check(struct fkv_points *p, const struct fkv_needs *other, struct
                 plan->count, plan->count == 1 ? " feeds" : "es feed", plan->rows,
                 plan->count == 1 ? "s" : "", plan->scored);
     if (to) note_context(p, to);
-    if (fkv_needs_check(needs, p->engine, to, err)) return FKV_FAILED;
-    for (int i = 0; i < p->count && !p->dry_run; i++)
+    if (fkv_needs_check(needs, &p->replay->engine, to, err)) return FKV_FAILED;
+    for (int i = 0; i < p->count && !p->replay->dry_run; i++)
         warn_about_chosen_texts(p, table_of(&p->points[i].policy));
     return FKV_OK;
 }
@@ -288,24 +312,24 @@ static int estimate_time(struct fkv_points *p, int i, struct fkv_session *sessio
     }
     /* What is fed besides takes as long per token. */
     p->needs.seconds *= 1 + (double)p->other_fed / ((double)plan->rows * p->pending);
-    fkv_needs_print_time(&p->needs, fkv_needs_stream(p->options, p->dry_run));
+    fkv_needs_print_time(&p->needs, fkv_needs_stream(&p->replay->options, p->replay->dry_run));
     return FKV_OK;
 }
 
 /* Once, with the first session: notes, and how long it will all take. */
 static int announce(struct fkv_points *p, int i, struct fkv_session *session,
                     struct fkv_error *err) {
-    const struct fkv_config *config = &p->engine->model->config;
+    const struct fkv_config *config = &p->replay->engine.model->config;
     if (p->estimated) return FKV_OK;
     p->estimated = true;
-    fkv_note_rotation(p->options, config, fkv_session_rotation_positions(session));
+    fkv_note_rotation(&p->replay->options, config, fkv_session_rotation_positions(session));
     fkv_policy_note_left_alone(fkv_session_setup(session), config,
-                               p->options->quiet ? NULL : stderr);
-    return p->dry_run || !p->options->quiet ? estimate_time(p, i, session, err) : FKV_OK;
+                               p->replay->options.quiet ? NULL : stderr);
+    return fkv_replay_tells_time(p->replay) ? estimate_time(p, i, session, err) : FKV_OK;
 }
 
-static int run_session(struct fkv_points *p, int i, struct fkv_session *session,
-                       fkv_point_report *report, struct fkv_error *err) {
+static int run_session(struct fkv_points *p, int i, struct fkv_session *session, bool report,
+                       struct fkv_error *err) {
     struct fkv_point *point = &p->points[i];
     const struct fkv_policy_setup *setup = fkv_session_setup(session);
     const struct fkv_recorded_options kept = {setup->policy, has_baseline(p, i), state_dim(p, i)};
@@ -315,13 +339,15 @@ static int run_session(struct fkv_points *p, int i, struct fkv_session *session,
     struct fkv_perplexity result = {0};
     int status = FKV_OK;
     if (p->from == FKV_BASELINE_BESIDE)
-        status = fkv_session_open(p->engine->model, &fkv_full_attention, &p->session, &beside, err);
+        status = fkv_session_open(p->replay->engine.model, &fkv_full_attention, &p->session,
+                                  &beside, err);
     if (!status && files) status = fkv_recorded_open(p->corpus, p->plan, &kept, &recorded, err);
     const struct fkv_baseline baseline = {
         beside, has_baseline(p, i) && p->baseline.nll ? &p->baseline : NULL};
     if (!status)
-        status = fkv_perplexity_run(p->corpus, p->plan, session, &baseline, p->lanes,
-                                    files ? &recorded : NULL, p->options->quiet, &result, err);
+        status =
+            fkv_perplexity_run(p->corpus, p->plan, session, &baseline, p->lanes,
+                               files ? &recorded : NULL, p->replay->options.quiet, &result, err);
     if (!status) {
         struct fkv_experiment experiment = fkv_points_experiment(p, i, setup);
         experiment.result = &result;
@@ -329,7 +355,10 @@ static int run_session(struct fkv_points *p, int i, struct fkv_session *session,
         experiment.recorded = &recorded;
         if (files) status = fkv_run_file_write(point->path, &experiment, err);
         fkv_experiment_results(&experiment, point->results);
-        if (!status && report) status = report(&experiment, err);
+        if (!status && report && p->replay->options.json)
+            status = fkv_json_print(fkv_experiment_json(&experiment), err);
+        else if (!status && report)
+            fkv_experiment_print(&experiment);
     }
     fkv_perplexity_free(&result);
     fkv_recorded_free(&recorded);
@@ -337,20 +366,20 @@ static int run_session(struct fkv_points *p, int i, struct fkv_session *session,
     return status;
 }
 
-int fkv_points_run(struct fkv_points *p, int i, fkv_point_report *report, struct fkv_error *err) {
+int fkv_points_run(struct fkv_points *p, int i, bool report, struct fkv_error *err) {
     struct fkv_point *point = &p->points[i];
     struct fkv_session_options options = p->session;
     struct fkv_session *session;
-    if (p->from == FKV_BASELINE_FIRST && i && !point->done && !p->baseline.nll && !p->dry_run &&
-        read_baseline(p, p->points[0].path, err))
+    if (p->from == FKV_BASELINE_FIRST && i && !point->done && !p->baseline.nll &&
+        !p->replay->dry_run && read_baseline(p, p->points[0].path, err))
         return FKV_FAILED;
     if (point->done) return FKV_OK;
     options.measure_energy = point->path[0];
-    if (fkv_session_open(p->engine->model, &point->policy, &options, &session, err))
+    if (fkv_session_open(p->replay->engine.model, &point->policy, &options, &session, err))
         return name_point(p, i, p->prefix, err);
     int status = announce(p, i, session, err);
-    if (!status && !p->dry_run) {
-        if (point->name[0] && !p->options->quiet)
+    if (!status && !p->replay->dry_run) {
+        if (point->name[0] && !p->replay->options.quiet)
             fprintf(stderr, "%s%s (%d of %d)\n", p->prefix, point->name, i + 1, p->count);
         status = run_session(p, i, session, report, err);
     }

@@ -6,8 +6,8 @@
 #define FKV_REPLAY_PERPLEXITY_POINTS_H
 
 #include "kernels/base/path.h"
-#include "replay/needs.h"
 #include "replay/perplexity/experiment.h"
+#include "replay/replay.h"
 
 struct fkv_point {
     struct fkv_policy_options policy; /* its texts are borrowed, or in `name` */
@@ -26,19 +26,16 @@ enum fkv_baseline_from {
 };
 
 struct fkv_points {
-    const struct fkv_engine_options *options;
-    const struct fkv_engine *engine;
-    const struct fkv_corpus *corpus;
+    const struct fkv_replay *replay; /* without --out there are no files */
+    const struct fkv_corpus *corpus; /* as fkv_points_read has it */
     struct fkv_plan *plan;
     int64_t tokens, score_from; /* --tokens and --score-from; 0: not given */
-    const char *command, *out;  /* out: for messages; NULL: no files */
     const char *prefix;         /* of names in messages: "gamma "; "": none */
     const char *option;         /* the same where a setup is refused: "--sweep gamma=" */
     enum fkv_baseline_from from;
     const char *baseline_path;
-    bool final_states; /* run files keep them */
-    bool resume;       /* files that are there are taken over; else they are in the way */
-    bool dry_run;
+    bool final_states;        /* run files keep them */
+    bool resume;              /* files that are there are taken over; else they are in the way */
     struct fkv_point *points; /* [count]; borrowed */
     int count;
 
@@ -52,6 +49,12 @@ struct fkv_points {
     bool estimated;
     struct fkv_needs needs;
 };
+
+/* Reads the texts of a parsed plan into `corpus`, and plans its passes. */
+int fkv_points_read(struct fkv_points *p, struct fkv_corpus *corpus, struct fkv_error *err);
+/* Refuses a policy that acts at the ends of prefill blocks under a protocol that has none. */
+int fkv_points_check_blocks(const struct fkv_plan *plan, const struct fkv_policy *policy,
+                            struct fkv_error *err);
 
 /* Chooses lanes and sessions, hashes what files name, and reads the baseline's file. After a
  * failure, too, the caller closes it. */
@@ -69,10 +72,10 @@ int fkv_points_setup(const struct fkv_points *p, int i, struct fkv_policy_setup 
 struct fkv_experiment fkv_points_experiment(const struct fkv_points *p, int i,
                                             const struct fkv_policy_setup *setup);
 
-/* What is called with a point's experiment once it has run, before its memory goes. */
-typedef int fkv_point_report(const struct fkv_experiment *experiment, struct fkv_error *err);
-/* Runs point i, writes its file, and fills in its results; with dry_run says how long all of them
- * will take, and runs nothing. A point that is done is left alone. `report` may be NULL. */
-int fkv_points_run(struct fkv_points *p, int i, fkv_point_report *report, struct fkv_error *err);
+/* Runs point i, writes its file, fills in its results, and with `report` prints what it found; with
+ * dry_run says how long all of them will take, and runs nothing. A point that is done is left
+ * alone.
+ */
+int fkv_points_run(struct fkv_points *p, int i, bool report, struct fkv_error *err);
 
 #endif

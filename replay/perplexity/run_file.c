@@ -70,92 +70,94 @@
 
 enum { RUN_FORMAT_VERSION = 2 };
 
-/* `same`: has to agree in the file of a run that is not made again. */
-struct text_attribute {
-    const char *name, *value;
-    bool same;
+/* Of an attribute. SAME: it has to agree in the file of a run that is not made again. OPTIONAL:
+ * where it is "" or 0, the file has none. */
+enum { SAME = 1, OPTIONAL = 2 };
+enum { TEXTS = 26, INTEGERS = 14 };
+struct attributes {
+    struct {
+        const char *name, *value;
+        int flags;
+    } texts[TEXTS];
+    struct {
+        const char *name;
+        int64_t value;
+        int flags;
+    } integers[INTEGERS];
 };
-struct integer_attribute {
-    const char *name;
-    int64_t value;
-    bool same;
-};
-enum { TEXTS = 23, INTEGERS = 13 };
 
-static void describe(const struct fkv_experiment *e, struct text_attribute texts[TEXTS],
-                     struct integer_attribute integers[INTEGERS]) {
+static struct attributes describe(const struct fkv_experiment *e) {
     const struct fkv_config *c = &e->model->config;
-    const bool window = e->setup->policy->takes_window;
-    const char *se_unit = fkv_se_unit_name(fkv_perplexity_se_unit(e->corpus, e->plan));
-    const struct text_attribute t[TEXTS] = {
-        {"format", "freqkv-run", true},
-        {"software_version", FKV_VERSION, false},
-        {"command", e->command, false},
-        {"backend", e->backend, true},
-        {"compute", e->compute, true},
-        {"kernels", e->kernels, false},
-        {"cache_dtype", fkv_dtype_name(e->cache_dtype), true},
-        {"model_name", e->model->name, false},
-        {"model_sha256", e->model_sha256, true},
-        {"config_sha256", c->sha256, true},
-        {"adapter", e->model->adapter_name, false},
-        {"adapter_sha256", fkv_model_adapter_sha256(e->model), false},
-        {"tokenizer_sha256", e->tokenizer_sha256, true},
-        {"model_type", c->model_type, true},
-        {"rope_scaling", c->rotations[0].scaling, true},
-        {"corpus_sha256", e->corpus_sha256, true},
-        {"policy", e->setup->policy->name, true},
-        {"policy_options", e->setup->own_text, true},
-        {"policy_label", e->setup->label, false},
-        {"protocol", e->plan->name, true},
-        {"baseline", e->baseline ? fkv_full_attention.name : "", true},
-        {"se_unit", se_unit ? se_unit : "",
-         true}, /* errors formed in another way are no errors of this sweep */
-        {"baseline_invalid",
-         e->baseline && fkv_experiment_invalid(e) ? fkv_experiment_invalid(e) : "", false},
-    };
-    const struct integer_attribute i[INTEGERS] = {
-        {"format_version", RUN_FORMAT_VERSION, true},
-        {"n_layers", c->layers, false},
-        {"n_heads", c->heads, false},
-        {"n_kv_heads", c->kv_heads, false},
-        {"head_dim", c->head_dim, false},
-        {"trained_context", c->trained_context, true},
-        {"window", window ? e->setup->window : 0, true},
-        {"sinks", window ? e->setup->sinks : 0, true},
-        {"compressible", window ? e->setup->compressible : 0, true},
-        {"low_pass", e->setup->policy->low_pass, false},
-        {"sees_queries", fkv_policy_sees_queries(e->setup->policy), false},
-        {"tokens_limit", e->tokens, true},
-        {"score_from", e->score_from, true},
-    };
-    memcpy(texts, t, sizeof t);
-    memcpy(integers, i, sizeof i);
-}
-
-/* Of a cache that is rounded to a grid; "" where it is not, and such a file has no attribute. */
-static const char *quant_text(const struct fkv_experiment *e) {
-    return e->setup->quant ? fkv_quant_name(e->setup->quant) : "";
-}
-static const char *quant_keys_text(const struct fkv_experiment *e) {
-    return !e->setup->quant ? "" : e->setup->quant_before ? "before" : "after";
+    const struct fkv_policy_setup *setup = e->setup;
+    const struct fkv_policy *policy = setup->policy;
+    const bool window = policy->takes_window;
+    const char *se_unit = fkv_se_unit_name(fkv_perplexity_se_unit(e->corpus, e->plan)),
+               *invalid = e->baseline ? fkv_experiment_invalid(e) : NULL;
+    return (struct attributes){
+        .texts = {{"format", "freqkv-run", SAME},
+                  {"software_version", FKV_VERSION, 0},
+                  {"command", e->command, 0},
+                  {"backend", e->backend, SAME},
+                  {"compute", e->compute, SAME},
+                  {"kernels", e->kernels, 0},
+                  {"cache_dtype", fkv_dtype_name(e->cache_dtype), SAME},
+                  {"model_name", e->model->name, 0},
+                  {"model_sha256", e->model_sha256, SAME},
+                  {"config_sha256", c->sha256, SAME},
+                  {"adapter", e->model->adapter_name, 0},
+                  {"adapter_sha256", fkv_model_adapter_sha256(e->model), 0},
+                  {"tokenizer_sha256", e->tokenizer_sha256, SAME},
+                  {"model_type", c->model_type, SAME},
+                  {"rope_scaling", c->rotations[0].scaling, SAME},
+                  {"corpus_sha256", e->corpus_sha256, SAME},
+                  {"policy", policy->name, SAME},
+                  {"policy_options", setup->own_text, SAME},
+                  {"policy_label", setup->label, 0},
+                  {"protocol", e->plan->name, SAME},
+                  {"baseline", e->baseline ? fkv_full_attention.name : "", SAME},
+                  {"se_unit", se_unit ? se_unit : "", SAME}, /* of the errors of a whole sweep */
+                  {"baseline_invalid", invalid ? invalid : "", 0},
+                  {"cache_quant", setup->quant ? fkv_quant_name(setup->quant) : "",
+                   SAME | OPTIONAL},
+                  {"cache_quant_keys",
+                   !setup->quant         ? ""
+                   : setup->quant_before ? "before"
+                                         : "after",
+                   SAME | OPTIONAL},
+                  {"operator_sha256", setup->operator_data ? setup->operator_data->sha256 : "",
+                   OPTIONAL}},
+        .integers = {{"format_version", RUN_FORMAT_VERSION, SAME},
+                     {"n_layers", c->layers, 0},
+                     {"n_heads", c->heads, 0},
+                     {"n_kv_heads", c->kv_heads, 0},
+                     {"head_dim", c->head_dim, 0},
+                     {"trained_context", c->trained_context, SAME},
+                     {"window", window ? setup->window : 0, SAME},
+                     {"sinks", window ? setup->sinks : 0, SAME},
+                     {"compressible", window ? setup->compressible : 0, SAME},
+                     {"low_pass", policy->low_pass, 0},
+                     {"sees_queries", fkv_policy_sees_queries(policy), 0},
+                     {"tokens_limit", e->tokens, SAME},
+                     {"score_from", e->score_from, SAME},
+                     {"rope_positions", e->rope_positions, OPTIONAL}}};
 }
 
 /* ---- writing ---- */
 
 static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *e,
                           struct fkv_error *err) {
-    struct text_attribute texts[TEXTS];
-    struct integer_attribute integers[INTEGERS];
+    const struct attributes all = describe(e);
+    const struct fkv_perplexity *result = e->result;
     double results[FKV_RESULTS];
-    describe(e, texts, integers);
     fkv_experiment_results(e, results);
     for (int i = 0; i < TEXTS; i++)
-        if (fkv_h5_put_string(w, "/", texts[i].name, texts[i].value, err)) return FKV_FAILED;
+        if ((!(all.texts[i].flags & OPTIONAL) || *all.texts[i].value) &&
+            fkv_h5_put_string(w, "/", all.texts[i].name, all.texts[i].value, err))
+            return FKV_FAILED;
     for (int i = 0; i < INTEGERS; i++)
-        if (fkv_h5_put_int(w, "/", integers[i].name, integers[i].value, err)) return FKV_FAILED;
-    if (e->rope_positions && fkv_h5_put_int(w, "/", "rope_positions", e->rope_positions, err))
-        return FKV_FAILED;
+        if ((!(all.integers[i].flags & OPTIONAL) || all.integers[i].value) &&
+            fkv_h5_put_int(w, "/", all.integers[i].name, all.integers[i].value, err))
+            return FKV_FAILED;
     const struct fkv_policy_option *own = e->setup->policy->options;
     for (int i = 0; own && own[i].name; i++) {
         char key[FKV_OPTION_KEY];
@@ -165,22 +167,16 @@ static int put_attributes(struct fkv_h5_writer *w, const struct fkv_experiment *
                 : fkv_h5_put_int(w, "/", key, e->setup->own[i], err))
             return FKV_FAILED;
     }
-    if (*quant_text(e) && (fkv_h5_put_string(w, "/", "cache_quant", quant_text(e), err) ||
-                           fkv_h5_put_string(w, "/", "cache_quant_keys", quant_keys_text(e), err)))
-        return FKV_FAILED;
-    const struct fkv_operator_data *data = e->setup->operator_data;
-    if (data && fkv_h5_put_string(w, "/", "operator_sha256", data->sha256, err)) return FKV_FAILED;
-    if (fkv_h5_put_int(w, "/", "cache_bytes_allocated", e->result->cache_bytes_allocated, err))
-        return FKV_FAILED;
     for (int i = 0; i < (e->baseline ? FKV_RESULTS : FKV_RESULT_BASELINE_NLL); i++) {
         bool count = i == FKV_RESULT_TOKENS_SCORED || i == FKV_RESULT_CACHE_BYTES_PEAK;
         if (count ? fkv_h5_put_int(w, "/", fkv_result_names[i], (int64_t)results[i], err)
                   : fkv_h5_put_double(w, "/", fkv_result_names[i], results[i], err))
             return FKV_FAILED;
     }
-    const struct fkv_perplexity *result = e->result;
-    return fkv_h5_put_double(w, "/", "ms_per_token",
-                             1e3 * result->seconds / (double)result->statistics.tokens, err) ||
+    return fkv_h5_put_int(w, "/", "cache_bytes_allocated", result->cache_bytes_allocated, err) ||
+                   fkv_h5_put_double(w, "/", "ms_per_token",
+                                     1e3 * result->seconds / (double)result->statistics.tokens,
+                                     err) ||
                    fkv_h5_put_double(w, "/", "compression_share",
                                      result->seconds_compressing / result->seconds, err)
                ? FKV_FAILED
@@ -361,51 +357,32 @@ int fkv_run_file_write(const char *path, const struct fkv_experiment *e, struct 
 
 /* ---- reading ---- */
 
-static int check_quant(struct fkv_h5_reader *r, const char *path, const struct fkv_experiment *e,
-                       struct fkv_error *err) {
-    const struct {
-        const char *name, *value;
-    } texts[] = {{"cache_quant", quant_text(e)}, {"cache_quant_keys", quant_keys_text(e)}};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        char value[16] = "";
-        bool found;
-        if (fkv_h5_get_string(r, "/", texts[i].name, value, sizeof value, &found, err))
-            return FKV_FAILED;
-        if (strcmp(found ? value : "", texts[i].value))
-            return fkv_fail(err,
-                            "%s: %s: expected \"%s\", found \"%s\": made by another experiment",
-                            path, texts[i].name, texts[i].value, found ? value : "");
-    }
-    return FKV_OK;
-}
-
 int fkv_run_file_check(struct fkv_h5_reader *r, const char *path, const struct fkv_experiment *e,
                        const char *skipped, struct fkv_error *err) {
-    struct text_attribute texts[TEXTS];
-    struct integer_attribute integers[INTEGERS];
-    char value[4096] = "";
+    const struct attributes all = describe(e);
     double number = NAN;
     bool found = true;
-    describe(e, texts, integers);
     for (int i = 0; i < TEXTS; i++) {
-        if (!texts[i].same || (skipped && !strcmp(texts[i].name, skipped))) continue;
-        if (fkv_h5_get_string(r, "/", texts[i].name, value, sizeof value, &found, err))
-            return FKV_FAILED;
-        if (!found || strcmp(value, texts[i].value))
-            return fkv_fail(err,
-                            "%s: %s: expected \"%s\", found %s%s%s: made by another experiment",
-                            path, texts[i].name, texts[i].value, found ? "\"" : "",
-                            found ? value : "nothing", found ? "\"" : "");
+        const char *name = all.texts[i].name, *expected = all.texts[i].value;
+        char value[4096] = "";
+        if (!(all.texts[i].flags & SAME) || (skipped && !strcmp(name, skipped))) continue;
+        if (fkv_h5_get_string(r, "/", name, value, sizeof value, &found, err)) return FKV_FAILED;
+        if (all.texts[i].flags & OPTIONAL) found = true; /* the empty text */
+        if (!found || strcmp(value, expected))
+            return fkv_fail(
+                err, "%s: %s: expected \"%s\", found %s%s%s: made by another experiment", path,
+                name, expected, found ? "\"" : "", found ? value : "nothing", found ? "\"" : "");
     }
     for (int i = 0; i < INTEGERS; i++) {
-        if (!integers[i].same) continue;
-        if (fkv_h5_get_double(r, "/", integers[i].name, &number, &found, err)) return FKV_FAILED;
-        if (!found || number != (double)integers[i].value)
+        if (!(all.integers[i].flags & SAME)) continue;
+        if (fkv_h5_get_double(r, "/", all.integers[i].name, &number, &found, err))
+            return FKV_FAILED;
+        if (!found || number != (double)all.integers[i].value)
             return fkv_fail(err, "%s: %s: expected %lld, found %.0f: made by another experiment",
-                            path, integers[i].name, (long long)integers[i].value,
+                            path, all.integers[i].name, (long long)all.integers[i].value,
                             found ? number : NAN);
     }
-    return check_quant(r, path, e, err);
+    return FKV_OK;
 }
 
 /* A mean ratio is not all: the layers and heads share it as this experiment's do. */

@@ -14,7 +14,6 @@
 #include <string.h>
 
 #include "kernels/base/parse.h"
-#include "replay/identity.h"
 
 enum { MOST_DECIMALS = 15 };
 
@@ -63,7 +62,7 @@ int fkv_sweep_name(const struct fkv_sweep *sweep, const char *folder, int i,
 }
 
 json_t *fkv_sweep_json(const struct fkv_point *points, int count, const struct fkv_experiment *e) {
-    json_t *rows = json_array(), *o = json_object();
+    json_t *rows = json_array(), *o = fkv_experiment_head_json(e, false);
     for (int i = 0; i < count; i++) {
         json_t *row = json_object(), *file = points[i].path[0] ? json_string(points[i].path) : NULL;
         json_object_set_new(row, "gamma", fkv_json_number(points[i].results[FKV_RESULT_GAMMA]));
@@ -73,14 +72,6 @@ json_t *fkv_sweep_json(const struct fkv_point *points, int count, const struct f
             json_object_set_new(row, "baseline", fkv_baseline_json(points[i].results, e));
         json_array_append_new(rows, row);
     }
-    json_object_set_new(o, "policy", json_string(e->setup->policy->name));
-    json_object_set_new(o, "window", json_integer(e->setup->window));
-    json_object_set_new(o, "sinks", json_integer(e->setup->sinks));
-    fkv_own_to_json(e->setup->policy->options, e->setup->own, e->setup->own_texts, o);
-    fkv_quant_to_json(e->setup, o);
-    json_object_set_new(o, "protocol", json_string(e->plan->name));
-    json_object_set_new(o, "documents", json_integer(e->corpus->document_count));
-    json_object_set_new(o, "tokens", json_integer(e->corpus->token_count));
     fkv_se_unit_to_json(fkv_perplexity_se_unit(e->corpus, e->plan), o);
     json_object_set_new(o, "points", rows);
     return o;

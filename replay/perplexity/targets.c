@@ -1,7 +1,18 @@
 /* See targets.h. */
 #include "replay/perplexity/targets.h"
 
+#include <math.h>
 #include <stdlib.h>
+
+void fkv_sums_add(struct fkv_sums *to, const struct fkv_sums *from) {
+    to->count += from->count;
+    to->nll += from->nll;
+    to->baseline_nll += from->baseline_nll;
+    to->kl += from->kl;
+    to->agree += from->agree;
+}
+
+double fkv_mean(double sum, int64_t count) { return count ? sum / (double)count : NAN; }
 
 int64_t fkv_document_of(const struct fkv_corpus *corpus, int64_t d, int64_t token) {
     while (token >= corpus->documents[d].offset + corpus->documents[d].count) d++;

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "kernels/base/progress.h"
-#include "replay/lines_file.h"
 
 int fkv_needle_grid_open(struct fkv_needle_grid *g, struct fkv_error *err) {
     g->count = g->length_count * g->repeats * g->depth_count;
@@ -34,7 +33,7 @@ void fkv_needle_grid_close(struct fkv_needle_grid *g) {
 }
 
 struct fkv_needle_sheet fkv_needle_grid_sheet(const struct fkv_needle_grid *g) {
-    return (struct fkv_needle_sheet){g->task->kind, g->setup, g->cells, g->count};
+    return (struct fkv_needle_sheet){g->task->kind, g->setup, g->cells, g->count, g->results};
 }
 
 /* ---- what makes the rows ---- */
@@ -45,12 +44,18 @@ static json_t *numbers_json(const double *values, int count) {
     return list;
 }
 
-json_t *fkv_needle_grid_identity(const struct fkv_needle_grid *g, const struct fkv_identity *maker,
+json_t *fkv_needle_grid_identity(const struct fkv_needle_grid *g, const struct fkv_replay *replay,
                                  const struct fkv_corpus *corpus, struct fkv_error *err) {
     const struct fkv_needle_task *t = g->task;
+    const struct fkv_identity maker = {.format = "freqkv-needle",
+                                       .replay = replay,
+                                       .setup = g->setup,
+                                       .batch = 1,
+                                       .rope_positions = fkv_identity_rope_positions(
+                                           &replay->engine.model->config, g->setup, g->longest)};
     fkv_sha256_hex hash;
     if (fkv_corpus_sha256(corpus, hash, err)) return NULL;
-    json_t *o = fkv_identity_json(maker, err);
+    json_t *o = fkv_identity_json(&maker, err);
     if (!o) return NULL;
     json_object_set_new(o, "corpus_sha256", json_string(hash));
     json_object_set_new(o, "task", json_string(fkv_needle_kinds[t->kind]));
@@ -76,7 +81,7 @@ int fkv_needle_grid_look_up(struct fkv_needle_grid *g, const char *path, const j
     FILE *f;
     if (fkv_lines_find(path, identity, &f, err)) return FKV_FAILED;
     if (!f) return FKV_OK;
-    int status = fkv_needle_rows_read(f, path, &sheet, g->results, &g->found, err);
+    int status = fkv_needle_rows_read(f, path, &sheet, &g->found, err);
     fclose(f);
     g->first = g->found.lines ? g->found.lines - 1 : 0;
     if (!status && !quiet && g->found.bytes)
@@ -98,16 +103,6 @@ double fkv_needle_grid_seconds(const struct fkv_needle_grid *g, const struct fkv
     return seconds;
 }
 
-static int append_line(struct fkv_lines_file *file, const struct fkv_needle_sheet *sheet, int64_t i,
-                       const struct fkv_needle_result *result, struct fkv_error *err) {
-    size_t bytes;
-    char *line = fkv_needle_line(sheet, i, result, &bytes);
-    if (!line) return fkv_fail(err, "out of memory for a row");
-    int status = fkv_lines_append(file, line, bytes, err);
-    free(line);
-    return status;
-}
-
 static int run_cell(struct fkv_needle_grid *g, struct fkv_session *session, int64_t i,
                     struct fkv_error *err) {
     struct fkv_needle_cell *cell = &g->cells[i];
@@ -127,12 +122,14 @@ static int run_cells(struct fkv_needle_grid *g, struct fkv_session *session,
     struct fkv_progress progress;
     double done = 0;
     int status = FKV_OK;
-    if (file && !g->found.lines) status = append_line(file, &sheet, -1, NULL, err);
+    if (file && !g->found.lines)
+        status = fkv_lines_append_printed(file, fkv_needle_print_line, &sheet, -1, err);
     fkv_progress_start(&progress, "prompts", g->count - g->first, quiet);
     fkv_progress_weigh(&progress, fkv_needle_grid_seconds(g, cost));
     for (int64_t i = g->first; i < g->count && !status; i++) {
         status = run_cell(g, session, i, err);
-        if (!status && file) status = append_line(file, &sheet, i, &g->results[i], err);
+        if (!status && file)
+            status = fkv_lines_append_printed(file, fkv_needle_print_line, &sheet, i, err);
         done += seconds_of(g, cost, i);
         fkv_progress_update_work(&progress, i + 1 - g->first, done, "");
     }

@@ -21,7 +21,7 @@ struct fkv_needle_grid {
     int64_t count, longest;        /* longest: tokens fed of a prompt and its answer */
     /* and by what follows */
     struct fkv_needle_result *results; /* [count]; owned, the texts too */
-    struct fkv_needle_rows found;      /* of the file */
+    struct fkv_lines_found found;      /* of the file */
     int64_t first;                     /* cell whose row is not there yet */
 };
 
@@ -32,9 +32,8 @@ void fkv_needle_grid_close(struct fkv_needle_grid *g); /* harmless on a zeroed s
 /* What rows are made of. */
 struct fkv_needle_sheet fkv_needle_grid_sheet(const struct fkv_needle_grid *g);
 
-/* What makes the rows, a new reference: `maker` (of the model, ...), the texts as their tokens, and
- * the grid. */
-json_t *fkv_needle_grid_identity(const struct fkv_needle_grid *g, const struct fkv_identity *maker,
+/* What makes the rows, a new reference: the model, the texts as their tokens, and the grid. */
+json_t *fkv_needle_grid_identity(const struct fkv_needle_grid *g, const struct fkv_replay *replay,
                                  const struct fkv_corpus *corpus, struct fkv_error *err);
 /* Takes over what an earlier run left of the file. */
 int fkv_needle_grid_look_up(struct fkv_needle_grid *g, const char *path, const json_t *identity,

@@ -4,8 +4,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "replay/statistics.h"
-
 /* Sums over prompts; the ones that a task has not stay zero. */
 struct sums {
     int64_t count, exact, position;
@@ -14,12 +12,11 @@ struct sums {
 
 /* Of all prompts whose length and depth are those of cell `like`; of all where that is NULL. */
 static struct sums add_up(const struct fkv_needle_sheet *sheet,
-                          const struct fkv_needle_result *results,
                           const struct fkv_needle_cell *like) {
     struct sums sums = {0};
     for (int64_t i = 0; i < sheet->count; i++) {
         const struct fkv_needle_cell *cell = &sheet->cells[i];
-        const struct fkv_needle_result *r = &results[i];
+        const struct fkv_needle_result *r = &sheet->results[i];
         if (like && (cell->length != like->length || cell->depth != like->depth)) continue;
         sums.count++;
         sums.exact += r->exact;
@@ -41,27 +38,25 @@ static void set_means(json_t *o, enum fkv_needle_kind kind, const struct sums *s
                   {"logprob_per_token", sums->per_token}},
       recall[] = {{"first_nll", sums->first},
                   {"second_nll", sums->second},
-                  {"gain", sums->first - sums->second}};
+                  {"gain", sums->first - sums->second}},
+      *all = kind == FKV_RECALL ? recall : needle;
     for (int i = 0; i < 3; i++)
-        json_object_set_new(o, kind == FKV_RECALL ? recall[i].name : needle[i].name,
-                            fkv_json_number(fkv_mean(
-                                kind == FKV_RECALL ? recall[i].sum : needle[i].sum, sums->count)));
+        json_object_set_new(o, all[i].name, fkv_json_number(all[i].sum / (double)sums->count));
 }
 
-json_t *fkv_needle_report_json(const struct fkv_needle_sheet *sheet,
-                               const struct fkv_needle_result *results) {
+json_t *fkv_needle_report_json(const struct fkv_needle_sheet *sheet) {
     const struct fkv_policy_setup *setup = sheet->setup;
-    const struct sums all = add_up(sheet, results, NULL);
+    const struct sums all = add_up(sheet, NULL);
     json_t *cells = json_array(), *o = json_object();
     for (int64_t i = 0; i < sheet->count; i++) {
         const struct fkv_needle_cell *cell = &sheet->cells[i];
         if (cell->repeat) continue;
-        const struct sums sums = add_up(sheet, results, cell);
+        const struct sums sums = add_up(sheet, cell);
         json_t *one = json_object();
         json_object_set_new(one, "length", json_integer(cell->length));
         json_object_set_new(one, "depth", fkv_json_number(cell->depth));
         json_object_set_new(one, "position",
-                            fkv_json_number(fkv_mean((double)sums.position, sums.count)));
+                            fkv_json_number((double)sums.position / (double)sums.count));
         set_means(one, sheet->kind, &sums);
         json_array_append_new(cells, one);
     }
@@ -86,20 +81,19 @@ static void print_sums(enum fkv_needle_kind kind, const struct sums *sums) {
                sums->per_token / n);
 }
 
-void fkv_needle_report_print(const struct fkv_needle_sheet *sheet,
-                             const struct fkv_needle_result *results) {
+void fkv_needle_report_print(const struct fkv_needle_sheet *sheet) {
     const enum fkv_needle_kind kind = sheet->kind;
     puts(kind == FKV_RECALL ? "length  depth  position  first nll  second nll      gain"
                             : "length  depth  position  exact   logprob  per token");
     for (int64_t i = 0; i < sheet->count; i++) {
         const struct fkv_needle_cell *cell = &sheet->cells[i];
         if (cell->repeat) continue;
-        const struct sums sums = add_up(sheet, results, cell);
+        const struct sums sums = add_up(sheet, cell);
         printf("%6" PRId64 "  %5.2f  %8.0f", cell->length, cell->depth,
                (double)sums.position / (double)sums.count);
         print_sums(kind, &sums);
     }
-    const struct sums all = add_up(sheet, results, NULL);
+    const struct sums all = add_up(sheet, NULL);
     printf("all                   ");
     print_sums(kind, &all);
 }

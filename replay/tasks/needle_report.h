@@ -5,12 +5,9 @@
 #include "kernels/base/json.h"
 #include "replay/tasks/needle_rows.h"
 
-/* The object of --json, without what the command line alone knows; results [sheet->count]. A new
- * reference. */
-json_t *fkv_needle_report_json(const struct fkv_needle_sheet *sheet,
-                               const struct fkv_needle_result *results);
+/* The object of --json, without what the command line alone knows. A new reference. */
+json_t *fkv_needle_report_json(const struct fkv_needle_sheet *sheet);
 /* The table for people, to standard output. */
-void fkv_needle_report_print(const struct fkv_needle_sheet *sheet,
-                             const struct fkv_needle_result *results);
+void fkv_needle_report_print(const struct fkv_needle_sheet *sheet);
 
 #endif

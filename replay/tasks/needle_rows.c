@@ -14,18 +14,14 @@ static const char *const names[] = {
     [FKV_RECALL] = "task,policy,window,gamma,length,depth,repeat,offset,position,tokens,first_nll,"
                    "second_nll,gain\n"};
 
-static void print_quoted(const char *text, FILE *f) {
-    fputc('"', f);
-    for (; *text; text++) {
-        if (*text == '"') fputc('"', f);
-        fputc(*text, f);
-    }
-    fputc('"', f);
-}
-
 /* The cells that are known before the prompt is fed, with the comma after them. */
-static void print_known(const struct fkv_needle_sheet *sheet, int64_t i, FILE *f) {
+static void print_start(const void *context, int64_t i, FILE *f) {
+    const struct fkv_needle_sheet *sheet = context;
     const struct fkv_policy_setup *setup = sheet->setup;
+    if (i < 0) {
+        fputs(names[sheet->kind], f);
+        return;
+    }
     const struct fkv_needle_cell *c = &sheet->cells[i];
     fprintf(f, "%s,%s,", fkv_needle_kinds[sheet->kind], setup->policy->name);
     if (setup->policy->takes_window) fprintf(f, "%d", setup->window);
@@ -39,27 +35,18 @@ static void print_known(const struct fkv_needle_sheet *sheet, int64_t i, FILE *f
         fprintf(f, "%s,%d,", c->key, c->answer);
 }
 
-char *fkv_needle_line(const struct fkv_needle_sheet *sheet, int64_t i,
-                      const struct fkv_needle_result *result, size_t *bytes) {
-    char *line = NULL;
-    FILE *f = open_memstream(&line, bytes);
-    if (!f) return NULL;
-    if (i < 0) {
-        fputs(names[sheet->kind], f);
-    } else if (sheet->kind == FKV_RECALL) {
-        print_known(sheet, i, f);
-        fprintf(f, "%.9g,%.9g,%.9g\n", result->first, result->second,
-                result->first - result->second);
-    } else {
-        print_known(sheet, i, f);
-        fprintf(f, "%d,%.9g,%.9g,", result->exact, result->logprob,
-                result->logprob / sheet->cells[i].answer);
-        print_quoted(result->found, f);
-        fputc('\n', f);
+void fkv_needle_print_line(const void *context, int64_t i, FILE *f) {
+    const struct fkv_needle_sheet *sheet = context;
+    print_start(sheet, i, f);
+    if (i < 0) return;
+    const struct fkv_needle_result *r = &sheet->results[i];
+    if (sheet->kind == FKV_RECALL) {
+        fprintf(f, "%.9g,%.9g,%.9g\n", r->first, r->second, r->first - r->second);
+        return;
     }
-    if (!fclose(f)) return line;
-    free(line);
-    return NULL;
+    fprintf(f, "%d,%.9g,%.9g,", r->exact, r->logprob, r->logprob / sheet->cells[i].answer);
+    fkv_lines_put_quoted(r->found, f);
+    fputc('\n', f);
 }
 
 /* ---- rows of an earlier run ---- */
@@ -111,14 +98,13 @@ static bool read_result(const struct fkv_needle_sheet *sheet, const char *line,
     return r->found;
 }
 
-static int check_line(const struct fkv_needle_sheet *sheet, int64_t i, const char *line,
-                      size_t bytes, const char *where, struct fkv_needle_result *result,
-                      struct fkv_error *err) {
+static int check_row(const struct fkv_needle_sheet *sheet, int64_t i, const char *line,
+                     size_t bytes, const char *where, struct fkv_error *err) {
     size_t expected_bytes;
-    if (i >= 0 && (strlen(line) != bytes || !read_result(sheet, line, result)))
+    if (i >= 0 && (strlen(line) != bytes || !read_result(sheet, line, &sheet->results[i])))
         return fkv_fail(err, "%s: expected a row of this run, found \"%.200s\"", where, line);
-    char *expected = fkv_needle_line(sheet, i, result, &expected_bytes);
-    if (!expected) return fkv_fail(err, "%s: out of memory", where);
+    char *expected = fkv_lines_printed(fkv_needle_print_line, sheet, i, &expected_bytes, err);
+    if (!expected) return FKV_FAILED;
     int status = FKV_OK;
     if (expected_bytes != bytes || memcmp(expected, line, bytes))
         status =
@@ -130,20 +116,15 @@ static int check_line(const struct fkv_needle_sheet *sheet, int64_t i, const cha
     return status;
 }
 
-/* The start of line i, which an interruption left: dropped, unless this program cannot have written
+/* The start of a row, which an interruption left: dropped, unless this program cannot have written
  * it. */
 static int check_torn(const struct fkv_needle_sheet *sheet, int64_t i, const char *line,
                       size_t bytes, const char *where, struct fkv_error *err) {
-    char *start = NULL;
-    size_t known = 0;
-    FILE *f = open_memstream(&start, &known);
-    if (!f) return fkv_fail(err, "%s: out of memory", where);
-    if (i < 0)
-        fputs(names[sheet->kind], f);
-    else
-        print_known(sheet, i, f);
-    int status = fclose(f) ? fkv_fail(err, "%s: out of memory", where) : FKV_OK;
-    if (!status && memcmp(line, start, bytes < known ? bytes : known))
+    size_t known;
+    char *start = fkv_lines_printed(print_start, sheet, i, &known, err);
+    if (!start) return FKV_FAILED;
+    int status = FKV_OK;
+    if (memcmp(line, start, bytes < known ? bytes : known))
         status =
             fkv_fail(err,
                      "%s: expected the start of a line, \"%.80s\", found \"%.80s\", which this "
@@ -153,31 +134,17 @@ static int check_torn(const struct fkv_needle_sheet *sheet, int64_t i, const cha
     return status;
 }
 
+static int check_line(void *context, int64_t line, const char *text, size_t bytes, bool whole,
+                      const char *where, struct fkv_error *err) {
+    const struct fkv_needle_sheet *sheet = context;
+    if (line > sheet->count)
+        return fkv_fail(err, "%s: expected a row for each of the %lld prompts, found more", where,
+                        (long long)sheet->count);
+    return whole ? check_row(sheet, line - 1, text, bytes, where, err)
+                 : check_torn(sheet, line - 1, text, bytes, where, err);
+}
+
 int fkv_needle_rows_read(FILE *f, const char *where, const struct fkv_needle_sheet *sheet,
-                         struct fkv_needle_result *results, struct fkv_needle_rows *found,
-                         struct fkv_error *err) {
-    char *line = NULL, line_name[512];
-    size_t capacity = 0;
-    ssize_t bytes;
-    int status = FKV_OK;
-    *found = (struct fkv_needle_rows){0};
-    while (!status && (bytes = getline(&line, &capacity, f)) > 0) {
-        const int64_t i = found->lines - 1; /* of its cell */
-        snprintf(line_name, sizeof line_name, "%.400s:%lld", where, (long long)found->lines + 1);
-        if (i == sheet->count) {
-            status = fkv_fail(err, "%s: expected a row for each of the %lld prompts, found more",
-                              line_name, (long long)sheet->count);
-        } else if (line[bytes - 1] != '\n') { /* the last one, which an interruption left */
-            status = check_torn(sheet, i, line, (size_t)bytes, line_name, err);
-            found->torn = bytes;
-        } else {
-            status = check_line(sheet, i, line, (size_t)bytes, line_name,
-                                i < 0 ? NULL : &results[i], err);
-            found->lines++;
-            found->bytes += bytes;
-        }
-    }
-    free(line);
-    if (!status && ferror(f)) status = fkv_fail_errno(err, "%s: cannot read", where);
-    return status;
+                         struct fkv_lines_found *found, struct fkv_error *err) {
+    return fkv_lines_read(f, where, check_line, (void *)sheet, found, err);
 }

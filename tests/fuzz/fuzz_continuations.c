@@ -56,9 +56,10 @@ static int read_bytes(const uint8_t *data, size_t bytes, struct fkv_continued *f
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     struct fkv_continued found, again;
     if (!bytes || read_bytes(data, bytes, &found)) return 0;
-    if (found.bytes + found.torn != (int64_t)bytes || found.lines > 2) abort();
-    if (!found.bytes) return 0;
-    if (data[found.bytes - 1] != '\n' || read_bytes(data, (size_t)found.bytes, &again)) abort();
-    if (again.lines != found.lines || again.torn) abort();
+    if (found.file.bytes + found.file.torn != (int64_t)bytes || found.file.lines > 2) abort();
+    if (!found.file.bytes) return 0;
+    if (data[found.file.bytes - 1] != '\n' || read_bytes(data, (size_t)found.file.bytes, &again))
+        abort();
+    if (again.file.lines != found.file.lines || again.file.torn) abort();
     return 0;
 }

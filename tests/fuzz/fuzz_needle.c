@@ -23,13 +23,13 @@ static const struct fkv_policy_setup *setup(void) {
 }
 
 static int read_bytes(const uint8_t *data, size_t bytes, enum fkv_needle_kind kind,
-                      struct fkv_needle_rows *found) {
-    const struct fkv_needle_sheet sheet = {kind, setup(), cells, CELLS};
+                      struct fkv_lines_found *found) {
     struct fkv_needle_result results[CELLS] = {{0}};
+    const struct fkv_needle_sheet sheet = {kind, setup(), cells, CELLS, results};
     struct fkv_error err = {0};
     FILE *f = fmemopen((void *)data, bytes, "r");
     if (!f) abort();
-    int status = fkv_needle_rows_read(f, "fuzz.csv", &sheet, results, found, &err);
+    int status = fkv_needle_rows_read(f, "fuzz.csv", &sheet, found, &err);
     fclose(f);
     for (int i = 0; i < CELLS; i++) fkv_needle_result_free(&results[i]);
     if (status && !err.message[0]) abort();
@@ -37,7 +37,7 @@ static int read_bytes(const uint8_t *data, size_t bytes, enum fkv_needle_kind ki
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
-    struct fkv_needle_rows found, again;
+    struct fkv_lines_found found, again;
     if (bytes < 2) return 0;
     const enum fkv_needle_kind kind = data[0] & 1 ? FKV_RECALL : FKV_NEEDLE;
     data++, bytes--;

@@ -81,9 +81,9 @@ TEST(every_cut_of_the_file_is_whole_lines_and_a_torn_one) {
         struct fkv_continued found;
         if (bytes && l.text[PROMPTS][bytes - 1] == '\n') whole++;
         assert_ok(read_text(&l, l.text[PROMPTS], bytes, &found, &err));
-        assert_int_equal(found.lines, whole);
-        assert_int_equal(found.bytes, strlen(l.text[whole]));
-        assert_int_equal(found.bytes + found.torn, bytes);
+        assert_int_equal(found.file.lines, whole);
+        assert_int_equal(found.file.bytes, strlen(l.text[whole]));
+        assert_int_equal(found.file.bytes + found.file.torn, bytes);
     }
     free_lines(&l);
 }
@@ -111,7 +111,7 @@ TEST(a_continuation_that_holds_the_byte_0_is_read_back) {
     assert_non_null(strstr(text, "\\u0000"));
     snprintf(whole, sizeof whole, "%s\n", text);
     assert_ok(read_text(&l, whole, strlen(whole), &found, &err));
-    assert_int_equal(found.lines, 1);
+    assert_int_equal(found.file.lines, 1);
     assert_int_equal(found.tokens, TOKENS);
     free(text);
     json_decref(line);
@@ -203,16 +203,9 @@ static void assert_file(const char *path, const char *expected) {
 }
 
 static json_t *identity_turned(const struct lines *l, int32_t batch, int64_t rope_positions) {
-    const struct fkv_continuing_run run = {.lines = &l->how,
-                                           .model = engine.model,
-                                           .backend = "cpu",
-                                           .compute = "f32",
-                                           .kernels = "avx2",
-                                           .command = batch == 1 ? "one" : "another",
-                                           .cache_dtype = FKV_F32,
-                                           .batch = batch,
-                                           .rope_positions = rope_positions};
-    json_t *identity = fkv_continuing_identity(&run, &err);
+    static char one[] = "one", another[] = "another";
+    const struct fkv_replay replay = {.engine = engine, .command = batch == 1 ? one : another};
+    json_t *identity = fkv_continuing_identity(&l->how, &replay, batch, rope_positions, &err);
     if (!identity) fail_msg("%s", err.message);
     return identity;
 }
@@ -247,9 +240,9 @@ TEST_IN_FOLDER(a_file_grows_behind_its_whole_lines) {
     json_t *identity = identity_of(&l, 1);
     snprintf(path, sizeof path, "%s/out.jsonl", folder);
     assert_ok(fkv_continuations_find(path, &l.how, identity, &found, &err));
-    assert_int_equal(found.lines, 0);
+    assert_int_equal(found.file.lines, 0);
     for (size_t i = 0; i < PROMPTS; i++) {
-        assert_ok(fkv_lines_open(path, identity, found.bytes, found.torn, &file, &err));
+        assert_ok(fkv_lines_open(path, identity, found.file.bytes, found.file.torn, &file, &err));
         assert_ok(fkv_lines_append_json(file, l.lines[i], &err));
         fkv_lines_close(file);
         assert_file(path, l.text[i + 1]);
@@ -261,7 +254,7 @@ TEST_IN_FOLDER(a_file_grows_behind_its_whole_lines) {
             test_write_text(path, torn);
         }
         assert_ok(fkv_continuations_find(path, &l.how, identity, &found, &err));
-        assert_int_equal(found.lines, i + 1);
+        assert_int_equal(found.file.lines, i + 1);
     }
     json_decref(identity);
     free_lines(&l);

@@ -179,26 +179,28 @@ TEST(every_cut_of_the_file_is_whole_lines_and_a_torn_one) {
             cells[i] = (struct fkv_needle_cell){.length = 200, .depth = i / 2.0};
             assert_ok(fkv_needle_build(&task, &cells[i], NULL, &err));
         }
-        const struct fkv_needle_sheet sheet = {task.kind, &setup, cells, ROWS};
+        struct fkv_needle_result results[ROWS];
+        const struct fkv_needle_sheet sheet = {task.kind, &setup, cells, ROWS, results};
         for (int i = -1; i < ROWS; i++) {
-            const struct fkv_needle_result r = {
-                .exact = i % 2,
-                .found = found_text,
-                .logprob = fkv_needle_round(-test_between(1, 1 << 30) / 7e8),
-                .first = fkv_needle_round(test_between(1, 1 << 30) / 7e8),
-                .second = fkv_needle_round(test_between(1, 1 << 30) / 7e8)};
+            if (i >= 0)
+                results[i] = (struct fkv_needle_result){
+                    .exact = i % 2,
+                    .found = found_text,
+                    .logprob = fkv_needle_round(-test_between(1, 1 << 30) / 7e8),
+                    .first = fkv_needle_round(test_between(1, 1 << 30) / 7e8),
+                    .second = fkv_needle_round(test_between(1, 1 << 30) / 7e8)};
             size_t bytes;
-            char *line = fkv_needle_line(&sheet, i, &r, &bytes);
+            char *line = fkv_lines_printed(fkv_needle_print_line, &sheet, i, &bytes, &err);
             strcat(text, line);
             ends[i + 2] = strlen(text);
             free(line);
         }
         for (size_t bytes = 1, whole = 0; bytes <= strlen(text); bytes++) {
-            struct fkv_needle_result results[ROWS] = {{0}};
-            struct fkv_needle_rows found;
+            memset(results, 0, sizeof results);
+            struct fkv_lines_found found;
             if (bytes == ends[whole + 1]) whole++;
             FILE *f = fmemopen(text, bytes, "r");
-            assert_ok(fkv_needle_rows_read(f, "out.csv", &sheet, results, &found, &err));
+            assert_ok(fkv_needle_rows_read(f, "out.csv", &sheet, &found, &err));
             fclose(f);
             assert_int_equal(found.lines, whole);
             assert_int_equal(found.bytes, ends[whole]);
@@ -209,15 +211,15 @@ TEST(every_cut_of_the_file_is_whole_lines_and_a_torn_one) {
         /* A digit changed anywhere is refused, but for those that were measured. */
         for (size_t at = 0; text[at]; at++) {
             if (text[at] < '0' || text[at] > '9') continue;
-            struct fkv_needle_result results[ROWS] = {{0}};
-            struct fkv_needle_rows found;
+            memset(results, 0, sizeof results);
+            struct fkv_lines_found found;
             const char was = text[at];
             const char *line = text + at;
             int cell = 0;
             while (line > text && line[-1] != '\n') cell += *--line == ',';
             text[at] = was == '9' ? '8' : '9';
             FILE *f = fmemopen(text, strlen(text), "r");
-            const int status = fkv_needle_rows_read(f, "out.csv", &sheet, results, &found, &err);
+            const int status = fkv_needle_rows_read(f, "out.csv", &sheet, &found, &err);
             fclose(f);
             text[at] = was;
             if (cell < (kind == FKV_NEEDLE ? 11 : 10)) assert_int_equal(status, FKV_FAILED);
