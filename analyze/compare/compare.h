@@ -8,6 +8,7 @@
 
 #include "analyze/figure/figure.h"
 #include "capture/store/run.h"
+#include "kernels/base/memory.h"
 
 /* What differs: of run b less of run a, per token. */
 enum fkv_difference_kind {
@@ -42,11 +43,12 @@ struct fkv_difference {
 struct fkv_comparison {
     const struct fkv_run *runs; /* [count]; borrowed */
     int32_t count;
-    char (*label)[FKV_RUN_LABEL]; /* [count]; no two alike; owned */
+    char (*label)[FKV_RUN_LABEL]; /* [count]; no two alike */
     int32_t groups;
-    struct fkv_token_group *group; /* [groups], all tokens first; owned */
+    struct fkv_token_group *group; /* [groups], all tokens first */
     int32_t pairs;                 /* count (count - 1) / 2: (0,1), (0,2), ..., (1,2), ... */
-    struct fkv_difference *found;  /* [pairs, groups, FKV_DIFFERENCES]; owned */
+    struct fkv_difference *found;  /* [pairs, groups, FKV_DIFFERENCES] */
+    struct fkv_memory memory;
 };
 
 /* Refuses runs that did not score the same tokens, with what differs. */

@@ -45,8 +45,7 @@ static void put_sweep(struct arrays *a, const struct fkv_link_sweep *s) {
     memcpy(retained, s->retained, FKV_RETAINED * (size_t)s->points * sizeof(double));
     for (int o = 0; o < FKV_OUTCOMES; o++) {
         double *to = add_numbers(a, o ? "sweep_delta_nll" : "sweep_mean_nll", s->points, 1);
-        for (int32_t p = 0; p < s->points; p++)
-            to[p] = s->has_outcome[o] ? s->outcome[o][p].estimate : NAN;
+        for (int32_t p = 0; p < s->points; p++) to[p] = s->outcome[o][p].estimate;
     }
 }
 

@@ -25,12 +25,6 @@ static struct fkv_interval interval_at(const struct fkv_correlation *c, int i) {
     return *(const struct fkv_interval *)(const void *)((const char *)c + intervals[i].offset);
 }
 
-static const struct fkv_interval nothing = {NAN, NAN, NAN};
-
-static struct fkv_interval outcome_at(const struct fkv_link_sweep *s, int outcome, int32_t point) {
-    return s->has_outcome[outcome] ? s->outcome[outcome][point] : nothing;
-}
-
 /* ---- CSV ---- */
 
 static int write_sweep(const char *folder, const struct fkv_link_sweep *s, struct fkv_error *err) {
@@ -42,7 +36,7 @@ static int write_sweep(const char *folder, const struct fkv_link_sweep *s, struc
                      err))
         return FKV_FAILED;
     for (int32_t p = 0; p < s->points; p++) {
-        struct fkv_interval nll = outcome_at(s, FKV_OUTCOME_NLL, p);
+        struct fkv_interval nll = s->outcome[FKV_OUTCOME_NLL][p];
         fkv_csv_first(f.stream, s->run[p]->path);
         fkv_csv_text(f.stream, s->run[p]->policy);
         fkv_csv_number(f.stream, s->gamma[p]);
@@ -50,7 +44,7 @@ static int write_sweep(const char *folder, const struct fkv_link_sweep *s, struc
             fkv_csv_number(f.stream, s->retained[r * s->points + p]);
         fkv_csv_interval(f.stream, nll);
         fkv_csv_number(f.stream, exp(nll.estimate));
-        fkv_csv_interval(f.stream, outcome_at(s, FKV_OUTCOME_DELTA, p));
+        fkv_csv_interval(f.stream, s->outcome[FKV_OUTCOME_DELTA][p]);
         fkv_csv_number(f.stream, s->run[p]->mean_kl);
         fputc('\n', f.stream);
     }
@@ -210,7 +204,7 @@ static json_t *sweep_json(const struct fkv_link_sweep *s, int32_t segment_length
             json_object_set_new(point, fkv_retained_names[r],
                                 fkv_json_number(s->retained[r * s->points + p]));
         for (int o = 0; o < FKV_OUTCOMES; o++)
-            json_object_set_new(point, fkv_outcome_names[o], interval_json(outcome_at(s, o, p)));
+            json_object_set_new(point, fkv_outcome_names[o], interval_json(s->outcome[o][p]));
         json_array_append_new(points, point);
     }
     for (int o = 0; o < FKV_OUTCOMES; o++)
@@ -302,8 +296,8 @@ static void print_sweep(const struct fkv_link_sweep *s) {
     for (int32_t p = 0; p < s->points; p++) {
         printf("  %6.3f %5.3f     %5.3f  %5.3f        %5.3f    %7.4f", s->gamma[p], s->retained[p],
                s->retained[2 * s->points + p], s->retained[s->points + p],
-               s->retained[3 * s->points + p], outcome_at(s, FKV_OUTCOME_NLL, p).estimate);
-        struct fkv_interval delta = outcome_at(s, FKV_OUTCOME_DELTA, p);
+               s->retained[3 * s->points + p], s->outcome[FKV_OUTCOME_NLL][p].estimate);
+        struct fkv_interval delta = s->outcome[FKV_OUTCOME_DELTA][p];
         if (isfinite(delta.estimate))
             printf(isfinite(delta.low + delta.high) ? "   %8.4f [%.4f, %.4f]\n" : "   %8.4f\n",
                    delta.estimate, delta.low, delta.high);

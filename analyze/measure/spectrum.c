@@ -131,18 +131,18 @@ double fkv_rounding_energy(const void *x, int64_t n, enum fkv_dtype dtype) {
 }
 
 static bool allocate(struct fkv_spectrum *s, bool null) {
-    size_t rows = (size_t)s->layers * (size_t)s->heads, n = (size_t)s->n;
-    s->layer_index = calloc((size_t)s->layers, sizeof(int32_t));
-    s->head_index = calloc((size_t)s->heads, sizeof(int32_t));
-    s->power = calloc(rows * n, sizeof(double));
-    s->power_se = calloc(rows * n, sizeof(double));
-    s->null = null ? calloc(rows * n, sizeof(double)) : NULL;
-    s->normalised = calloc((size_t)s->layers * n, sizeof(double));
-    s->rounding_floor = calloc(rows, sizeof(double));
-    s->band_edge = calloc(FKV_BANDS + 1, sizeof(int32_t));
-    s->band_se = calloc(rows * FKV_BANDS, sizeof(double));
-    return s->layer_index && s->head_index && s->power && s->power_se && (s->null || !null) &&
-           s->normalised && s->rounding_floor && s->band_edge && s->band_se;
+    const size_t rows = (size_t)s->layers * (size_t)s->heads, n = (size_t)s->n;
+    struct fkv_memory *m = &s->memory;
+    s->layer_index = fkv_memory_take(m, (size_t)s->layers, sizeof(int32_t));
+    s->head_index = fkv_memory_take(m, (size_t)s->heads, sizeof(int32_t));
+    s->power = fkv_memory_take(m, rows * n, sizeof(double));
+    s->power_se = fkv_memory_take(m, rows * n, sizeof(double));
+    if (null) s->null = fkv_memory_take(m, rows * n, sizeof(double));
+    s->normalised = fkv_memory_take(m, (size_t)s->layers * n, sizeof(double));
+    s->rounding_floor = fkv_memory_take(m, rows, sizeof(double));
+    s->band_edge = fkv_memory_take(m, FKV_BANDS + 1, sizeof(int32_t));
+    s->band_se = fkv_memory_take(m, rows * FKV_BANDS, sizeof(double));
+    return !m->failed;
 }
 
 /* Sizes, names of axes and counts; memory for the rest. */

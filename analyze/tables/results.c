@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -130,11 +129,12 @@ static int put(struct fkv_h5_writer *w, const char *group, const struct fkv_resu
 static int put_spectrum(struct fkv_h5_writer *w, const struct fkv_spectrum *s,
                         struct fkv_error *err) {
     const size_t heads = (size_t)s->layers * (size_t)s->heads, n = (size_t)s->n;
-    double *excess = s->null ? malloc(heads * n * sizeof *excess) : NULL,
-           *total = calloc(2 * heads, sizeof *total);
+    struct fkv_memory scratch = {0};
+    double *total = fkv_memory_take(&scratch, 2 * heads, sizeof *total),
+           *excess = s->null ? fkv_memory_take(&scratch, heads * n, sizeof *excess) : NULL;
     char group[64];
-    if (!total || (s->null && !excess)) {
-        free(excess), free(total);
+    if (scratch.failed) {
+        fkv_memory_free(&scratch);
         return fkv_fail(err, "out of memory for the results of %s", fkv_state_names[s->state]);
     }
     for (size_t i = 0; i < heads * n; i++) {
@@ -155,7 +155,7 @@ static int put_spectrum(struct fkv_h5_writer *w, const struct fkv_spectrum *s,
         {"excess", FKV_H5_F64, 3, {s->layers, s->heads, s->n}, excess}};
     snprintf(group, sizeof group, "/spectrum/%s", fkv_state_names[s->state]);
     int status = put(w, group, ROWS(rows), err);
-    free(excess), free(total);
+    fkv_memory_free(&scratch);
     return status;
 }
 
