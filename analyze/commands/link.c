@@ -193,20 +193,19 @@ static int64_t memory_for(const struct inputs *in, const struct fkv_segment_plan
  */
 static int check_needs(const struct inputs *in, const struct fkv_segment_plan *plan, bool probes,
                        FILE *to, struct fkv_error *err) {
-    int64_t memory = memory_for(in, plan, probes), available = fkv_host_memory_available();
-    char needed[16], present[16];
-    fkv_format_bytes(needed, memory);
-    fkv_format_bytes(present, available);
+    const int64_t memory = memory_for(in, plan, probes), available = fkv_host_memory_available();
     if (to)
         fprintf(to,
                 "%s, for %s: %d layers, %lld segments of %d tokens from %d document%s; needs %s of "
                 "%s of memory\n",
                 in->o->capture, probes ? "probes" : "runs",
                 fkv_capture_info(in->capture)->layer_count, (long long)plan->segments, plan->n,
-                plan->documents, plan->documents == 1 ? "" : "s", needed, present);
+                plan->documents, plan->documents == 1 ? "" : "s", fkv_bytes_text(memory).text,
+                fkv_bytes_text(available).text);
     if (available < 0 || memory <= available) return FKV_OK;
     return fkv_fail(err, "%s: segments of %d tokens need %s of memory, and %s are available",
-                    in->o->capture, plan->n, needed, present);
+                    in->o->capture, plan->n, fkv_bytes_text(memory).text,
+                    fkv_bytes_text(available).text);
 }
 
 /* Keys and values are transformed once for their spectra and once for the residuals. */
