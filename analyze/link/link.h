@@ -13,7 +13,7 @@
 #ifndef FKV_ANALYZE_LINK_LINK_H
 #define FKV_ANALYZE_LINK_LINK_H
 
-#include "analyze/link/damage.h"
+#include "analyze/link/token_classes.h"
 #include "analyze/link/predictors.h"
 #include "analyze/link/residual.h"
 #include "capture/store/capture_reader.h"

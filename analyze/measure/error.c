@@ -26,6 +26,11 @@ int fkv_gammas_check(const double *gamma, int32_t count, int32_t n, struct fkv_e
     return FKV_OK;
 }
 
+void fkv_error_curves_free(struct fkv_error_curves *e) {
+    fkv_memory_free(&e->memory);
+    *e = (struct fkv_error_curves){0};
+}
+
 static int allocate(struct fkv_error_curves *e, struct fkv_error *err) {
     size_t heads = (size_t)e->layers * (size_t)e->heads, count = heads * (size_t)e->gammas;
     e->layer_index = fkv_memory_take(&e->memory, (size_t)e->layers, sizeof(int32_t));

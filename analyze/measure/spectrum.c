@@ -130,6 +130,11 @@ double fkv_rounding_energy(const void *x, int64_t n, enum fkv_dtype dtype) {
     return ldexp(sum / (double)n, -2 * formats[dtype].bits) / 12;
 }
 
+void fkv_spectrum_free(struct fkv_spectrum *s) {
+    fkv_memory_free(&s->memory);
+    *s = (struct fkv_spectrum){0};
+}
+
 static bool allocate(struct fkv_spectrum *s, bool null) {
     const size_t rows = (size_t)s->layers * (size_t)s->heads, n = (size_t)s->n;
     struct fkv_memory *m = &s->memory;
