@@ -82,9 +82,10 @@ int fkv_link_results(const char *folder, const struct fkv_link *l, struct fkv_er
     if (l->has_sweep) put_sweep(&a, &l->sweep);
     if (l->has_heads && l->heads.count) put_heads(&a, l);
     if (l->has_heads && l->heads.groups) put_links(&a, &l->heads);
-    const struct fkv_results_link file = {l->provenance, &l->cut, a.count, a.dataset};
+    const struct fkv_findings findings = {
+        .provenance = l->provenance, .cut = &l->cut, .datasets = a.count, .dataset = a.dataset};
     int status = a.memory.failed ? fkv_fail(err, "out of memory for the results of link")
-                                 : fkv_results_write_link(folder, &file, err);
+                                 : fkv_results_write(folder, &findings, err);
     fkv_memory_free(&a.memory);
     return status;
 }

@@ -5,10 +5,6 @@
 
 enum { SEED = 0 };
 
-enum fkv_se_unit fkv_segments_se_unit(const struct fkv_segment_plan *plan) {
-    return fkv_se_unit_of(plan->documents, plan->segments, false);
-}
-
 /* Blocks of each document -> blocks [documents], and the block of each segment. Documents lie
  * side by side in the plan. */
 static void lay_out_blocks(const struct fkv_segment_plan *plan, int64_t *blocks,
@@ -93,7 +89,8 @@ static int make_model(const struct fkv_segment_plan *plan, struct fkv_error_mode
 
 int fkv_error_model_make(const struct fkv_segment_plan *plan, struct fkv_error_model *model,
                          struct fkv_error *err) {
-    *model = (struct fkv_error_model){.unit = fkv_segments_se_unit(plan)};
+    *model =
+        (struct fkv_error_model){.unit = fkv_se_unit_of(plan->documents, plan->segments, false)};
     if (model->unit == FKV_SE_DOCUMENTS) return FKV_OK;
     struct fkv_units units = {0};
     struct fkv_memory scratch = {0};

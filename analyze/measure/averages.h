@@ -30,9 +30,6 @@
 
 enum { FKV_BOOTSTRAP_BLOCKS = 1000, FKV_BANDS = 64 };
 
-/* What standard errors under the plan rest on. */
-enum fkv_se_unit fkv_segments_se_unit(const struct fkv_segment_plan *plan);
-
 /* How standard errors are formed under one plan; immutable. */
 struct fkv_error_model {
     enum fkv_se_unit unit;

@@ -166,7 +166,7 @@ static int prepare(const struct fkv_measurement *m, enum fkv_state state, struct
                                .tokens_left_out = plan->tokens_left_out,
                                .se_kind = plan->documents >= FKV_BOOTSTRAP_DOCUMENTS ? "documents"
                                                                                      : "bootstrap",
-                               .se_unit = fkv_segments_se_unit(plan),
+                               .se_unit = fkv_se_unit_of(plan->documents, plan->segments, false),
                                .null_kind = m->null ? "permute" : "none"};
     if (!allocate(s, m->null)) {
         fkv_spectrum_free(s);

@@ -185,7 +185,8 @@ TEST_WITH(a_cut_that_is_no_number_is_refused, setup, remove_folder) {
     struct fkv_provenance p = provenance;
     struct fkv_h5_writer *w;
     p.capture_sha256 = "abc123";
-    const struct fkv_results_link link = {&p, &cut, 1, &dataset};
+    const struct fkv_findings link = {
+        .provenance = &p, .cut = &cut, .datasets = 1, .dataset = &dataset};
     assert_ok(fkv_h5_create(path, &w, &err));
     assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-results", &err));
     assert_ok(fkv_h5_put_string(w, "/", "capture_sha256", "abc123", &err));
@@ -194,7 +195,7 @@ TEST_WITH(a_cut_that_is_no_number_is_refused, setup, remove_folder) {
     assert_ok(fkv_h5_commit(w, &err));
     assert_refused(fkv_results_check(&intent, &err),
                    "segment_length of /: expected an integer, found nan");
-    assert_refused(fkv_results_write_link(folder, &link, &err),
+    assert_refused(fkv_results_write(folder, &link, &err),
                    "segment_length: expected an integer, found nan");
 }
 
