@@ -247,27 +247,27 @@ static int make_labels(struct fkv_comparison *c, struct fkv_error *err) {
     return FKV_OK;
 }
 
-int32_t fkv_comparison_pair(const struct fkv_comparison *c, int32_t a, int32_t b) {
-    return a * c->count - a * (a + 1) / 2 + b - a - 1;
-}
-
 const struct fkv_difference *fkv_comparison_at(const struct fkv_comparison *c, int32_t pair,
-                                               int32_t group, enum fkv_difference_kind kind) {
-    return &c->found[((int64_t)pair * c->groups + group) * FKV_DIFFERENCES + (int64_t)kind];
+                                               int32_t group) {
+    return &c->found[((int64_t)pair * c->groups + group) * FKV_DIFFERENCES];
 }
 
 static int make(struct fkv_comparison *c, struct pass *p, struct fkv_error *err) {
     if (make_labels(c, err) || make_groups(c, err) || open_pass(c, p, err)) return FKV_FAILED;
-    size_t cells = (size_t)c->pairs * (size_t)c->groups * FKV_DIFFERENCES;
+    const size_t cells = (size_t)c->pairs * (size_t)c->groups * FKV_DIFFERENCES;
+    c->pair = fkv_memory_take(&c->memory, (size_t)c->pairs, sizeof *c->pair);
     c->found = fkv_memory_take(&c->memory, cells, sizeof *c->found);
-    if (!c->found) return fkv_fail(err, "out of memory for %zu differences", cells);
+    if (c->memory.failed) return fkv_fail(err, "out of memory for %zu differences", cells);
     struct fkv_difference *next = c->found;
+    struct fkv_run_pair *pair = c->pair;
     for (int32_t a = 0; a < c->count; a++)
-        for (int32_t b = a + 1; b < c->count; b++)
+        for (int32_t b = a + 1; b < c->count; b++, pair++) {
+            *pair = (struct fkv_run_pair){a, b};
             for (int32_t g = 0; g < c->groups; g++)
                 for (int kind = 0; kind < FKV_DIFFERENCES; kind++)
                     *next++ = difference_of(&c->runs[a], &c->runs[b],
                                             (enum fkv_difference_kind)kind, &c->group[g], p);
+        }
     return FKV_OK;
 }
 
