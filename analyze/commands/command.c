@@ -334,7 +334,7 @@ static int analyze(struct fkv_analysis *a, const struct fkv_analysis_command *c,
     if (fkv_results_check(&intent, err) || measure(a, err) || (c->find && c->find(a, own, err)) ||
         fkv_results_write(folder, &a->findings, err) || c->write(a, own, err) || draw_all(a, err))
         return FKV_FAILED;
-    return c->print(a, err);
+    return c->print(&a->findings, a->o->capture, a->o->common.json, err);
 }
 
 int fkv_analysis_main(const struct fkv_analysis_command *command, int argc, char **argv,

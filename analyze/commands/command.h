@@ -8,7 +8,7 @@
 
 #include "analyze/measure/spectrum.h"
 #include "analyze/plots/figures.h"
-#include "analyze/tables/results.h"
+#include "analyze/tables/summary.h"
 #include "capture/store/capture_reader.h"
 
 /* The last line of every --help. */
@@ -89,7 +89,7 @@ struct fkv_analysis_command {
     int (*find)(struct fkv_analysis *a, void *own, struct fkv_error *err);
     /* Writes the tables beside results.h5 and the figures. */
     int (*write)(struct fkv_analysis *a, void *own, struct fkv_error *err);
-    int (*print)(struct fkv_analysis *a, struct fkv_error *err);
+    fkv_summary *print; /* on stdout */
 };
 /* Parses argv, works, and returns main's exit status. What a dry run prints, and everything that
  * can be refused, comes before the first byte of states is read. */

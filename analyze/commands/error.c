@@ -6,7 +6,6 @@
 #include "analyze/commands/command.h"
 #include "analyze/measure/bounds.h"
 #include "analyze/measure/error.h"
-#include "analyze/tables/summary.h"
 #include "analyze/tables/tables.h"
 #include "capture/store/capture_reader.h"
 #include "kernels/base/arguments.h"
@@ -119,10 +118,6 @@ static int write_tables(struct fkv_analysis *a, void *own, struct fkv_error *err
     return o->bounds ? fkv_bounds_csv(folder, o->curves, states, head_dim, err) : FKV_OK;
 }
 
-static int print(struct fkv_analysis *a, struct fkv_error *err) {
-    return fkv_summary_error(&a->findings, a->o->capture, a->o->common.json, err);
-}
-
 int fkv_command_error(int argc, char **argv) {
     static const struct fkv_analysis_command command = {.name = "error",
                                                         .parser = &parser,
@@ -130,7 +125,7 @@ int fkv_command_error(int argc, char **argv) {
                                                         .check = check,
                                                         .find = find,
                                                         .write = write_tables,
-                                                        .print = print};
+                                                        .print = fkv_summary_error};
     struct options o = {0};
     struct fkv_error err = {0};
     if (fkv_parse_range("0.1:0.9:0.1", "--gamma", &o.gamma, &o.gammas, &err))

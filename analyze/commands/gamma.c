@@ -212,11 +212,6 @@ static int write_table(struct fkv_analysis *a, void *own, struct fkv_error *err)
                                  err);
 }
 
-static int print(struct fkv_analysis *a, struct fkv_error *err) {
-    return fkv_ratio_table_print(a->findings.ratios, &a->spectra[0], a->o->capture, &a->provenance,
-                                 a->o->common.json, err);
-}
-
 int fkv_command_gamma(int argc, char **argv) {
     static const struct fkv_analysis_command command = {.name = "gamma",
                                                         .parser = &parser,
@@ -224,7 +219,7 @@ int fkv_command_gamma(int argc, char **argv) {
                                                         .check = check,
                                                         .find = find,
                                                         .write = write_table,
-                                                        .print = print};
+                                                        .print = fkv_summary_gamma};
     struct options o = {.choice = {.cap = 1, .sinks = -1}};
     int status = fkv_analysis_main(&command, argc, argv, &o);
     fkv_ratio_table_free(&o.table);

@@ -301,13 +301,6 @@ static int join(struct inputs *in, struct fkv_error *err) {
     return FKV_OK;
 }
 
-static int check_out(const struct inputs *in, struct fkv_error *err) {
-    const struct fkv_results_intent intent = {.folder = in->o->common.out,
-                                              .group = "link",
-                                              .capture_sha256 = in->provenance.capture_sha256};
-    return fkv_results_check(&intent, err);
-}
-
 static int read_join_write(struct inputs *in, struct fkv_error *err) {
     const struct options *o = in->o;
     if (o->common.threads) omp_set_num_threads(o->common.threads);
@@ -329,8 +322,10 @@ static int read_join_write(struct inputs *in, struct fkv_error *err) {
         fkv_processor_open(&o->processor, &o->common, &in->workers, err))
         return FKV_FAILED;
     if (o->dry_run) return say_needs(in, err);
-    if (check_out(in, err) || join(in, err)) return FKV_FAILED;
-    if (fkv_sources_of_capture(in->capture, o->common.out, err) ||
+    const struct fkv_results_intent intent = {
+        .folder = o->common.out, .group = "link", .capture_sha256 = in->provenance.capture_sha256};
+    if (fkv_results_check(&intent, err) || join(in, err) ||
+        fkv_sources_of_capture(in->capture, o->common.out, err) ||
         fkv_link_results(o->common.out, &in->link, err) ||
         fkv_link_write(o->common.out, &in->link, err))
         return FKV_FAILED;

@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "analyze/commands/command.h"
-#include "analyze/tables/summary.h"
 #include "analyze/tables/tables.h"
 #include "kernels/base/arguments.h"
 #include "kernels/base/letters.h"
@@ -47,13 +46,9 @@ static int write_table(struct fkv_analysis *a, void *own, struct fkv_error *err)
     return fkv_spectrum_csv(a->o->common.out, a->spectra, a->findings.states, err);
 }
 
-static int print(struct fkv_analysis *a, struct fkv_error *err) {
-    return fkv_summary_spectrum(&a->findings, a->o->capture, a->o->common.json, err);
-}
-
 int fkv_command_spectrum(int argc, char **argv) {
     static const struct fkv_analysis_command command = {
-        .name = "spectrum", .parser = &parser, .write = write_table, .print = print};
+        .name = "spectrum", .parser = &parser, .write = write_table, .print = fkv_summary_spectrum};
     struct fkv_cut_options o = {.null = true};
     return fkv_analysis_main(&command, argc, argv, &o);
 }

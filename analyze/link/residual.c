@@ -155,8 +155,9 @@ static int summarise(const struct tokens *t, struct fkv_residuals *out, struct f
         bool known = c == 0 || c >= FKV_CLASSES_BY_IDS || !out->by_ids;
         out->tokens[c] = known ? add_up(t, c, &units, all) : 0;
         if (!known) memset(counts, 0, count * sizeof *counts);
-        out->residual[c] = fkv_ratio_interval(&units, all, counts, &out->se[c]);
-        out->residual_no_dc[c] = fkv_ratio_interval(&units, all + count, counts, &out->se_no_dc[c]);
+        for (size_t i = 0; i < 2; i++)
+            out->residual[i][c] =
+                fkv_ratio_interval(&units, all + i * count, counts, &out->se[i][c]);
     }
     fkv_units_free(&units);
     free(all);

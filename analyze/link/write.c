@@ -25,6 +25,10 @@ static struct fkv_interval interval_at(const struct fkv_correlation *c, int i) {
     return *(const struct fkv_interval *)(const void *)((const char *)c + intervals[i].offset);
 }
 
+/* Of keys and values, with DC and without. */
+static const char *const residual_names[2][2] = {{"residual_key", "residual_key_no_dc"},
+                                                 {"residual_value", "residual_value_no_dc"}};
+
 /* ---- CSV ---- */
 
 static int write_sweep(const char *folder, const struct fkv_link_sweep *s, struct fkv_error *err) {
@@ -151,14 +155,12 @@ static int write_classes(const char *folder, const struct fkv_link *l, struct fk
     struct fkv_atomic_file f;
     if (fkv_csv_open(&f, folder, "link_classes.csv", "quantity,class,tokens,mean,low,high,se", err))
         return FKV_FAILED;
-    for (int s = 0; l->has_residuals && s < 2; s++)
-        for (int c = 0; c < FKV_CLASSES; c++) {
-            const struct fkv_residuals *r = &l->residuals[s];
-            class_row(f.stream, s ? "residual_value" : "residual_key", c, r->tokens[c],
-                      r->residual[c], r->se[c]);
-            class_row(f.stream, s ? "residual_value_no_dc" : "residual_key_no_dc", c, r->tokens[c],
-                      r->residual_no_dc[c], r->se_no_dc[c]);
-        }
+    for (int i = 0; l->has_residuals && i < 4 * FKV_CLASSES; i++) {
+        const struct fkv_residuals *r = &l->residuals[i / (2 * FKV_CLASSES)];
+        const int c = i / 2 % FKV_CLASSES, no_dc = i % 2;
+        class_row(f.stream, residual_names[i / (2 * FKV_CLASSES)][no_dc], c, r->tokens[c],
+                  r->residual[no_dc][c], r->se[no_dc][c]);
+    }
     int status = FKV_OK;
     for (int32_t p = 0; !status && p < l->probes; p++)
         status = write_damage_by_class(f.stream, &l->damage[p], err);
@@ -243,12 +245,9 @@ static json_t *classes_json(const struct fkv_residuals residuals[2]) {
     for (int c = 0; c < FKV_CLASSES; c++) {
         json_t *row = json_pack("{s:s, s:I}", "class", fkv_class_names[c], "tokens",
                                 (json_int_t)residuals[0].tokens[c]);
-        for (int s = 0; s < 2; s++) {
-            json_object_set_new(row, s ? "residual_value" : "residual_key",
-                                interval_json(residuals[s].residual[c]));
-            json_object_set_new(row, s ? "residual_value_no_dc" : "residual_key_no_dc",
-                                interval_json(residuals[s].residual_no_dc[c]));
-        }
+        for (int i = 0; i < 4; i++)
+            json_object_set_new(row, residual_names[i / 2][i % 2],
+                                interval_json(residuals[i / 2].residual[i % 2][c]));
         json_array_append_new(classes, row);
     }
     return classes;
@@ -358,10 +357,7 @@ static void print_classes(const struct fkv_residuals r[2]) {
            r[0].retained, r[0].n, "class", "tokens", "key", "key no DC", "value", "value no DC");
     for (int c = 0; c < FKV_CLASSES; c++) {
         printf("  %-17s%8lld", fkv_class_names[c], (long long)r[0].tokens[c]);
-        for (int s = 0; s < 2; s++) {
-            print_interval(r[s].residual[c]);
-            print_interval(r[s].residual_no_dc[c]);
-        }
+        for (int i = 0; i < 4; i++) print_interval(r[i / 2].residual[i % 2][c]);
         putchar('\n');
     }
     print_se_unit(r[0].se_unit, r[0].documents, "segments");

@@ -59,13 +59,6 @@ static int64_t queries_of(struct fkv_capture *c, const struct fkv_segment_plan *
     return queries;
 }
 
-static int64_t all_queries(struct fkv_capture *c, const struct fkv_segment_plan *plan) {
-    int64_t queries = 0;
-    for (int32_t i = 0; i < plan->recordings; i++)
-        queries += queries_of(c, plan, &plan->recording[i]);
-    return queries;
-}
-
 int fkv_attention_error_check(struct fkv_capture *c, const struct fkv_segment_plan *plan,
                               struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(c);
@@ -82,9 +75,9 @@ int fkv_attention_error_check(struct fkv_capture *c, const struct fkv_segment_pl
             err,
             "%s: --objective attention needs the attribute inv_freq [head_dim/2] to rotate keys by",
             path);
-    if (all_queries(c, plan)) return FKV_OK;
     int64_t longest = 0;
     for (int32_t i = 0; i < plan->recordings; i++) {
+        if (queries_of(c, plan, &plan->recording[i])) return FKV_OK;
         int64_t tokens = fkv_capture_recording(c, plan->recording[i].recording)->n_tokens;
         if (tokens > longest) longest = tokens;
     }
@@ -277,17 +270,18 @@ static int measure_piece(struct worker *w, const struct shape *s, const struct p
 
 /* ---- a layer ---- */
 
+static const enum fkv_state measured[] = {FKV_STATE_KEY, FKV_STATE_VALUE, FKV_STATE_QUERY};
+
 struct layer_work {
     const struct fkv_measurement *m;
     struct shape shape;
     struct worker *workers;
-    /* [kv_heads, tokens, head_dim] keys and values, [heads, tokens, head_dim] queries of one
-     * recording */
-    float *state[2], *query;
-    float *gram;    /* [heads, head_dim, head_dim] of a layer, or NULL */
-    double *sums;   /* [segments of a recording * kv_heads, group, columns, K + 2] */
-    double *total;  /* [heads, columns, K + 2] of a layer */
-    double *weight; /* [documents] of a query */
+    float *state[3]; /* [heads of the state, tokens, head_dim] keys, values, queries of one
+                        recording */
+    float *gram;     /* [heads, head_dim, head_dim] of a layer, or NULL */
+    double *sums;    /* [segments of a recording * kv_heads, group, columns, K + 2] */
+    double *total;   /* [heads, columns, K + 2] of a layer */
+    double *weight;  /* [documents] of a query */
     struct fkv_memory memory;
 };
 
@@ -311,7 +305,7 @@ static int measure_recording(struct layer_work *w, const struct fkv_planned_reco
         struct fkv_error own;
         struct piece p = {
             .state = {w->state[0] + (size_t)head * stride, w->state[1] + (size_t)head * stride},
-            .query = w->query + (size_t)(head * w->shape.group) * stride,
+            .query = w->state[2] + (size_t)(head * w->shape.group) * stride,
             .gram = gram_of(w, head),
             .tokens = recording->n_tokens,
             .first = m->plan->skip_sinks + (int64_t)segment * m->plan->n,
@@ -382,14 +376,12 @@ static int measure_layer(struct layer_work *w, int32_t layer, struct fkv_measure
     for (int32_t i = 0; i < m->plan->recordings; i++) {
         const struct fkv_planned_recording *r = &m->plan->recording[i];
         int64_t tokens = fkv_capture_recording(m->capture, r->recording)->n_tokens;
-        if (fkv_capture_read_state(m->capture, r->recording, FKV_STATE_KEY, layer, 0,
-                                   info->head_count, 0, tokens, w->state[0], err) ||
-            fkv_capture_read_state(m->capture, r->recording, FKV_STATE_VALUE, layer, 0,
-                                   info->head_count, 0, tokens, w->state[1], err) ||
-            fkv_capture_read_state(m->capture, r->recording, FKV_STATE_QUERY, layer, 0, heads, 0,
-                                   tokens, w->query, err) ||
-            measure_recording(w, r, err))
-            return FKV_FAILED;
+        for (int i = 0; i < 3; i++)
+            if (fkv_capture_read_state(m->capture, r->recording, measured[i], layer, 0,
+                                       fkv_capture_heads(m->capture, measured[i]), 0, tokens,
+                                       w->state[i], err))
+                return FKV_FAILED;
+        if (measure_recording(w, r, err)) return FKV_FAILED;
         if (m->progress) fkv_progress_update(m->progress, m->done += r->segments, label);
     }
     return FKV_OK;
@@ -434,9 +426,9 @@ static int prepare(struct layer_work *w, struct fkv_dct *dct, bool projected,
     const size_t d = (size_t)info->head_dim, head = (size_t)tokens * d,
                  sums = (size_t)(heads * w->shape.columns) * (K + 2);
     struct fkv_memory *memory = &w->memory;
-    for (int i = 0; i < 2; i++)
-        w->state[i] = fkv_memory_take(memory, (size_t)info->head_count * head, sizeof(float));
-    w->query = fkv_memory_take(memory, (size_t)heads * head, sizeof(float));
+    for (int i = 0; i < 3; i++)
+        w->state[i] = fkv_memory_take(
+            memory, (size_t)fkv_capture_heads(m->capture, measured[i]) * head, sizeof(float));
     if (projected) w->gram = fkv_memory_take(memory, (size_t)heads * d * d, sizeof(float));
     w->sums = fkv_memory_take(memory, (size_t)segments * sums, sizeof(double));
     w->total = fkv_memory_take(memory, sums, sizeof(double));

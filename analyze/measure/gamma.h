@@ -99,9 +99,5 @@ double fkv_uniform_loss(const double *loss, double gamma);
 int fkv_ratio_table_write(const char *folder, const struct fkv_ratio_table *t,
                           struct fkv_capture *capture, const struct fkv_segment_plan *plan,
                           const struct fkv_provenance *p, struct fkv_error *err);
-/* On stdout, as a table or as one JSON object. */
-int fkv_ratio_table_print(const struct fkv_ratio_table *t, const struct fkv_spectrum *key,
-                          const char *capture, const struct fkv_provenance *p, bool json,
-                          struct fkv_error *err);
 
 #endif

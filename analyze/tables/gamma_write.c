@@ -6,6 +6,7 @@
 
 #include "analyze/measure/gamma.h"
 #include "analyze/tables/csv.h"
+#include "analyze/tables/summary.h"
 #include "capture/store/capture_reader.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/json.h"
@@ -177,8 +178,9 @@ static void print_layers(const struct fkv_ratio_table *t) {
     }
 }
 
-static int print_json(const struct fkv_ratio_table *t, const struct fkv_spectrum *s,
-                      const char *capture, const struct fkv_provenance *p, struct fkv_error *err) {
+static int print_json(const struct fkv_findings *f, const char *capture, struct fkv_error *err) {
+    const struct fkv_ratio_table *t = f->ratios;
+    const struct fkv_spectrum *s = f->spectra;
     json_t *losses = json_object();
     for (int i = 0; i < t->losses; i++)
         json_object_set_new(losses, loss_names[i],
@@ -187,22 +189,23 @@ static int print_json(const struct fkv_ratio_table *t, const struct fkv_spectrum
     json_t *object = json_pack(
         "{s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:i, s:i, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:o, "
         "s:o, s:o, s:o}",
-        "capture", capture, "capture_sha256", p->capture_sha256, "model", p->model,
-        "segment_length", s->n, "skip_sinks", s->skip_sinks, "documents", s->documents, "segments",
-        (json_int_t)s->segments, "window", t->choice.window, "sinks", t->choice.sinks, "chosen",
-        how(&t->choice), "mean_gamma", t->mean, "least", t->least, "largest", t->largest,
-        "deviation", t->deviation, "mean_retained", t->mean_retained, "unreached", t->unreached,
-        "losses", losses, "gamma", rows(t, GAMMA), "retained", rows(t, RETAINED), "mixed",
-        mixed(t));
+        "capture", capture, "capture_sha256", f->provenance->capture_sha256, "model",
+        f->provenance->model, "segment_length", s->n, "skip_sinks", s->skip_sinks, "documents",
+        s->documents, "segments", (json_int_t)s->segments, "window", t->choice.window, "sinks",
+        t->choice.sinks, "chosen", how(&t->choice), "mean_gamma", t->mean, "least", t->least,
+        "largest", t->largest, "deviation", t->deviation, "mean_retained", t->mean_retained,
+        "unreached", t->unreached, "losses", losses, "gamma", rows(t, GAMMA), "retained",
+        rows(t, RETAINED), "mixed", mixed(t));
     if (!object)
         return fkv_fail(err, "%s: its path or model name is not UTF-8, which JSON needs", capture);
     return fkv_json_print(object, err);
 }
 
-int fkv_ratio_table_print(const struct fkv_ratio_table *t, const struct fkv_spectrum *key,
-                          const char *capture, const struct fkv_provenance *p, bool json,
-                          struct fkv_error *err) {
-    if (json) return print_json(t, key, capture, p, err);
+int fkv_summary_gamma(const struct fkv_findings *f, const char *capture, bool json,
+                      struct fkv_error *err) {
+    if (json) return print_json(f, capture, err);
+    const struct fkv_ratio_table *t = f->ratios;
+    const struct fkv_spectrum *key = f->spectra;
     const struct fkv_ratio_choice *c = &t->choice;
     printf("%d layer%s x %d KV head%s, %lld segment%s of %d tokens from %d document%s; ratios for "
            "a window of %d slots, %d sinks\n",
