@@ -312,7 +312,6 @@ static int read_join_write(struct inputs *in, struct fkv_error *err) {
                                  .capture = o->capture,
                                  .runs = o->count[RUNS],
                                  .probes = o->count[PROBES],
-                                 .run = in->runs,
                                  .damage = in->damage,
                                  .probe_path = o->files[PROBES],
                                  .spectra = &in->spectra};

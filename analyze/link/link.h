@@ -96,7 +96,6 @@ struct fkv_link {
     const struct fkv_provenance *provenance;
     const char *capture;
     int32_t runs, probes;
-    const struct fkv_run *run;       /* [runs] */
     const struct fkv_damage *damage; /* [probes] */
     const char *const *probe_path;   /* [probes] */
     bool has_sweep, has_heads, has_residuals;

@@ -185,7 +185,7 @@ static int measure_all(struct tokens *t, enum fkv_state state, bool *by_ids,
 int fkv_residuals_measure(struct fkv_measurement *m, enum fkv_state state, int32_t retained,
                           struct fkv_residuals *out, struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(m->capture);
-    *out = (struct fkv_residuals){.state = state, .n = m->plan->n, .retained = retained};
+    *out = (struct fkv_residuals){.n = m->plan->n, .retained = retained};
     if (info->spectra_only || !(info->states >> state & 1))
         return fkv_fail(err, "%s: residuals of tokens need stored states of %s",
                         fkv_capture_path(m->capture), fkv_state_names[state]);

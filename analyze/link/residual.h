@@ -15,7 +15,6 @@
  *                   ||x - mean||^2 as denominator was dropped, since tokens near the
  *                   mean then decide */
 struct fkv_residuals {
-    enum fkv_state state;
     int32_t n, retained;
     bool by_ids; /* some recording had no classes: only those that ids decide are there */
     int64_t tokens[FKV_CLASSES];

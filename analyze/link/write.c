@@ -96,15 +96,12 @@ static void correlation_row(FILE *f, const char *change, const char *states, con
 
 static int write_predictors(const char *folder, const struct fkv_link *l, struct fkv_error *err) {
     struct fkv_atomic_file f;
-    if (fkv_csv_open(
-            &f, folder, "link_predictors.csv",
-            "change,states,damage,depth,predictor,points,place,spearman,spearman_low,spearman_high,"
-            "spearman_units,"
-            "spearman_units_low,spearman_units_high,pearson,pearson_low,pearson_high,pearson_units,"
-            "pearson_units_low,"
-            "pearson_units_high,partial,partial_low,partial_high,behind,behind_low,behind_high",
-            err))
-        return FKV_FAILED;
+    if (fkv_csv_open(&f, folder, "link_predictors.csv", NULL, err)) return FKV_FAILED;
+    fputs("change,states,damage,depth,predictor,points,place", f.stream);
+    for (int i = 0; i < INTERVALS; i++)
+        fprintf(f.stream, ",%s,%s_low,%s_high", intervals[i].name, intervals[i].name,
+                intervals[i].name);
+    fputc('\n', f.stream);
     for (int o = 0; l->has_sweep && o < FKV_OUTCOMES; o++)
         for (int r = 0; l->sweep.has_outcome[o] && r < FKV_RETAINED; r++)
             correlation_row(f.stream, "sweep", "both", fkv_outcome_names[o], "all",

@@ -17,7 +17,7 @@ struct fkv_spectrum {
     int32_t layers, heads, n, skip_sinks;
     int32_t *layer_index; /* [layers] of the model */
     int32_t *head_index;  /* [heads] */
-    int32_t documents, trained_context;
+    int32_t documents;
     int64_t segments, tokens_left_out;
     const char
         *se_kind; /* how power_se is formed: "documents", "bootstrap" or "segments" (of sums) */

@@ -161,7 +161,6 @@ static int prepare(const struct fkv_measurement *m, enum fkv_state state, struct
                                .n = plan->n,
                                .skip_sinks = plan->skip_sinks,
                                .documents = plan->documents,
-                               .trained_context = info->trained_context,
                                .segments = plan->segments,
                                .tokens_left_out = plan->tokens_left_out,
                                .se_kind = plan->documents >= FKV_BOOTSTRAP_DOCUMENTS ? "documents"
