@@ -105,8 +105,9 @@ struct shape {
 struct worker {
     const struct fkv_backend_ops *ops;
     struct fkv_backend *b;
-    struct fkv_buffer *key, *value, *q, *out,
-        *states[2]; /* cache; [queries, group, head_dim] twice; [tokens, head_dim] twice */
+    struct fkv_cache cache;            /* of one head, a slot per token; owns its buffers */
+    struct fkv_buffer *q, *out;        /* [queries, group, head_dim] each */
+    struct fkv_buffer *states[2];      /* [tokens, head_dim] each */
     float *coefficient[2], *low, *cut; /* [n, head_dim] each */
     float *exact, *found, *packed;     /* [queries, group, head_dim] */
     float *scratch, *vectors;          /* vectors [2, head_dim] */
@@ -114,7 +115,8 @@ struct worker {
 };
 
 static void worker_close(struct worker *w) {
-    struct fkv_buffer *buffers[] = {w->key, w->value, w->q, w->out, w->states[0], w->states[1]};
+    struct fkv_buffer *buffers[] = {w->cache.key, w->cache.value, w->states[0],
+                                    w->states[1], w->q,           w->out};
     for (size_t i = 0; w->ops && i < sizeof buffers / sizeof *buffers; i++)
         w->ops->buffer_release(w->b, buffers[i]);
     fkv_memory_free(&w->memory);
@@ -135,7 +137,8 @@ static int worker_open(struct worker *w, const struct fkv_backend_ops *ops, stru
     const struct fkv_limits limits = limits_of(s);
     const size_t dim = (size_t)s->head_dim, segment = (size_t)s->n * dim,
                  queries = (size_t)FKV_ATTENTION_QUERIES * (size_t)s->group * dim;
-    *w = (struct worker){.ops = ops, .b = b};
+    *w = (struct worker){
+        .ops = ops, .b = b, .cache = {.dtype = FKV_F32, .capacity = (int32_t)s->tokens}};
     float **const host[] = {&w->coefficient[0], &w->coefficient[1], &w->low,   &w->cut,
                             &w->exact,          &w->found,          &w->packed};
     for (int i = 0; i < 7; i++)
@@ -143,8 +146,8 @@ static int worker_open(struct worker *w, const struct fkv_backend_ops *ops, stru
     w->scratch = fkv_memory_take(&w->memory, fkv_dct_scratch(s->dct), sizeof(float));
     w->vectors = fkv_memory_take(&w->memory, 2 * dim, sizeof(float));
     if (w->memory.failed) return fkv_fail(err, "out of memory for attention");
-    struct fkv_buffer **const buffers[] = {&w->key,       &w->value, &w->states[0],
-                                           &w->states[1], &w->q,     &w->out};
+    struct fkv_buffer **const buffers[] = {&w->cache.key, &w->cache.value, &w->states[0],
+                                           &w->states[1], &w->q,           &w->out};
     int status = ops->reserve(b, &limits, err);
     for (int i = 0; !status && i < 6; i++)
         status = ops->buffer_create(b, (i < 4 ? (size_t)s->tokens * dim : queries) * sizeof(float),
@@ -168,21 +171,18 @@ struct piece {
 static int append(struct worker *w, const struct shape *s, const float *key, const float *value,
                   int64_t slot, int64_t rows, struct fkv_error *err) {
     size_t bytes = (size_t)rows * (size_t)s->head_dim * sizeof(float);
-    const struct fkv_cache cache = {
-        .key = w->key, .value = w->value, .dtype = FKV_F32, .capacity = (int32_t)s->tokens};
     const struct fkv_append_item item = {0, 0, 0, (int32_t)rows, (int32_t)slot, (double)slot};
     if (w->ops->write(w->b, w->states[0], 0, key, bytes, err) ||
         w->ops->write(w->b, w->states[1], 0, value, bytes, err))
         return FKV_FAILED;
-    return w->ops->append(w->b, &s->attention, w->states[0], w->states[1], &cache, &item, 1, err);
+    return w->ops->append(w->b, &s->attention, w->states[0], w->states[1], &w->cache, &item, 1,
+                          err);
 }
 
 static int attend(struct worker *w, const struct shape *s, const struct piece *p, float *out,
                   struct fkv_error *err) {
     const int32_t start = (int32_t)p->first + s->n;
     const int32_t from = s->window ? start + 1 - s->window : FKV_NO_LIMIT_BELOW;
-    const struct fkv_cache cache = {
-        .key = w->key, .value = w->value, .dtype = FKV_F32, .capacity = (int32_t)s->tokens};
     const struct fkv_span span = {.first = from > 0 ? from : 0,
                                   .end = start + p->queries,
                                   .from = from,
@@ -190,7 +190,7 @@ static int attend(struct worker *w, const struct shape *s, const struct piece *p
                                   .position = start};
     const struct fkv_attend_item item = {0, 0, s->group, 0, p->queries, 0, 1};
     size_t bytes = (size_t)p->queries * (size_t)(s->group * s->head_dim) * sizeof(float);
-    if (w->ops->attend(w->b, &s->attention, w->q, &cache, &span, &item, 1, w->out, err))
+    if (w->ops->attend(w->b, &s->attention, w->q, &w->cache, &span, &item, 1, w->out, err))
         return FKV_FAILED;
     return w->ops->read(w->b, w->out, 0, out, bytes, err);
 }
