@@ -99,6 +99,7 @@ static error_t parse_cut(int key, char *arg, struct argp_state *state) {
         break;
     case FKV_LETTER_DRY_RUN: o->dry_run = true; break;
     case ARGP_KEY_INIT:
+        o->skip_sinks = -1;
         state->child_inputs[0] = &o->common;
         state->child_inputs[1] = &o->processor;
         break;
@@ -125,10 +126,6 @@ static const struct argp_child cut_children[] = {{&fkv_computing_argp, 0, "Commo
                                                  {0}};
 const struct argp fkv_cut_argp = {cut_options, parse_cut, NULL, NULL, cut_children, NULL, NULL};
 
-void fkv_cut_options_default(struct fkv_cut_options *o) {
-    *o = (struct fkv_cut_options){.skip_sinks = -1};
-}
-
 int fkv_command_failed(const char *name, const struct fkv_common_options *common,
                        const struct fkv_error *err) {
     if (common && common->out && !common->out_was_there) rmdir(common->out);
@@ -138,66 +135,61 @@ int fkv_command_failed(const char *name, const struct fkv_common_options *common
 
 /* ---- an analysis ---- */
 
-/* Bytes of memory and of disk that the run needs, and that there are. */
-static int add_up(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
-                  struct fkv_error *err) {
+/* Memory and disk that a run takes, and that there are. */
+struct needs {
+    int64_t memory, memory_free, disk, disk_free; /* bytes; memory_free -1 where nobody knows */
+    int64_t device, device_free;                  /* of an accelerator that computes; else 0 */
+    double seconds;
+};
+
+static int add_up(const struct fkv_analysis *a, struct needs *needs, struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(a->capture);
-    struct fkv_analysis_needs *needs = &a->needs;
     needs->memory_free = fkv_host_memory_available();
     for (int state = 0; state < FKV_STATES; state++) {
         if (!(info->states >> state & 1)) continue;
-        int64_t bytes = fkv_spectrum_bytes(a->capture, &a->plan, (enum fkv_state)state, null);
+        int64_t bytes = fkv_spectrum_bytes(a->capture, &a->plan, (enum fkv_state)state, a->m.null);
         int64_t rows =
             (int64_t)info->layer_count * fkv_capture_heads(a->capture, (enum fkv_state)state);
-        needs->disk += rows * a->plan.n * (int64_t)sizeof(double) * (null ? 4 : 2);
+        needs->disk += rows * a->plan.n * (int64_t)sizeof(double) * (a->m.null ? 4 : 2);
         if (bytes > needs->memory) needs->memory = bytes;
     }
     needs->memory += 3 * needs->disk; /* all findings, and the file's image twice */
-    return fkv_host_disk_free(o->common.out, &needs->disk_free, err);
+    return fkv_host_disk_free(a->o->common.out, &needs->disk_free, err);
 }
 
-static int check_needs(const struct fkv_analysis *a, const struct fkv_cut_options *o,
+static int check_needs(const struct fkv_analysis *a, const struct needs *needs,
                        struct fkv_error *err) {
-    const struct fkv_analysis_needs *needs = &a->needs;
-    char needed[16], present[16];
-    if (needs->memory_free >= 0 && needs->memory > needs->memory_free) {
-        fkv_format_bytes(needed, needs->memory);
-        fkv_format_bytes(present, needs->memory_free);
+    if (needs->memory_free >= 0 && needs->memory > needs->memory_free)
         return fkv_fail(err,
                         "segments of %d tokens need %s of memory, and %s are available; a shorter "
                         "--length needs less",
-                        a->plan.n, needed, present);
-    }
+                        a->plan.n, fkv_bytes_text(needs->memory).text,
+                        fkv_bytes_text(needs->memory_free).text);
     if (needs->disk <= needs->disk_free) return FKV_OK;
-    fkv_format_bytes(needed, needs->disk);
-    fkv_format_bytes(present, needs->disk_free);
-    return fkv_fail(err, "%s: results need %s, and %s are free", o->common.out, needed, present);
+    return fkv_fail(err, "%s: results need %s, and %s are free", a->o->common.out,
+                    fkv_bytes_text(needs->disk).text, fkv_bytes_text(needs->disk_free).text);
 }
 
-static void print_needs(const struct fkv_analysis *a, const struct fkv_cut_options *o, bool timed,
+static void print_needs(const struct fkv_analysis *a, const struct needs *needs, bool timed,
                         FILE *to) {
-    const struct fkv_analysis_needs *needs = &a->needs;
-    char memory[16], memory_free[16], disk[16], disk_free[16], time[16];
+    char time[16];
     fkv_format_seconds(time, needs->seconds);
-    fkv_format_bytes(memory, needs->memory);
-    fkv_format_bytes(memory_free, needs->memory_free);
-    fkv_format_bytes(disk, needs->disk);
-    fkv_format_bytes(disk_free, needs->disk_free);
     fprintf(to,
             "%s: %d layers, %lld segments of %d tokens from %d document%s (%lld tokens left out); "
             "needs %s of %s of "
             "memory, about %s of %s on disk",
-            o->capture, fkv_capture_info(a->capture)->layer_count, (long long)a->plan.segments,
+            a->o->capture, fkv_capture_info(a->capture)->layer_count, (long long)a->plan.segments,
             a->plan.n, a->plan.documents, a->plan.documents == 1 ? "" : "s",
-            (long long)a->plan.tokens_left_out, memory, memory_free, disk, disk_free);
+            (long long)a->plan.tokens_left_out, fkv_bytes_text(needs->memory).text,
+            fkv_bytes_text(needs->memory_free).text, fkv_bytes_text(needs->disk).text,
+            fkv_bytes_text(needs->disk_free).text);
     if (timed) fprintf(to, ", a time of about %s", time);
     fputc('\n', to);
 }
 
-static json_t *needs_json(const struct fkv_analysis *a, const struct fkv_cut_options *o) {
-    const struct fkv_analysis_needs *n = &a->needs;
+static json_t *needs_json(const struct fkv_analysis *a, const struct needs *n) {
     return json_pack("{s:o, s:i, s:i, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:o}", "capture",
-                     fkv_json_string(o->capture), "segment_length", a->plan.n, "documents",
+                     fkv_json_string(a->o->capture), "segment_length", a->plan.n, "documents",
                      a->plan.documents, "segments", (json_int_t)a->plan.segments, "tokens",
                      (json_int_t)(a->plan.segments * a->plan.n), "tokens_left_out",
                      (json_int_t)a->plan.tokens_left_out, "memory_bytes", (json_int_t)n->memory,
@@ -208,130 +200,118 @@ static json_t *needs_json(const struct fkv_analysis *a, const struct fkv_cut_opt
                      fkv_json_number(n->seconds));
 }
 
-int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
-                      char *command, struct fkv_error *err) {
-    *a = (struct fkv_analysis){.command = command};
-    if (!command) return fkv_fail(err, "out of memory");
+/* Opens the capture and cuts it. */
+static int open_analysis(struct fkv_analysis *a, struct fkv_error *err) {
+    const struct fkv_cut_options *o = a->o;
+    if (!a->command) return fkv_fail(err, "out of memory");
     if (o->common.threads) omp_set_num_threads(o->common.threads);
     if (fkv_capture_open(o->capture, &a->capture, err) ||
-        fkv_spectrum_plan(a->capture, o->length, o->skip_sinks, &a->plan, err) ||
-        add_up(a, o, null, err))
+        fkv_spectrum_plan(a->capture, o->length, o->skip_sinks, &a->plan, err))
         return FKV_FAILED;
     const char *model = fkv_capture_info(a->capture)->model_name;
     a->measured_states = fkv_capture_info(a->capture)->states;
     a->provenance = (struct fkv_provenance){FKV_VERSION, fkv_capture_sha256(a->capture), a->command,
                                             model ? model : ""};
+    a->findings = (struct fkv_findings){.provenance = &a->provenance, .spectra = a->spectra};
+    a->m.capture = a->capture, a->m.plan = &a->plan, a->m.workers = &a->workers;
     return FKV_OK;
 }
 
 /* Times one segment of each measured state. */
-static int estimate_time(struct fkv_analysis *a, bool null, struct fkv_error *err) {
-    struct fkv_measurement m = {.capture = a->capture,
-                                .plan = &a->plan,
-                                .workers = &a->workers,
-                                .null = null,
-                                .power_only = a->power_only};
+static int estimate_time(struct fkv_analysis *a, double *all, struct fkv_error *err) {
     for (int state = 0; state < FKV_STATES; state++) {
         double seconds;
         if (!(a->measured_states >> state & 1)) continue;
-        if (fkv_spectrum_time(&m, (enum fkv_state)state, &seconds, err)) return FKV_FAILED;
-        a->needs.seconds += seconds;
+        if (fkv_spectrum_time(&a->m, (enum fkv_state)state, &seconds, err)) return FKV_FAILED;
+        *all += seconds;
     }
     return FKV_OK;
 }
 
 /* The accelerator's memory, once it is known which one. */
-static int check_device(struct fkv_analysis *a, struct fkv_error *err) {
+static int check_device(const struct fkv_analysis *a, struct needs *needs, struct fkv_error *err) {
     const struct fkv_workers *w = &a->workers;
     struct fkv_device_info info;
-    char needed[16], present[16];
     if (!w->device) return FKV_OK;
     for (int state = 0; state < FKV_STATES; state++) {
         int64_t bytes;
         if (!(a->measured_states >> state & 1)) continue;
         if (fkv_spectrum_device_bytes(a->capture, &a->plan, w, (enum fkv_state)state, &bytes, err))
             return FKV_FAILED;
-        if (bytes > a->needs.device) a->needs.device = bytes;
+        if (bytes > needs->device) needs->device = bytes;
     }
     if (w->ops->info(w->backend[0], &info, err)) return FKV_FAILED;
-    a->needs.device_free = info.memory_free;
-    if (a->needs.device <= info.memory_free) return FKV_OK;
-    fkv_format_bytes(needed, a->needs.device);
-    fkv_format_bytes(present, info.memory_free);
+    needs->device_free = info.memory_free;
+    if (needs->device <= info.memory_free) return FKV_OK;
     return fkv_fail(err,
                     "segments of %d tokens need %s of memory on the device, and %s are available; "
                     "a shorter --length "
                     "or --backend cpu needs none of it",
-                    a->plan.n, needed, present);
+                    a->plan.n, fkv_bytes_text(needs->device).text,
+                    fkv_bytes_text(info.memory_free).text);
 }
 
-int fkv_analysis_announce(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
-                          double more_seconds, struct fkv_error *err) {
+/* Opens the workers and says what measuring the states needs, beside `more_seconds` of other
+ * work: as a note on stderr, or with --dry-run as the result. Refuses what memory or disk cannot
+ * hold. */
+static int announce(struct fkv_analysis *a, double more_seconds, struct fkv_error *err) {
+    const struct fkv_cut_options *o = a->o;
     FILE *to = o->dry_run ? (o->common.json ? NULL : stdout) : o->common.quiet ? NULL : stderr;
-    a->needs.seconds = more_seconds;
-    if (check_needs(a, o, err)) {
-        if (to) print_needs(a, o, false, to);
+    struct needs needs = {.seconds = more_seconds};
+    if (add_up(a, &needs, err)) return FKV_FAILED;
+    if (check_needs(a, &needs, err)) {
+        if (to) print_needs(a, &needs, false, to);
         return FKV_FAILED;
     }
-    if (fkv_processor_open(&o->processor, &o->common, &a->workers, err) || check_device(a, err))
+    if (fkv_processor_open(&o->processor, &o->common, &a->workers, err) ||
+        check_device(a, &needs, err) ||
+        ((to || o->dry_run) && estimate_time(a, &needs.seconds, err)))
         return FKV_FAILED;
-    if ((to || o->dry_run) && estimate_time(a, null, err)) return FKV_FAILED;
-    if (to) print_needs(a, o, true, to);
-    return o->dry_run && o->common.json ? fkv_json_print(needs_json(a, o), err) : FKV_OK;
+    if (to) print_needs(a, &needs, true, to);
+    return o->dry_run && o->common.json ? fkv_json_print(needs_json(a, &needs), err) : FKV_OK;
 }
 
-int fkv_analysis_start(const struct fkv_analysis *a, const struct fkv_cut_options *o,
-                       const char *group, struct fkv_error *err) {
-    const struct fkv_results_intent intent = {o->common.out, group, a->provenance.capture_sha256,
-                                              a->plan.n, a->plan.skip_sinks};
-    return fkv_results_check(&intent, err);
+void fkv_analysis_progress(struct fkv_analysis *a, const char *unit, int64_t total) {
+    a->m.progress = &a->progress, a->m.done = 0;
+    fkv_progress_start(&a->progress, unit, total, a->o->common.quiet);
 }
 
-int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
-                         struct fkv_error *err) {
+/* Fills spectra, one per measured state. */
+static int measure(struct fkv_analysis *a, struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(a->capture);
-    struct fkv_progress progress;
-    struct fkv_measurement m = {.capture = a->capture,
-                                .plan = &a->plan,
-                                .workers = &a->workers,
-                                .null = null,
-                                .power_only = a->power_only,
-                                .progress = &progress};
     int states = 0, status = FKV_OK;
     for (int state = 0; state < FKV_STATES; state++) states += a->measured_states >> state & 1;
-    fkv_progress_start(&progress, "segments", a->plan.segments * info->layer_count * states,
-                       o->common.quiet);
+    fkv_analysis_progress(a, "segments", a->plan.segments * info->layer_count * states);
     for (int state = 0; !status && state < FKV_STATES; state++) {
         if (!(a->measured_states >> state & 1)) continue;
-        status = fkv_spectrum_measure(&m, (enum fkv_state)state, &a->spectra[a->states], err);
-        if (!status) a->states++;
+        struct fkv_spectrum *s = &a->spectra[a->findings.states];
+        status = fkv_spectrum_measure(&a->m, (enum fkv_state)state, s, err);
+        if (!status) a->findings.states++;
     }
-    fkv_progress_finish(&progress);
-    return status ? status : fkv_sources_of_capture(a->capture, o->common.out, err);
+    fkv_progress_finish(&a->progress);
+    return status ? status : fkv_sources_of_capture(a->capture, a->o->common.out, err);
 }
 
-void fkv_analysis_close(struct fkv_analysis *a) {
-    for (int32_t i = 0; i < a->states; i++) fkv_spectrum_free(&a->spectra[i]);
-    fkv_workers_close(&a->workers);
-    fkv_segment_plan_free(&a->plan);
-    fkv_capture_close(a->capture);
-    free(a->command);
-    *a = (struct fkv_analysis){0};
+/* What a row draws of one state's findings; nothing where it is of other data. */
+static int draw(const struct fkv_figure_row *row, const struct fkv_findings *f, int32_t state,
+                struct fkv_plot_target *to, struct fkv_error *err) {
+    if (f->ratios) return row->ratios && !state ? row->ratios(f->ratios, to, err) : FKV_OK;
+    if (f->curves) return row->errors ? row->errors(&f->curves[state], to, err) : FKV_OK;
+    return row->spectrum ? row->spectrum(&f->spectra[state], to, err) : FKV_OK;
 }
 
-/* ---- figures ---- */
-
-/* A figure compresses its pixels on one thread, which takes longer than drawing it. */
-int fkv_figures_draw(const struct fkv_findings *findings, const char *folder, fkv_draw_state *draw,
-                     struct fkv_error *err) {
+/* All rows of all states, side by side; of several failures the first in the order of rows and
+ * states is returned. A figure compresses its pixels on one thread, which takes longer than drawing
+ * it. */
+static int draw_all(const struct fkv_analysis *a, struct fkv_error *err) {
+    const int32_t states = a->findings.states;
     int32_t rows = 0, failed = INT32_MAX;
     while (fkv_figures[rows].files) rows++;
 #pragma omp parallel for schedule(dynamic)
-    for (int32_t i = 0; i < rows * findings->states; i++) {
-        struct fkv_plot_target to = {.folder = folder, .provenance = findings->provenance};
+    for (int32_t i = 0; i < rows * states; i++) {
+        struct fkv_plot_target to = {.folder = a->o->common.out, .provenance = &a->provenance};
         struct fkv_error own;
-        if (!draw(&fkv_figures[i / findings->states], i % findings->states, findings, &to, &own))
-            continue;
+        if (!draw(&fkv_figures[i / states], &a->findings, i % states, &to, &own)) continue;
 #pragma omp critical(fkv_figure_failure)
         if (i < failed) {
             failed = i;
@@ -339,4 +319,39 @@ int fkv_figures_draw(const struct fkv_findings *findings, const char *folder, fk
         }
     }
     return failed < INT32_MAX ? FKV_FAILED : FKV_OK;
+}
+
+static int analyze(struct fkv_analysis *a, const struct fkv_analysis_command *c, void *own,
+                   struct fkv_error *err) {
+    double seconds = 0;
+    if (open_analysis(a, err) || (c->check && c->check(a, own, &seconds, err)) ||
+        announce(a, seconds, err))
+        return FKV_FAILED;
+    if (a->o->dry_run) return FKV_OK;
+    const char *folder = a->o->common.out;
+    const struct fkv_results_intent intent = {folder, c->name, a->provenance.capture_sha256,
+                                              a->plan.n, a->plan.skip_sinks};
+    if (fkv_results_check(&intent, err) || measure(a, err) || (c->find && c->find(a, own, err)) ||
+        fkv_results_write(folder, &a->findings, err) || c->write(a, own, err) || draw_all(a, err))
+        return FKV_FAILED;
+    return c->print(&a->findings, a->o->capture, a->o->common.json, err);
+}
+
+int fkv_analysis_main(const struct fkv_analysis_command *command, int argc, char **argv,
+                      void *own) {
+    const struct fkv_cut_options *o = own;
+    struct fkv_error err = {0};
+    struct fkv_analysis a = {
+        .o = o,
+        .command = fkv_join_arguments(argc, argv), /* before argp puts the options first */
+        .m.power_only = command->power_only};
+    argp_parse(command->parser, argc, argv, 0, NULL, own);
+    a.m.null = o->null;
+    int status = analyze(&a, command, own, &err);
+    for (int32_t i = 0; i < a.findings.states; i++) fkv_spectrum_free(&a.spectra[i]);
+    fkv_workers_close(&a.workers);
+    fkv_segment_plan_free(&a.plan);
+    fkv_capture_close(a.capture);
+    free(a.command);
+    return status ? fkv_command_failed(command->name, &o->common, &err) : FKV_EXIT_DONE;
 }

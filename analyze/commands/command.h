@@ -8,7 +8,7 @@
 
 #include "analyze/measure/spectrum.h"
 #include "analyze/plots/figures.h"
-#include "analyze/tables/results.h"
+#include "analyze/tables/summary.h"
 #include "capture/store/capture_reader.h"
 
 /* The last line of every --help. */
@@ -53,60 +53,47 @@ struct fkv_cut_options {
     struct fkv_processor_options processor;
     const char *capture;
     int32_t length, skip_sinks; /* 0 and -1: the defaults */
+    bool null;                  /* also measure permuted segments: an option of `spectrum` */
     bool dry_run;
 };
-/* CAPTURE --length --skip-sinks --dry-run, the common ones and the processor's. */
+/* CAPTURE --length --skip-sinks --dry-run, the common ones and the processor's; sets the defaults,
+ * too. */
 extern const struct argp fkv_cut_argp;
-void fkv_cut_options_default(struct fkv_cut_options *o);
 
-struct fkv_analysis_needs {
-    int64_t memory, memory_free, disk, disk_free; /* bytes; memory_free -1 where nobody knows */
-    int64_t device, device_free;                  /* of an accelerator that computes; else 0 */
-    double seconds;
-};
-
-/* One run of `spectrum`, `error` or `gamma`: the capture, its cut, workers, and what is found. */
+/* One run of `spectrum`, `error` or `gamma`: the capture, its cut, and what is found. */
 struct fkv_analysis {
+    const struct fkv_cut_options *o;
     struct fkv_capture *capture;
     struct fkv_segment_plan plan;
     struct fkv_workers workers;
-    struct fkv_analysis_needs needs;
+    struct fkv_measurement m; /* of the three above */
+    struct fkv_progress progress;
     char *command; /* owned */
     struct fkv_provenance provenance;
-    bool power_only;          /* as in fkv_measurement */
     uint32_t measured_states; /* bit i: state i is measured; at first all that the capture has */
     struct fkv_spectrum spectra[FKV_STATES];
-    int32_t states;
+    struct fkv_findings findings; /* the spectra, and what a command adds to them */
 };
-/* Opens the capture and cuts it. `command` (of fkv_join_arguments) becomes its own, whatever
- * happens.
- */
-int fkv_analysis_open(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
-                      char *command, struct fkv_error *err);
-/* Opens the workers and says what measuring the states needs, beside `more_seconds` of other
- * work: as a note on stderr, or with --dry-run as the result. Refuses what memory or disk cannot
- * hold. */
-int fkv_analysis_announce(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
-                          double more_seconds, struct fkv_error *err);
-/* Makes the output folder, refuses one with files that are not ours. `group`: the command's name.
- */
-int fkv_analysis_start(const struct fkv_analysis *a, const struct fkv_cut_options *o,
-                       const char *group, struct fkv_error *err);
-/* Fills spectra, one per measured state. */
-int fkv_analysis_measure(struct fkv_analysis *a, const struct fkv_cut_options *o, bool null,
-                         struct fkv_error *err);
+/* Starts a->progress for a->m, `total` of `unit`. */
+void fkv_analysis_progress(struct fkv_analysis *a, const char *unit, int64_t total);
 
-void fkv_analysis_close(struct fkv_analysis *a);
-
-/* Draws what a row of fkv_figures makes of measured state `state`; nothing where the row is of
- * other data. May run on any thread. */
-typedef int fkv_draw_state(const struct fkv_figure_row *row, int32_t state,
-                           const struct fkv_findings *findings, struct fkv_plot_target *to,
-                           struct fkv_error *err);
-/* Calls `draw` for every row and every state of the findings, side by side on all threads. Of
- * several failures the first in the order of rows and states is returned. */
-int fkv_figures_draw(const struct fkv_findings *findings, const char *folder, fkv_draw_state *draw,
-                     struct fkv_error *err);
+/* What the three commands differ in. `own`: the command's struct, of which struct fkv_cut_options
+ * is the first member. check and find may be NULL. */
+struct fkv_analysis_command {
+    const char *name; /* also of its group in results.h5 */
+    const struct argp *parser;
+    bool power_only; /* as in fkv_measurement */
+    /* Refuses what can be refused before states are read. *seconds: of what `find` will do. */
+    int (*check)(struct fkv_analysis *a, void *own, double *seconds, struct fkv_error *err);
+    /* Adds to a->findings what follows from the spectra. */
+    int (*find)(struct fkv_analysis *a, void *own, struct fkv_error *err);
+    /* Writes the tables beside results.h5 and the figures. */
+    int (*write)(struct fkv_analysis *a, void *own, struct fkv_error *err);
+    fkv_summary *print; /* on stdout */
+};
+/* Parses argv, works, and returns main's exit status. What a dry run prints, and everything that
+ * can be refused, comes before the first byte of states is read. */
+int fkv_analysis_main(const struct fkv_analysis_command *command, int argc, char **argv, void *own);
 
 /* Prints "freqkv-analyze NAME: message" to stderr, and removes a folder --out that the command made
  * and left empty (`common` NULL: there is none). Returns fkv_exit_status(err). */

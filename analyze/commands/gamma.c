@@ -1,13 +1,11 @@
 /* freqkv-analyze gamma: a retaining ratio per (layer, KV head). */
 #include <math.h>
 #include <omp.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "analyze/commands/command.h"
 #include "analyze/measure/attention_error.h"
 #include "analyze/measure/gamma.h"
-#include "analyze/plots/figures.h"
 #include "capture/store/capture_reader.h"
 #include "kernels/base/arguments.h"
 #include "kernels/base/letters.h"
@@ -27,6 +25,7 @@ struct options {
     struct fkv_cut_options cut;
     struct fkv_ratio_choice choice; /* window 0, sinks -1: those of the segments */
     bool chosen;                    /* a criterion was given */
+    struct fkv_ratio_table table;   /* found; owned */
 };
 
 static double parse_share(const char *text, const char *option, double low, double high,
@@ -130,8 +129,26 @@ static const struct argp parser = {
     options_list, parse, "CAPTURE --out DIR (--energy TAU | --budget G)", doc, children,
     NULL,         NULL};
 
+/* From the products of attention, which dominate: 4 flops per query, token before it and channel,
+ * at the 20 Gflop/s that a core of 2023 does. */
+static double attention_seconds(const struct fkv_analysis *a) {
+    const struct fkv_capture_info *info = fkv_capture_info(a->capture);
+    double pairs = 0,
+           heads = (double)info->layer_count * fkv_capture_heads(a->capture, FKV_STATE_QUERY);
+    for (int32_t i = 0; i < a->plan.recordings; i++) {
+        const struct fkv_planned_recording *r = &a->plan.recording[i];
+        double queries = a->plan.n < FKV_ATTENTION_QUERIES ? a->plan.n : FKV_ATTENTION_QUERIES;
+        pairs += queries *
+                 (double)(r->segments * fkv_capture_recording(a->capture, r->recording)->n_tokens) /
+                 2;
+    }
+    return pairs * heads * info->head_dim * 4 * (FKV_RATIO_STEPS + 1) /
+           (20e9 * omp_get_max_threads());
+}
+
 /* What the table needs of the capture; fills in window and sinks. */
-static int check(struct fkv_analysis *a, struct options *o, struct fkv_error *err) {
+static int check(struct fkv_analysis *a, void *own, double *seconds, struct fkv_error *err) {
+    struct options *o = own;
     const struct fkv_capture_info *info = fkv_capture_info(a->capture);
     const uint32_t needed = 1u << FKV_STATE_KEY | 1u << FKV_STATE_VALUE;
     if ((info->states & needed) != needed)
@@ -150,99 +167,61 @@ static int check(struct fkv_analysis *a, struct options *o, struct fkv_error *er
     if (!o->choice.window) o->choice.window = a->plan.n + o->choice.sinks;
     int32_t low, high;
     if (fkv_ratio_limits(&o->choice, a->plan.n, &low, &high, err)) return FKV_FAILED;
-    if (o->choice.objective == FKV_OBJECTIVE_ATTENTION)
-        return fkv_attention_error_check(a->capture, &a->plan, err);
-    return FKV_OK;
+    if (o->choice.objective != FKV_OBJECTIVE_ATTENTION) return FKV_OK;
+    *seconds = attention_seconds(a);
+    return fkv_attention_error_check(a->capture, &a->plan, err);
 }
 
-/* errors: plain, and projected where the capture has what that takes; the caller frees them */
-static int measure_attention(struct fkv_analysis *a, const struct options *o, double *errors[2],
+/* errors [2]: plain, and projected where the capture has what that takes; of `memory` */
+static int measure_attention(struct fkv_analysis *a, struct fkv_memory *memory, double *errors[2],
                              struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(a->capture);
     size_t heads = (size_t)info->layer_count * (size_t)info->head_count;
-    struct fkv_progress progress;
-    struct fkv_measurement m = {
-        .capture = a->capture, .plan = &a->plan, .workers = &a->workers, .progress = &progress};
     const bool projected = fkv_capture_output_gram(a->capture);
     for (int i = 0; i < 1 + projected; i++)
-        if (!(errors[i] = malloc(heads * (FKV_RATIO_STEPS + 1) * sizeof **errors)))
-            return fkv_fail(err, "out of memory for %zu heads", heads);
-    if (!projected && !o->cut.common.quiet)
+        errors[i] = fkv_memory_take(memory, heads * (FKV_RATIO_STEPS + 1), sizeof **errors);
+    if (memory->failed) return fkv_fail(err, "out of memory for %zu heads", heads);
+    if (!projected && !a->o->common.quiet)
         fprintf(stderr, "no objective_projected: the capture holds no output projection "
                         "(output_gram; freqkv-capture "
                         "--resume adds it)\n");
-    fkv_progress_start(&progress, "segments", a->plan.segments * info->layer_count,
-                       o->cut.common.quiet);
-    int status = fkv_attention_error_measure(&m, errors[0], errors[1], err);
-    fkv_progress_finish(&progress);
+    fkv_analysis_progress(a, "segments", a->plan.segments * info->layer_count);
+    int status = fkv_attention_error_measure(&a->m, errors[0], errors[1], err);
+    fkv_progress_finish(&a->progress);
     return status;
 }
 
-static int write_all(const struct fkv_analysis *a, const struct options *o,
-                     const struct fkv_ratio_table *t, struct fkv_error *err) {
-    const char *folder = o->cut.common.out;
-    const struct fkv_findings findings = {
-        .provenance = &a->provenance, .states = a->states, .spectra = a->spectra, .ratios = t};
-    if (fkv_results_write(folder, &findings, err) ||
-        fkv_ratio_table_write(folder, t, a->capture, &a->plan, &a->provenance, err))
-        return FKV_FAILED;
-    struct fkv_plot_target to = {.folder = folder, .provenance = &a->provenance};
-    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
-        if (f->ratios && f->ratios(t, &to, err)) return FKV_FAILED;
-    return fkv_ratio_table_print(t, &a->spectra[0], o->cut.capture, &a->provenance,
-                                 o->cut.common.json, err);
-}
-
-/* From the products of attention, which dominate: 4 flops per query, token before it and channel,
- * at the 20 Gflop/s that a core of 2023 does. */
-static double attention_seconds(const struct fkv_analysis *a) {
-    const struct fkv_capture_info *info = fkv_capture_info(a->capture);
-    double pairs = 0,
-           heads = (double)info->layer_count * fkv_capture_heads(a->capture, FKV_STATE_QUERY);
-    for (int32_t i = 0; i < a->plan.recordings; i++) {
-        const struct fkv_planned_recording *r = &a->plan.recording[i];
-        double queries = a->plan.n < FKV_ATTENTION_QUERIES ? a->plan.n : FKV_ATTENTION_QUERIES;
-        pairs += queries *
-                 (double)(r->segments * fkv_capture_recording(a->capture, r->recording)->n_tokens) /
-                 2;
-    }
-    return pairs * heads * info->head_dim * 4 * (FKV_RATIO_STEPS + 1) /
-           (20e9 * omp_get_max_threads());
-}
-
-static int measure_and_write(struct fkv_analysis *a, const struct options *o,
-                             struct fkv_error *err) {
-    struct fkv_ratio_table table = {0};
+static int find(struct fkv_analysis *a, void *own, struct fkv_error *err) {
+    struct options *o = own;
+    struct fkv_memory memory = {0};
     double *attention[2] = {NULL};
-    int status = fkv_analysis_start(a, &o->cut, "gamma", err);
-    if (!status) status = fkv_analysis_measure(a, &o->cut, false, err);
-    if (!status && o->choice.objective == FKV_OBJECTIVE_ATTENTION)
-        status = measure_attention(a, o, attention, err);
+    int status = FKV_OK;
+    if (o->choice.objective == FKV_OBJECTIVE_ATTENTION)
+        status = measure_attention(a, &memory, attention, err);
     if (!status)
         status = fkv_ratio_table_make(&o->choice, &a->spectra[0], &a->spectra[1], attention[0],
-                                      attention[1], &table, err);
-    if (!status) status = write_all(a, o, &table, err);
-    fkv_ratio_table_free(&table);
-    free(attention[0]), free(attention[1]);
+                                      attention[1], &o->table, err);
+    fkv_memory_free(&memory);
+    a->findings.ratios = &o->table;
     return status;
+}
+
+static int write_table(struct fkv_analysis *a, void *own, struct fkv_error *err) {
+    const struct options *o = own;
+    return fkv_ratio_table_write(a->o->common.out, &o->table, a->capture, &a->plan, &a->provenance,
+                                 err);
 }
 
 int fkv_command_gamma(int argc, char **argv) {
+    static const struct fkv_analysis_command command = {.name = "gamma",
+                                                        .parser = &parser,
+                                                        .power_only = true,
+                                                        .check = check,
+                                                        .find = find,
+                                                        .write = write_table,
+                                                        .print = fkv_summary_gamma};
     struct options o = {.choice = {.cap = 1, .sinks = -1}};
-    struct fkv_analysis a;
-    struct fkv_error err = {0};
-    fkv_cut_options_default(&o.cut);
-    char *command = fkv_join_arguments(argc, argv); /* before argp puts the options first */
-    argp_parse(&parser, argc, argv, 0, NULL, &o);
-    int status = fkv_analysis_open(&a, &o.cut, false, command, &err);
-    a.power_only = true;
-    if (!status) status = check(&a, &o, &err);
-    if (!status) {
-        bool attention = o.choice.objective == FKV_OBJECTIVE_ATTENTION;
-        status =
-            fkv_analysis_announce(&a, &o.cut, false, attention ? attention_seconds(&a) : 0, &err);
-    }
-    if (!status && !o.cut.dry_run) status = measure_and_write(&a, &o, &err);
-    fkv_analysis_close(&a);
-    return status ? fkv_command_failed("gamma", &o.cut.common, &err) : FKV_EXIT_DONE;
+    int status = fkv_analysis_main(&command, argc, argv, &o);
+    fkv_ratio_table_free(&o.table);
+    return status;
 }

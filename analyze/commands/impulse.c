@@ -8,7 +8,7 @@
 #include "analyze/commands/command.h"
 #include "analyze/measure/impulse.h"
 #include "analyze/plots/figures.h"
-#include "kernels/base/atomic_file.h"
+#include "analyze/tables/csv.h"
 #include "kernels/base/host.h"
 #include "kernels/base/json.h"
 #include "kernels/base/arguments.h"
@@ -85,7 +85,7 @@ static const struct argp parser = {options_list, parse, "--out DIR --window N", 
 
 static const char csv_header[] =
     "window,sinks,gamma,retained,chunk,horizon_tokens,round,tokens_since,slots_left,centre,width_"
-    "slots,width_tokens,gain,ringing,negative,rank,participation\n";
+    "slots,width_tokens,gain,ringing,negative,rank,participation";
 
 /* There is no capture and so no results.h5 that could say whose the folder's files are: our CSV,
  * known by its header, does. */
@@ -97,7 +97,8 @@ static int check_folder(const char *folder, struct fkv_error *err) {
     if (access(folder, W_OK | X_OK)) return fkv_fail_errno(err, "%s", folder);
     if (fkv_path_print(path, err, "%s/impulse.csv", folder)) return FKV_FAILED;
     FILE *f = fopen(path, "r");
-    bool ours = f && fgets(line, sizeof line, f) && !strcmp(line, csv_header);
+    bool ours =
+        f && fgets(line, sizeof line, f) && !strncmp(line, csv_header, sizeof csv_header - 1);
     if (f) fclose(f);
     if (ours) return FKV_OK;
     if (f)
@@ -118,10 +119,7 @@ static int check_folder(const char *folder, struct fkv_error *err) {
 static int write_csv(const struct options *o, const struct fkv_impulse *impulses,
                      struct fkv_error *err) {
     struct fkv_atomic_file f;
-    char path[FKV_PATH];
-    if (fkv_path_print(path, err, "%s/impulse.csv", o->common.out)) return FKV_FAILED;
-    if (fkv_atomic_open(&f, path, err)) return FKV_FAILED;
-    fputs(csv_header, f.stream);
+    if (fkv_csv_open(&f, o->common.out, "impulse.csv", csv_header, err)) return FKV_FAILED;
     for (int i = 0; i < o->gammas; i++) {
         const struct fkv_schedule *s = &impulses[i].schedule;
         for (int32_t k = 0; k < impulses[i].rounds; k++) {
@@ -130,10 +128,9 @@ static int write_csv(const struct options *o, const struct fkv_impulse *impulses
                     s->window, s->sinks, s->gamma, s->retained, s->chunk, s->horizon, k + 1,
                     r->tokens_since, r->slots_left, r->centre, r->width, r->width_tokens, r->gain,
                     r->ringing, r->negative);
-            if (r->rank >= 0)
-                fprintf(f.stream, ",%.9g,%.9g\n", r->rank, r->participation);
-            else
-                fputs(",,\n", f.stream);
+            fkv_csv_number(f.stream, r->rank);
+            fkv_csv_number(f.stream, r->participation);
+            fputc('\n', f.stream);
         }
     }
     return fkv_atomic_commit(&f, err);

@@ -193,20 +193,19 @@ static int64_t memory_for(const struct inputs *in, const struct fkv_segment_plan
  */
 static int check_needs(const struct inputs *in, const struct fkv_segment_plan *plan, bool probes,
                        FILE *to, struct fkv_error *err) {
-    int64_t memory = memory_for(in, plan, probes), available = fkv_host_memory_available();
-    char needed[16], present[16];
-    fkv_format_bytes(needed, memory);
-    fkv_format_bytes(present, available);
+    const int64_t memory = memory_for(in, plan, probes), available = fkv_host_memory_available();
     if (to)
         fprintf(to,
                 "%s, for %s: %d layers, %lld segments of %d tokens from %d document%s; needs %s of "
                 "%s of memory\n",
                 in->o->capture, probes ? "probes" : "runs",
                 fkv_capture_info(in->capture)->layer_count, (long long)plan->segments, plan->n,
-                plan->documents, plan->documents == 1 ? "" : "s", needed, present);
+                plan->documents, plan->documents == 1 ? "" : "s", fkv_bytes_text(memory).text,
+                fkv_bytes_text(available).text);
     if (available < 0 || memory <= available) return FKV_OK;
     return fkv_fail(err, "%s: segments of %d tokens need %s of memory, and %s are available",
-                    in->o->capture, plan->n, needed, present);
+                    in->o->capture, plan->n, fkv_bytes_text(memory).text,
+                    fkv_bytes_text(available).text);
 }
 
 /* Keys and values are transformed once for their spectra and once for the residuals. */
@@ -302,13 +301,6 @@ static int join(struct inputs *in, struct fkv_error *err) {
     return FKV_OK;
 }
 
-static int check_out(const struct inputs *in, struct fkv_error *err) {
-    const struct fkv_results_intent intent = {.folder = in->o->common.out,
-                                              .group = "link",
-                                              .capture_sha256 = in->provenance.capture_sha256};
-    return fkv_results_check(&intent, err);
-}
-
 static int read_join_write(struct inputs *in, struct fkv_error *err) {
     const struct options *o = in->o;
     if (o->common.threads) omp_set_num_threads(o->common.threads);
@@ -320,7 +312,6 @@ static int read_join_write(struct inputs *in, struct fkv_error *err) {
                                  .capture = o->capture,
                                  .runs = o->count[RUNS],
                                  .probes = o->count[PROBES],
-                                 .run = in->runs,
                                  .damage = in->damage,
                                  .probe_path = o->files[PROBES],
                                  .spectra = &in->spectra};
@@ -330,8 +321,10 @@ static int read_join_write(struct inputs *in, struct fkv_error *err) {
         fkv_processor_open(&o->processor, &o->common, &in->workers, err))
         return FKV_FAILED;
     if (o->dry_run) return say_needs(in, err);
-    if (check_out(in, err) || join(in, err)) return FKV_FAILED;
-    if (fkv_sources_of_capture(in->capture, o->common.out, err) ||
+    const struct fkv_results_intent intent = {
+        .folder = o->common.out, .group = "link", .capture_sha256 = in->provenance.capture_sha256};
+    if (fkv_results_check(&intent, err) || join(in, err) ||
+        fkv_sources_of_capture(in->capture, o->common.out, err) ||
         fkv_link_results(o->common.out, &in->link, err) ||
         fkv_link_write(o->common.out, &in->link, err))
         return FKV_FAILED;

@@ -50,13 +50,19 @@ static const struct argp_child children[] = {{&fkv_common_argp, 0, NULL, 0}, {0}
 static const struct argp parser = {options_list, parse, "CAPTURE... --out CAPTURE", doc, children,
                                    NULL,         NULL};
 
+static int64_t tokens_of(const struct fkv_capture *c) {
+    int64_t tokens = 0;
+    for (int32_t i = 0; i < fkv_capture_count(c); i++)
+        tokens += fkv_capture_recording(c, i)->n_tokens;
+    return tokens;
+}
+
 static int report(const struct options *o, struct fkv_error *err) {
     struct fkv_capture *merged;
     if (fkv_capture_open(o->common.out, &merged, err)) return FKV_FAILED;
-    int32_t recordings = fkv_capture_count(merged);
-    int64_t tokens = 0;
+    const int32_t recordings = fkv_capture_count(merged);
+    const int64_t tokens = tokens_of(merged);
     int status = FKV_OK;
-    for (int32_t i = 0; i < recordings; i++) tokens += fkv_capture_recording(merged, i)->n_tokens;
     if (o->common.json) {
         json_t *object =
             json_pack("{s:s, s:s, s:i, s:i, s:I}", "out", o->common.out, "capture_sha256",
@@ -79,15 +85,13 @@ struct needs {
 
 /* What is there to copy; refuses what the disk cannot hold. */
 static int add_up(const struct options *o, struct needs *needs, struct fkv_error *err) {
-    char needed[16], present[16];
     int64_t gram = 0; /* copied once */
     struct stat file;
     for (int i = 0; i < o->count; i++) {
         struct fkv_capture *c;
         if (fkv_capture_open(o->captures[i], &c, err)) return FKV_FAILED;
         needs->recordings += fkv_capture_count(c);
-        for (int32_t k = 0; k < fkv_capture_count(c); k++)
-            needs->tokens += fkv_capture_recording(c, k)->n_tokens;
+        needs->tokens += tokens_of(c);
         needs->bytes += fkv_capture_file_bytes(c);
         if (fkv_capture_output_gram(c) && !stat(fkv_capture_output_gram(c), &file))
             gram = file.st_size;
@@ -96,19 +100,13 @@ static int add_up(const struct options *o, struct needs *needs, struct fkv_error
     needs->bytes += gram;
     if (fkv_host_disk_free(o->common.out, &needs->free, err)) return FKV_FAILED;
     if (needs->bytes <= needs->free) return FKV_OK;
-    fkv_format_bytes(needed, needs->bytes);
-    fkv_format_bytes(present, needs->free);
     return fkv_fail(err, "%s: the recordings need %s on disk, and %s are free", o->common.out,
-                    needed, present);
+                    fkv_bytes_text(needs->bytes).text, fkv_bytes_text(needs->free).text);
 }
 
 static int announce(const struct options *o, struct fkv_error *err) {
     struct needs needs = {0};
-    char needed[16], present[16];
-    FILE *to = o->dry_run ? stdout : stderr;
     if (add_up(o, &needs, err)) return FKV_FAILED;
-    fkv_format_bytes(needed, needs.bytes);
-    fkv_format_bytes(present, needs.free);
     if (o->dry_run && o->common.json)
         return fkv_json_print(
             json_pack("{s:I, s:I, s:I, s:I}", "recordings", (json_int_t)needs.recordings, "tokens",
@@ -116,8 +114,9 @@ static int announce(const struct options *o, struct fkv_error *err) {
                       (json_int_t)needs.free),
             err);
     if (o->dry_run || !o->common.quiet)
-        fprintf(to, "%lld recordings, %lld tokens; %s of %s on disk\n", (long long)needs.recordings,
-                (long long)needs.tokens, needed, present);
+        fprintf(o->dry_run ? stdout : stderr, "%lld recordings, %lld tokens; %s of %s on disk\n",
+                (long long)needs.recordings, (long long)needs.tokens,
+                fkv_bytes_text(needs.bytes).text, fkv_bytes_text(needs.free).text);
     return FKV_OK;
 }
 

@@ -105,80 +105,75 @@ struct inputs {
     json_t *left_out; /* {file, figure, reason} of what a figure cannot show; owned */
 };
 
-static struct fkv_plot_target target_of(const struct inputs *in, const char *stem) {
-    return (struct fkv_plot_target){.folder = in->o->common.out,
-                                    .stem = stem,
-                                    .provenance = &in->provenance,
-                                    .left_out = in->left_out};
-}
+/* What a figure may be drawn from; the others are NULL. */
+struct drawn {
+    const struct fkv_run *run, *runs;
+    const struct fkv_damage *damage;
+    const char *table;
+};
 
-/* Figures of one run. */
-static int plot_run(struct inputs *in, const struct fkv_run *run, struct fkv_error *err) {
-    char stem[256];
-    stem_of(in->o, run->path, stem);
-    struct fkv_plot_target to = target_of(in, stem);
-    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
-        if (f->run && f->run(run, &to, err)) return FKV_FAILED;
+static int draw(struct inputs *in, struct drawn d, const char *stem, struct fkv_error *err) {
+    struct fkv_plot_target to = {.folder = in->o->common.out,
+                                 .stem = stem,
+                                 .provenance = &in->provenance,
+                                 .left_out = in->left_out};
+    int status = FKV_OK;
+    for (const struct fkv_figure_row *f = fkv_figures; !status && f->files; f++)
+        status = d.run && f->run        ? f->run(d.run, &to, err)
+                 : d.runs && f->runs    ? f->runs(d.runs, in->run_count, &to, err)
+                 : d.damage && f->probe ? f->probe(d.damage, &to, err)
+                 : d.table && f->table  ? f->table(d.table, &to, err)
+                                        : FKV_OK;
     in->figures += to.figures;
-    return FKV_OK;
+    return status;
 }
 
 static int plot_runs(struct inputs *in, struct fkv_error *err) {
-    struct fkv_plot_target to = target_of(in, "runs");
-    for (int32_t i = 1; i < in->run_count; i++)
-        if (strcmp(in->runs[0].model_sha256, in->runs[i].model_sha256))
+    const struct fkv_run *first = in->runs;
+    const int32_t before = in->figures;
+    char stem[256];
+    for (const struct fkv_run *run = first + 1; run < first + in->run_count; run++)
+        if (strcmp(first->model_sha256, run->model_sha256))
             return fkv_fail(err, "%s and %s: expected runs of one model, found %.12s and %.12s",
-                            in->runs[0].path, in->runs[i].path, in->runs[0].model_sha256,
-                            in->runs[i].model_sha256);
-    snprintf(in->model, sizeof in->model, "%s", in->runs[0].model_name);
-    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
-        if (f->runs && f->runs(in->runs, in->run_count, &to, err)) return FKV_FAILED;
-    in->figures += to.figures;
-    if (to.figures && fkv_sources_of_runs(in->runs, in->run_count, in->o->common.out, err))
+                            first->path, run->path, first->model_sha256, run->model_sha256);
+    snprintf(in->model, sizeof in->model, "%s", first->model_name);
+    if (draw(in, (struct drawn){.runs = first}, "runs", err) ||
+        (in->figures > before && fkv_sources_of_runs(first, in->run_count, in->o->common.out, err)))
         return FKV_FAILED;
-    for (int32_t i = 0; i < in->run_count; i++)
-        if (plot_run(in, &in->runs[i], err)) return FKV_FAILED;
+    for (const struct fkv_run *run = first; run < first + in->run_count; run++) {
+        stem_of(in->o, run->path, stem);
+        if (draw(in, (struct drawn){.run = run}, stem, err)) return FKV_FAILED;
+    }
     return FKV_OK;
 }
 
-static int plot_probe(struct inputs *in, const char *path, struct fkv_error *err) {
+static int plot_probe(struct inputs *in, const char *path, const char *stem,
+                      struct fkv_error *err) {
     struct fkv_probe probe = {0};
     struct fkv_damage damage = {0};
-    char stem[256];
-    stem_of(in->o, path, stem);
-    struct fkv_plot_target to = target_of(in, stem);
     int status = fkv_probe_read(path, &probe, err);
     if (!status) snprintf(in->model, sizeof in->model, "%s", probe.model_name);
     if (!status && fkv_damage_make(&probe, &damage, err))
         status = fkv_error_prefix(err, "%s", path);
-    for (const struct fkv_figure_row *f = fkv_figures; !status && f->files; f++)
-        if (f->probe) status = f->probe(&damage, &to, err);
+    if (!status) status = draw(in, (struct drawn){.damage = &damage}, stem, err);
     if (!status) status = fkv_sources_of_probe(&probe, stem, in->o->common.out, err);
     fkv_damage_free(&damage);
     fkv_probe_free(&probe);
-    in->figures += to.figures;
     in->probes++;
     return status;
 }
 
-static int plot_table(struct inputs *in, const char *path, struct fkv_error *err) {
-    char stem[256];
-    stem_of(in->o, path, stem);
-    struct fkv_plot_target to = target_of(in, stem);
-    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
-        if (f->table && f->table(path, &to, err)) return FKV_FAILED;
-    in->figures += to.figures;
-    in->tables++;
-    return FKV_OK;
-}
-
 /* Runs are collected, everything else is drawn as it comes. */
 static int plot_file(struct inputs *in, const char *path, struct fkv_error *err) {
-    char format[64];
+    char format[64], stem[256];
     in->model[0] = 0;
-    if (ends_with(path, ".csv")) return plot_table(in, path, err);
+    stem_of(in->o, path, stem);
+    if (ends_with(path, ".csv")) {
+        in->tables++;
+        return draw(in, (struct drawn){.table = path}, stem, err);
+    }
     if (fkv_run_format(path, format, err)) return FKV_FAILED;
-    if (!strcmp(format, "freqkv-probe")) return plot_probe(in, path, err);
+    if (!strcmp(format, "freqkv-probe")) return plot_probe(in, path, stem, err);
     if (strcmp(format, "freqkv-run"))
         return fkv_fail(
             err, "%s: attribute format: expected \"freqkv-run\" or \"freqkv-probe\", found \"%s\"",
@@ -226,9 +221,10 @@ int fkv_command_plot(int argc, char **argv) {
     char *command = fkv_join_arguments(argc, argv);
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     fkv_sha256_hex sha = "";
-    struct inputs in = {
-        .o = &o, .runs = calloc((size_t)o.count, sizeof *in.runs), .left_out = json_array()};
-    in.provenance = (struct fkv_provenance){FKV_VERSION, sha, command, in.model};
+    struct inputs in = {.o = &o,
+                        .provenance = {FKV_VERSION, sha, command, in.model},
+                        .runs = calloc((size_t)o.count, sizeof *in.runs),
+                        .left_out = json_array()};
     int status = command && in.runs && in.left_out ? fkv_sha256_files(o.files, o.count, sha, &err)
                                                    : fkv_fail(&err, "out of memory");
     if (!status) status = check_names(&o, &err);

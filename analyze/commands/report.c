@@ -58,7 +58,6 @@ static json_t *list_json(const struct fkv_text_list *list) {
 
 static int print(const struct options *o, const struct fkv_report_outline *outline,
                  struct fkv_error *err) {
-    char size[16];
     if (o->json) {
         json_t *object =
             json_pack("{s:s, s:I, s:i, s:o, s:o, s:o}", "report", outline->path, "bytes",
@@ -69,9 +68,8 @@ static int print(const struct options *o, const struct fkv_report_outline *outli
                       : fkv_fail(err, "%s: its path is not UTF-8, which JSON needs", outline->path);
     }
     for (int i = 0; i < outline->summary.count; i++) printf("%s\n", outline->summary.text[i]);
-    fkv_format_bytes(size, outline->bytes);
-    printf("%s: %s, %d figure%s\n", outline->path, size, outline->figures,
-           outline->figures == 1 ? "" : "s");
+    printf("%s: %s, %d figure%s\n", outline->path, fkv_bytes_text(outline->bytes).text,
+           outline->figures, outline->figures == 1 ? "" : "s");
     for (int i = 0; !o->quiet && i < outline->left_out.count; i++)
         fprintf(stderr, "left out: %s\n", outline->left_out.text[i]);
     return FKV_OK;

@@ -2,27 +2,21 @@
 #include <string.h>
 
 #include "analyze/commands/command.h"
-#include "analyze/tables/summary.h"
 #include "analyze/tables/tables.h"
 #include "kernels/base/arguments.h"
 #include "kernels/base/letters.h"
 
 enum { OPT_NULL = FKV_NO_LETTER };
 
-struct options {
-    struct fkv_cut_options cut;
-    bool null;
-};
-
 static error_t parse(int key, char *arg, struct argp_state *state) {
-    struct options *o = state->input;
+    struct fkv_cut_options *o = state->input;
     switch (key) {
     case OPT_NULL:
         if (strcmp(arg, "permute") && strcmp(arg, "none"))
             argp_error(state, "--null: expected permute or none, found \"%s\"", arg);
         o->null = !strcmp(arg, "permute");
         break;
-    case ARGP_KEY_INIT: state->child_inputs[0] = &o->cut; break;
+    case ARGP_KEY_INIT: state->child_inputs[0] = o; break;
     default: return ARGP_ERR_UNKNOWN;
     }
     return 0;
@@ -47,37 +41,14 @@ static const struct argp_child children[] = {{&fkv_cut_argp, 0, NULL, 0}, {0}};
 static const struct argp parser = {options_list, parse, "CAPTURE --out DIR", doc, children,
                                    NULL,         NULL};
 
-static int draw(const struct fkv_figure_row *row, int32_t state,
-                const struct fkv_findings *findings, struct fkv_plot_target *to,
-                struct fkv_error *err) {
-    return row->spectrum ? row->spectrum(&findings->spectra[state], to, err) : FKV_OK;
-}
-
-static int write_all(const struct fkv_analysis *a, const struct options *o, struct fkv_error *err) {
-    const char *folder = o->cut.common.out;
-    const struct fkv_findings findings = {
-        .provenance = &a->provenance, .states = a->states, .spectra = a->spectra};
-    if (fkv_results_write(folder, &findings, err) ||
-        fkv_spectrum_csv(folder, a->spectra, a->states, err) ||
-        fkv_figures_draw(&findings, folder, draw, err))
-        return FKV_FAILED;
-    return fkv_summary_spectrum(&findings, o->cut.capture, o->cut.common.json, err);
+static int write_table(struct fkv_analysis *a, void *own, struct fkv_error *err) {
+    (void)own;
+    return fkv_spectrum_csv(a->o->common.out, a->spectra, a->findings.states, err);
 }
 
 int fkv_command_spectrum(int argc, char **argv) {
-    struct options o = {.null = true};
-    struct fkv_analysis a;
-    struct fkv_error err = {0};
-    fkv_cut_options_default(&o.cut);
-    char *command = fkv_join_arguments(argc, argv); /* before argp puts the options first */
-    argp_parse(&parser, argc, argv, 0, NULL, &o);
-    int status = fkv_analysis_open(&a, &o.cut, o.null, command, &err);
-    if (!status) status = fkv_analysis_announce(&a, &o.cut, o.null, 0, &err);
-    if (!status && !o.cut.dry_run) {
-        status = fkv_analysis_start(&a, &o.cut, "spectrum", &err);
-        if (!status) status = fkv_analysis_measure(&a, &o.cut, o.null, &err);
-        if (!status) status = write_all(&a, &o, &err);
-    }
-    fkv_analysis_close(&a);
-    return status ? fkv_command_failed("spectrum", &o.cut.common, &err) : FKV_EXIT_DONE;
+    static const struct fkv_analysis_command command = {
+        .name = "spectrum", .parser = &parser, .write = write_table, .print = fkv_summary_spectrum};
+    struct fkv_cut_options o = {.null = true};
+    return fkv_analysis_main(&command, argc, argv, &o);
 }

@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "analyze/link/token_classes.h"
@@ -116,8 +115,8 @@ static int make_groups(struct fkv_comparison *c, struct fkv_error *err) {
     int64_t width = LEAST_WIDTH;
     while (length > MOST_POSITIONS * width) width *= 2;
     size_t most = 1 + MOST_POSITIONS + FKV_CLASSES + (size_t)run->documents;
-    if (!(c->group = calloc(most, sizeof *c->group)))
-        return fkv_fail(err, "out of memory for %zu groups of tokens", most);
+    c->group = fkv_memory_take(&c->memory, most, sizeof *c->group);
+    if (!c->group) return fkv_fail(err, "out of memory for %zu groups of tokens", most);
     if (!add_group(c, FKV_ALL_TOKENS, 0, fkv_grouping_names[FKV_ALL_TOKENS], err))
         return FKV_FAILED;
     for (int64_t first = 0; first < length; first += width) {
@@ -134,15 +133,6 @@ static int make_groups(struct fkv_comparison *c, struct fkv_error *err) {
         if (!add_group(c, FKV_BY_CLASS, class, fkv_class_names[class], err)) return FKV_FAILED;
     for (int32_t d = 0; d < run->documents; d++)
         if (!add_group(c, FKV_BY_DOCUMENT, d, run->document[d].name, err)) return FKV_FAILED;
-    return FKV_OK;
-}
-
-/* Classes of a document's tokens as the file has them, else by their ids. */
-static int classes_of(const struct fkv_run_document *d, uint8_t **classes, struct fkv_error *err) {
-    if (!(*classes = malloc((size_t)d->count + 1)))
-        return fkv_fail(err, "out of memory for the classes of %lld tokens", (long long)d->count);
-    if (!d->token_class) return fkv_classes_by_ids(d->tokens, d->count, *classes, err);
-    memcpy(*classes, d->token_class, (size_t)d->count);
     return FKV_OK;
 }
 
@@ -163,11 +153,12 @@ static const float *values_of(const struct fkv_run_columns *columns,
 
 /* What one pass over two runs' tokens needs beside them. */
 struct pass {
-    uint8_t **classes;   /* [documents], NULL where documents are joined */
-    int64_t row;         /* tokens of a window; 0: positions count from the document's start */
-    double *sums;        /* [units] of the group at hand */
-    double *counts;      /* the same: tokens */
-    double *independent; /* the same: scratch of the test */
+    const uint8_t **classes; /* [documents] of their tokens; NULL where documents are joined */
+    int64_t row;             /* tokens of a window; 0: positions count from the document's start */
+    double *sums;            /* [units] of the group at hand */
+    double *counts;          /* the same: tokens */
+    double *independent;     /* the same: scratch of the test */
+    struct fkv_memory memory;
 };
 
 static void add_tokens(const struct fkv_run *a, const struct fkv_run *b,
@@ -205,34 +196,40 @@ static struct fkv_difference difference_of(const struct fkv_run *a, const struct
     return found;
 }
 
-static int open_pass(const struct fkv_comparison *c, struct pass *p, struct fkv_error *err) {
-    const struct fkv_run *run = c->runs;
-    const size_t units = (size_t)c->group[0].units.count + 1;
-    int64_t most = 0;
-    for (int32_t g = 0; g < c->groups; g++)
-        if (c->group[g].units.count > most) most = c->group[g].units.count;
-    *p = (struct pass){.row = run->joined ? longest(run) : 0};
-    p->sums = calloc(3 * ((size_t)most > units ? (size_t)most : units), sizeof *p->sums);
-    if (!p->sums) return fkv_fail(err, "out of memory for %lld units", (long long)most);
-    p->counts = p->sums + most, p->independent = p->counts + most;
-    if (run->joined) return FKV_OK;
-    if (!(p->classes = calloc((size_t)run->documents, sizeof *p->classes)))
-        return fkv_fail(err, "out of memory for %d documents", run->documents);
-    for (int32_t d = 0; d < run->documents; d++)
-        if (classes_of(&run->document[d], &p->classes[d], err)) return FKV_FAILED;
-    return FKV_OK;
+/* Classes of a document's tokens as the file has them, else by their ids. */
+static int find_classes(struct pass *p, const struct fkv_run_document *d, const uint8_t **classes,
+                        struct fkv_error *err) {
+    *classes = d->token_class;
+    if (*classes) return FKV_OK;
+    uint8_t *by_ids = fkv_memory_take(&p->memory, (size_t)d->count, 1);
+    if (!by_ids)
+        return fkv_fail(err, "out of memory for the classes of %lld tokens", (long long)d->count);
+    *classes = by_ids;
+    return fkv_classes_by_ids(d->tokens, d->count, by_ids, err);
 }
 
-static void close_pass(const struct fkv_comparison *c, struct pass *p) {
-    for (int32_t d = 0; p->classes && d < c->runs->documents; d++) free(p->classes[d]);
-    free(p->classes);
-    free(p->sums);
+static int open_pass(const struct fkv_comparison *c, struct pass *p, struct fkv_error *err) {
+    const struct fkv_run *run = c->runs;
+    size_t most = 0;
+    for (int32_t g = 0; g < c->groups; g++)
+        if ((size_t)c->group[g].units.count > most) most = (size_t)c->group[g].units.count;
+    if (run->joined)
+        p->row = longest(run);
+    else
+        p->classes = fkv_memory_take(&p->memory, (size_t)run->documents, sizeof *p->classes);
+    p->sums = fkv_memory_take(&p->memory, most, sizeof(double));
+    p->counts = fkv_memory_take(&p->memory, most, sizeof(double));
+    p->independent = fkv_memory_take(&p->memory, most, sizeof(double));
+    if (p->memory.failed) return fkv_fail(err, "out of memory for %zu units", most);
+    for (int32_t d = 0; p->classes && d < run->documents; d++)
+        if (find_classes(p, &run->document[d], &p->classes[d], err)) return FKV_FAILED;
+    return FKV_OK;
 }
 
 /* Labels with the ratio where two of them are alike, and with the file where that does not help. */
 static int make_labels(struct fkv_comparison *c, struct fkv_error *err) {
-    if (!(c->label = calloc((size_t)c->count, sizeof *c->label)))
-        return fkv_fail(err, "out of memory for %d labels", c->count);
+    c->label = fkv_memory_take(&c->memory, (size_t)c->count, sizeof *c->label);
+    if (!c->label) return fkv_fail(err, "out of memory for %d labels", c->count);
     for (int step = 0; step < 3; step++)
         for (int32_t i = 0; i < c->count; i++) {
             const double gamma = fkv_run_gamma(&c->runs[i]);
@@ -250,27 +247,27 @@ static int make_labels(struct fkv_comparison *c, struct fkv_error *err) {
     return FKV_OK;
 }
 
-int32_t fkv_comparison_pair(const struct fkv_comparison *c, int32_t a, int32_t b) {
-    return a * c->count - a * (a + 1) / 2 + b - a - 1;
-}
-
 const struct fkv_difference *fkv_comparison_at(const struct fkv_comparison *c, int32_t pair,
-                                               int32_t group, enum fkv_difference_kind kind) {
-    return &c->found[((int64_t)pair * c->groups + group) * FKV_DIFFERENCES + (int64_t)kind];
+                                               int32_t group) {
+    return &c->found[((int64_t)pair * c->groups + group) * FKV_DIFFERENCES];
 }
 
 static int make(struct fkv_comparison *c, struct pass *p, struct fkv_error *err) {
     if (make_labels(c, err) || make_groups(c, err) || open_pass(c, p, err)) return FKV_FAILED;
-    size_t cells = (size_t)c->pairs * (size_t)c->groups * FKV_DIFFERENCES;
-    if (!(c->found = calloc(cells, sizeof *c->found)))
-        return fkv_fail(err, "out of memory for %zu differences", cells);
+    const size_t cells = (size_t)c->pairs * (size_t)c->groups * FKV_DIFFERENCES;
+    c->pair = fkv_memory_take(&c->memory, (size_t)c->pairs, sizeof *c->pair);
+    c->found = fkv_memory_take(&c->memory, cells, sizeof *c->found);
+    if (c->memory.failed) return fkv_fail(err, "out of memory for %zu differences", cells);
     struct fkv_difference *next = c->found;
+    struct fkv_run_pair *pair = c->pair;
     for (int32_t a = 0; a < c->count; a++)
-        for (int32_t b = a + 1; b < c->count; b++)
+        for (int32_t b = a + 1; b < c->count; b++, pair++) {
+            *pair = (struct fkv_run_pair){a, b};
             for (int32_t g = 0; g < c->groups; g++)
                 for (int kind = 0; kind < FKV_DIFFERENCES; kind++)
                     *next++ = difference_of(&c->runs[a], &c->runs[b],
                                             (enum fkv_difference_kind)kind, &c->group[g], p);
+        }
     return FKV_OK;
 }
 
@@ -279,13 +276,13 @@ int fkv_comparison_make(const struct fkv_run *runs, int32_t count, struct fkv_co
     struct pass pass = {0};
     *c = (struct fkv_comparison){.runs = runs, .count = count, .pairs = count * (count - 1) / 2};
     int status = make(c, &pass, err);
-    close_pass(c, &pass);
+    fkv_memory_free(&pass.memory);
     if (status) fkv_comparison_free(c);
     return status;
 }
 
 void fkv_comparison_free(struct fkv_comparison *c) {
     for (int32_t g = 0; g < c->groups; g++) fkv_units_free(&c->group[g].units);
-    free(c->group), free(c->label), free(c->found);
+    fkv_memory_free(&c->memory);
     *c = (struct fkv_comparison){0};
 }

@@ -8,6 +8,7 @@
 
 #include "analyze/figure/figure.h"
 #include "capture/store/run.h"
+#include "kernels/base/memory.h"
 
 /* What differs: of run b less of run a, per token. */
 enum fkv_difference_kind {
@@ -39,14 +40,20 @@ struct fkv_difference {
     double p;                 /* of the mean being 0 */
 };
 
+struct fkv_run_pair {
+    int32_t a, b;
+};
+
 struct fkv_comparison {
     const struct fkv_run *runs; /* [count]; borrowed */
     int32_t count;
-    char (*label)[FKV_RUN_LABEL]; /* [count]; no two alike; owned */
+    char (*label)[FKV_RUN_LABEL]; /* [count]; no two alike */
     int32_t groups;
-    struct fkv_token_group *group; /* [groups], all tokens first; owned */
-    int32_t pairs;                 /* count (count - 1) / 2: (0,1), (0,2), ..., (1,2), ... */
-    struct fkv_difference *found;  /* [pairs, groups, FKV_DIFFERENCES]; owned */
+    struct fkv_token_group *group; /* [groups], all tokens first */
+    int32_t pairs;                 /* count (count - 1) / 2 */
+    struct fkv_run_pair *pair;     /* [pairs] (0,1), (0,2), ..., (1,2), ... */
+    struct fkv_difference *found;  /* [pairs, groups, FKV_DIFFERENCES] */
+    struct fkv_memory memory;
 };
 
 /* Refuses runs that did not score the same tokens, with what differs. */
@@ -56,10 +63,9 @@ int fkv_comparison_make(const struct fkv_run *runs, int32_t count, struct fkv_co
                         struct fkv_error *err);
 void fkv_comparison_free(struct fkv_comparison *c); /* harmless on a zeroed struct */
 
-/* The pair of runs a < b, as an index into `found`. */
-int32_t fkv_comparison_pair(const struct fkv_comparison *c, int32_t a, int32_t b);
+/* Of a pair and a group -> [FKV_DIFFERENCES]; borrowed. */
 const struct fkv_difference *fkv_comparison_at(const struct fkv_comparison *c, int32_t pair,
-                                               int32_t group, enum fkv_difference_kind kind);
+                                               int32_t group);
 
 /* FOLDER/compare.csv: a row per pair and group. */
 int fkv_comparison_write(const char *folder, const struct fkv_comparison *c, struct fkv_error *err);

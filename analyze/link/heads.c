@@ -105,13 +105,13 @@ static int add_group(struct fkv_link_heads *h, const struct fkv_probe *probe, in
 int fkv_link_heads_make(const struct fkv_damage *damage, int32_t probes,
                         const struct fkv_predictor_spectra *spectra, struct fkv_link_heads *out,
                         struct fkv_error *err) {
-    size_t changes = 1;
+    size_t changes = 0;
     *out = (struct fkv_link_heads){0};
     for (int32_t p = 0; p < probes; p++) changes += (size_t)damage[p].probe->change_count;
-    out->head = calloc(changes, sizeof *out->head);
-    out->group = calloc(changes, sizeof *out->group);
+    out->head = fkv_memory_take(&out->memory, changes, sizeof *out->head);
+    out->group = fkv_memory_take(&out->memory, changes, sizeof *out->group);
     int status =
-        out->head && out->group ? FKV_OK : fkv_fail(err, "out of memory for %zu changes", changes);
+        out->memory.failed ? fkv_fail(err, "out of memory for %zu changes", changes) : FKV_OK;
     for (int32_t p = 0; !status && p < probes; p++) {
         const struct fkv_probe *probe = damage[p].probe;
         int32_t family = -1; /* of the last group */
@@ -127,6 +127,6 @@ int fkv_link_heads_make(const struct fkv_damage *damage, int32_t probes,
 }
 
 void fkv_link_heads_free(struct fkv_link_heads *h) {
-    free(h->head), free(h->group);
-    memset(h, 0, sizeof *h);
+    fkv_memory_free(&h->memory);
+    *h = (struct fkv_link_heads){0};
 }

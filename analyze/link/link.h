@@ -13,7 +13,7 @@
 #ifndef FKV_ANALYZE_LINK_LINK_H
 #define FKV_ANALYZE_LINK_LINK_H
 
-#include "analyze/link/damage.h"
+#include "analyze/link/token_classes.h"
 #include "analyze/link/predictors.h"
 #include "analyze/link/residual.h"
 #include "capture/store/capture_reader.h"
@@ -35,12 +35,12 @@ extern const char *const fkv_outcome_names[FKV_OUTCOMES]; /* "mean_nll", "delta_
 struct fkv_link_sweep {
     int32_t points,
         n; /* runs, in the order of their mean ratio; n: slots that a compression sees */
-    const struct fkv_run **run; /* [points]; owned array */
-    double *gamma;              /* [points] mean L / n over heads; owned */
-    double *retained;           /* [FKV_RETAINED, points]; owned */
-    struct fkv_interval
-        *outcome[FKV_OUTCOMES]; /* [points] over tokens, each NULL where there is none; owned */
+    const struct fkv_run **run;                 /* [points] */
+    double *gamma;                              /* [points] mean L / n over heads */
+    double *retained;                           /* [FKV_RETAINED, points] */
+    struct fkv_interval *outcome[FKV_OUTCOMES]; /* [points] over tokens; NaN where there is none */
     bool has_outcome[FKV_OUTCOMES];
+    struct fkv_memory memory;
     enum fkv_se_unit se_unit; /* of intervals over texts */
     int64_t documents;
     struct fkv_correlation correlation[FKV_OUTCOMES][FKV_RETAINED];
@@ -73,8 +73,9 @@ struct fkv_link_group {
 
 struct fkv_link_heads {
     int32_t count, groups;
-    struct fkv_link_head *head;   /* [count]; owned */
-    struct fkv_link_group *group; /* [groups]; owned */
+    struct fkv_link_head *head;   /* [count] */
+    struct fkv_link_group *group; /* [groups] */
+    struct fkv_memory memory;
 };
 /* damage [probes], all checked, of one prefix and as many sinks. */
 int fkv_link_heads_make(const struct fkv_damage *damage, int32_t probes,
@@ -95,7 +96,6 @@ struct fkv_link {
     const struct fkv_provenance *provenance;
     const char *capture;
     int32_t runs, probes;
-    const struct fkv_run *run;       /* [runs] */
     const struct fkv_damage *damage; /* [probes] */
     const char *const *probe_path;   /* [probes] */
     bool has_sweep, has_heads, has_residuals;

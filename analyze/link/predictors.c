@@ -33,7 +33,6 @@
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "analyze/measure/attention_error.h"
@@ -53,28 +52,25 @@ struct visible {
     struct fkv_measurement *m;
     int32_t n, heads, group, head_dim, threads;
     const struct fkv_dct *dct;
-    float *shared;  /* [group * heads, n or d, d]: queries of a segment, or a layer's Gram matrices;
-                       owned */
-    float *x;       /* [heads, n, d]; owned */
-    float *y;       /* [threads, n, d]; owned */
-    float *scratch; /* [threads, fkv_dct_scratch]; owned */
-    double *moment; /* [heads, d, d]: Sigma_q, or the mean Gram matrix; owned */
+    float
+        *shared; /* [group * heads, n or d, d]: queries of a segment, or a layer's Gram matrices */
+    float *x;    /* [heads, n, d] */
+    float *y;    /* [threads, n, d] */
+    float *scratch; /* [threads, fkv_dct_scratch] */
+    double *moment; /* [heads, d, d]: Sigma_q, or the mean Gram matrix */
+    struct fkv_memory memory;
 };
-
-static void visible_free(struct visible *v) {
-    free(v->shared), free(v->x), free(v->y), free(v->scratch), free(v->moment);
-}
 
 static int visible_make(struct visible *v, struct fkv_error *err) {
     size_t d = (size_t)v->head_dim, head = (size_t)v->n * d, heads = (size_t)v->heads,
            threads = (size_t)v->threads;
-    v->shared =
-        malloc(heads * (size_t)v->group * (v->n > v->head_dim ? head : d * d) * sizeof(float));
-    v->x = malloc(heads * head * sizeof(float));
-    v->y = malloc(threads * head * sizeof(float));
-    v->scratch = malloc((threads * fkv_dct_scratch(v->dct) + 1) * sizeof(float));
-    v->moment = malloc(heads * d * d * sizeof(double));
-    if (v->shared && v->x && v->y && v->scratch && v->moment) return FKV_OK;
+    const size_t most = v->n > v->head_dim ? head : d * d;
+    v->shared = fkv_memory_take(&v->memory, heads * (size_t)v->group * most, sizeof(float));
+    v->x = fkv_memory_take(&v->memory, heads * head, sizeof(float));
+    v->y = fkv_memory_take(&v->memory, threads * head, sizeof(float));
+    v->scratch = fkv_memory_take(&v->memory, threads * fkv_dct_scratch(v->dct), sizeof(float));
+    v->moment = fkv_memory_take(&v->memory, heads * d * d, sizeof(double));
+    if (!v->memory.failed) return FKV_OK;
     return fkv_fail(err, "out of memory for queries of segments of %d tokens", v->n);
 }
 
@@ -179,7 +175,7 @@ static int measure_visible(struct fkv_measurement *m, enum fkv_state state, doub
         status = keys ? pass_over(&v, QUERIES, layer, NULL, err) : add_gram(&v, layer, err);
         if (!status) status = pass_over(&v, keys ? KEYS : VALUES, layer, of_layer, err);
     }
-    visible_free(&v);
+    fkv_memory_free(&v.memory);
     fkv_dct_destroy(dct);
     return status;
 }
@@ -188,26 +184,21 @@ static int measure_visible(struct fkv_measurement *m, enum fkv_state state, doub
 
 static int measure_power(struct fkv_measurement *m, struct fkv_predictor_spectra *out,
                          struct fkv_error *err) {
-    for (int state = 0; state < 2; state++) {
-        struct fkv_spectrum s;
-        if (fkv_spectrum_measure(m, (enum fkv_state)state, &s, err)) return FKV_FAILED;
-        out->layers = s.layers, out->heads = s.heads;
-        out->power[state] = s.power, s.power = NULL;
-        if (!state) {
-            out->layer_index = s.layer_index, out->head_index = s.head_index;
-            s.layer_index = NULL, s.head_index = NULL;
-        }
-        fkv_spectrum_free(&s);
-    }
+    for (int state = 0; state < 2; state++)
+        if (fkv_spectrum_measure(m, (enum fkv_state)state, &out->power[state], err))
+            return FKV_FAILED;
+    const struct fkv_spectrum *keys = &out->power[0];
+    out->layers = keys->layers, out->heads = keys->heads;
+    out->layer_index = keys->layer_index, out->head_index = keys->head_index;
     return FKV_OK;
 }
 
 static int measure_both_visible(struct fkv_measurement *m, struct fkv_predictor_spectra *out,
                                 struct fkv_error *err) {
+    const size_t numbers = (size_t)out->layers * (size_t)out->heads * (size_t)out->n;
     for (int state = 0; state < 2; state++) {
         if (out->gap[state ? FKV_NO_PROJECTION : FKV_NO_QUERIES][0]) continue;
-        out->visible[state] =
-            calloc((size_t)out->layers * (size_t)out->heads * (size_t)out->n, sizeof(double));
+        out->visible[state] = fkv_memory_take(&out->memory, numbers, sizeof(double));
         if (!out->visible[state]) return fkv_fail(err, "out of memory");
         if (measure_visible(m, (enum fkv_state)state, out->visible[state], err)) return FKV_FAILED;
     }
@@ -217,12 +208,11 @@ static int measure_both_visible(struct fkv_measurement *m, struct fkv_predictor_
 static int measure_attention(struct fkv_measurement *m, struct fkv_predictor_spectra *out,
                              struct fkv_error *err) {
     const bool projected = !out->gap[FKV_NO_PROJECTION][0];
+    const size_t numbers = (size_t)out->layers * (size_t)out->heads * (FKV_RATIO_STEPS + 1);
     if (out->gap[FKV_NO_ATTENTION][0]) return FKV_OK;
-    for (int i = 0; i < 1 + projected; i++) {
-        out->attention[i] = malloc((size_t)out->layers * (size_t)out->heads *
-                                   (FKV_RATIO_STEPS + 1) * sizeof(double));
-        if (!out->attention[i]) return fkv_fail(err, "out of memory");
-    }
+    for (int i = 0; i < 1 + projected; i++)
+        out->attention[i] = fkv_memory_take(&out->memory, numbers, sizeof(double));
+    if (out->memory.failed) return fkv_fail(err, "out of memory");
     return fkv_attention_error_measure(m, out->attention[0], out->attention[1], err);
 }
 
@@ -261,9 +251,9 @@ int fkv_predictor_spectra_measure(struct fkv_measurement *m, bool heads,
 }
 
 void fkv_predictor_spectra_free(struct fkv_predictor_spectra *s) {
-    free(s->layer_index), free(s->head_index);
-    for (int i = 0; i < 2; i++) free(s->power[i]), free(s->visible[i]), free(s->attention[i]);
-    memset(s, 0, sizeof *s);
+    for (int i = 0; i < 2; i++) fkv_spectrum_free(&s->power[i]);
+    fkv_memory_free(&s->memory);
+    *s = (struct fkv_predictor_spectra){0};
 }
 
 /* ---- a value ---- */
@@ -308,7 +298,7 @@ double fkv_predictor_value(const struct fkv_predictor_spectra *s, enum fkv_predi
     }
     for (int state = 0; state < 2; state++) {
         if (!(states >> state & 1)) continue;
-        struct sums sums = sum_of(s->power[state] + row * (size_t)s->n, s->n, kept);
+        struct sums sums = sum_of(s->power[state].power + row * (size_t)s->n, s->n, kept);
         count++;
         total += predictor == FKV_PREDICTOR_ENERGY ? sums.lost / sums.all
                  : predictor == FKV_PREDICTOR_ENERGY_NO_DC

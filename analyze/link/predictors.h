@@ -24,10 +24,11 @@ enum { FKV_NO_QUERIES, FKV_NO_PROJECTION, FKV_NO_ATTENTION, FKV_PREDICTOR_GAPS }
 
 struct fkv_predictor_spectra {
     int32_t layers, heads, n;
-    int32_t *layer_index, *head_index; /* [layers], [heads]; owned */
-    double *power[2];     /* [layers, heads, n] mean over channels, keys and values; owned */
-    double *visible[2];   /* [layers, heads, n] of keys and of values, or NULL; owned */
-    double *attention[2]; /* [layers, heads, 65] plain and projected, or NULL; owned */
+    int32_t *layer_index, *head_index; /* [layers], [heads]: those of the keys */
+    struct fkv_spectrum power[2];      /* keys and values */
+    double *visible[2];                /* [layers, heads, n] of keys and of values, or NULL */
+    double *attention[2];              /* [layers, heads, 65] plain and projected, or NULL */
+    struct fkv_memory memory;
     char gap[FKV_PREDICTOR_GAPS]
             [512]; /* what the capture lacks and which predictors that costs; "": nothing */
 };

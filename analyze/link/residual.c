@@ -20,26 +20,21 @@ struct tokens {
     double *ratio, *variance; /* [heads, n] each: of a token, with DC and without */
     double *token;            /* [2, segments, n]: means over layers and heads */
     uint8_t *classes;         /* [segments, n] */
+    struct fkv_memory memory;
 };
-
-static void tokens_free(struct tokens *t) {
-    free(t->x), free(t->rest), free(t->scratch), free(t->ratio), free(t->variance), free(t->token),
-        free(t->classes);
-}
 
 static int tokens_make(struct tokens *t, struct fkv_error *err) {
     size_t n = (size_t)t->n, head = n * (size_t)t->head_dim, heads = (size_t)t->heads,
            threads = (size_t)t->threads;
     size_t segments = (size_t)t->m->plan->segments;
-    t->x = malloc(heads * head * sizeof(float));
-    t->rest = malloc(threads * head * sizeof(float));
-    t->scratch = malloc((threads * fkv_dct_scratch(t->dct) + 1) * sizeof(float));
-    t->ratio = malloc(heads * n * sizeof(double));
-    t->variance = malloc(heads * n * sizeof(double));
-    t->token = calloc(2 * segments * n, sizeof(double));
-    t->classes = calloc(segments * n, 1);
-    if (t->x && t->rest && t->scratch && t->ratio && t->variance && t->token && t->classes)
-        return FKV_OK;
+    t->x = fkv_memory_take(&t->memory, heads * head, sizeof(float));
+    t->rest = fkv_memory_take(&t->memory, threads * head, sizeof(float));
+    t->scratch = fkv_memory_take(&t->memory, threads * fkv_dct_scratch(t->dct), sizeof(float));
+    t->ratio = fkv_memory_take(&t->memory, heads * n, sizeof(double));
+    t->variance = fkv_memory_take(&t->memory, heads * n, sizeof(double));
+    t->token = fkv_memory_take(&t->memory, 2 * segments * n, sizeof(double));
+    t->classes = fkv_memory_take(&t->memory, segments * n, 1);
+    if (!t->memory.failed) return FKV_OK;
     return fkv_fail(err, "out of memory for the residuals of %zu segments of %d tokens", segments,
                     t->n);
 }
@@ -87,12 +82,13 @@ static int measure_segment(struct tokens *t, enum fkv_state state, int32_t layer
 static int read_classes(struct tokens *t, const struct fkv_planned_recording *r, bool *by_ids,
                         struct fkv_error *err) {
     int64_t tokens = fkv_capture_recording(t->m->capture, r->recording)->n_tokens;
-    uint8_t *classes = malloc((size_t)tokens + 1);
-    int32_t *ids = malloc(((size_t)tokens + 1) * sizeof *ids);
+    struct fkv_memory scratch = {0};
+    uint8_t *classes = fkv_memory_take(&scratch, (size_t)tokens, 1);
+    int32_t *ids = fkv_memory_take(&scratch, (size_t)tokens, sizeof *ids);
     bool found = false;
-    int status = classes && ids ? FKV_OK
-                                : fkv_fail(err, "out of memory for the classes of %lld tokens",
-                                           (long long)tokens);
+    int status = scratch.failed ? fkv_fail(err, "out of memory for the classes of %lld tokens",
+                                           (long long)tokens)
+                                : FKV_OK;
     if (!status)
         status = fkv_capture_read_token_class(t->m->capture, r->recording, classes, &found, err);
     if (!status && !found) {
@@ -108,8 +104,7 @@ static int read_classes(struct tokens *t, const struct fkv_planned_recording *r,
     if (!status)
         memcpy(t->classes + r->first * t->n, classes + t->m->plan->skip_sinks,
                (size_t)(r->segments * t->n));
-    free(classes);
-    free(ids);
+    fkv_memory_free(&scratch);
     return status;
 }
 
@@ -125,33 +120,32 @@ static int units_of(const struct fkv_segment_plan *plan, struct fkv_units *units
     return status;
 }
 
-/* Sums per unit, weighted as its document is -> sums with DC and without, counts [units] */
-static void add_up(const struct tokens *t, int c, const struct fkv_units *units, double *sums[2],
-                   double *counts, int64_t *tokens) {
+/* Sums per unit, weighted as its document is -> all [3, units]: sums with DC and without, counts.
+ * Returns the tokens. */
+static int64_t add_up(const struct tokens *t, int c, const struct fkv_units *units, double *all) {
     const struct fkv_segment_plan *plan = t->m->plan;
     const bool blocks = fkv_units_are_blocks(units);
-    memset(sums[0], 0, (size_t)units->count * sizeof(double));
-    memset(sums[1], 0, (size_t)units->count * sizeof(double));
-    memset(counts, 0, (size_t)units->count * sizeof(double));
-    *tokens = 0;
+    int64_t tokens = 0;
+    memset(all, 0, 3 * (size_t)units->count * sizeof *all);
     for (int32_t i = 0; i < plan->recordings; i++) {
         const struct fkv_planned_recording *r = &plan->recording[i];
         for (int64_t at = r->first * t->n; at < (r->first + r->segments) * t->n; at++) {
             if (!fkv_class_has(t->classes[at], c)) continue;
             int64_t unit = blocks ? at / t->n : r->document; /* segments are numbered by document */
-            sums[0][unit] += r->share * t->token[at];
-            sums[1][unit] += r->share * t->token[plan->segments * t->n + at];
-            counts[unit] += r->share;
-            ++*tokens;
+            all[unit] += r->share * t->token[at];
+            all[units->count + unit] += r->share * t->token[plan->segments * t->n + at];
+            all[2 * units->count + unit] += r->share;
+            tokens++;
         }
     }
+    return tokens;
 }
 
 static int summarise(const struct tokens *t, struct fkv_residuals *out, struct fkv_error *err) {
     struct fkv_units units;
     if (units_of(t->m->plan, &units, err)) return FKV_FAILED;
     size_t count = (size_t)units.count;
-    double *all = malloc(3 * count * sizeof *all), *sums[2] = {all, all + count};
+    double *all = malloc(3 * count * sizeof *all), *counts = all + 2 * count;
     if (!all) {
         fkv_units_free(&units);
         return fkv_fail(err, "out of memory for the residuals of %zu segments", count);
@@ -159,11 +153,11 @@ static int summarise(const struct tokens *t, struct fkv_residuals *out, struct f
     out->se_unit = units.kind, out->documents = units.documents;
     for (int c = 0; c < FKV_CLASSES; c++) {
         bool known = c == 0 || c >= FKV_CLASSES_BY_IDS || !out->by_ids;
-        double *counts = all + 2 * count;
-        add_up(t, c, &units, sums, counts, &out->tokens[c]);
-        if (!known) out->tokens[c] = 0, memset(counts, 0, count * sizeof *counts);
-        out->residual[c] = fkv_ratio_interval(&units, sums[0], counts, &out->se[c]);
-        out->residual_no_dc[c] = fkv_ratio_interval(&units, sums[1], counts, &out->se_no_dc[c]);
+        out->tokens[c] = known ? add_up(t, c, &units, all) : 0;
+        if (!known) memset(counts, 0, count * sizeof *counts);
+        for (size_t i = 0; i < 2; i++)
+            out->residual[i][c] =
+                fkv_ratio_interval(&units, all + i * count, counts, &out->se[i][c]);
     }
     fkv_units_free(&units);
     free(all);
@@ -191,7 +185,7 @@ static int measure_all(struct tokens *t, enum fkv_state state, bool *by_ids,
 int fkv_residuals_measure(struct fkv_measurement *m, enum fkv_state state, int32_t retained,
                           struct fkv_residuals *out, struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(m->capture);
-    *out = (struct fkv_residuals){.state = state, .n = m->plan->n, .retained = retained};
+    *out = (struct fkv_residuals){.n = m->plan->n, .retained = retained};
     if (info->spectra_only || !(info->states >> state & 1))
         return fkv_fail(err, "%s: residuals of tokens need stored states of %s",
                         fkv_capture_path(m->capture), fkv_state_names[state]);
@@ -207,7 +201,7 @@ int fkv_residuals_measure(struct fkv_measurement *m, enum fkv_state state, int32
     int status = tokens_make(&t, err);
     if (!status) status = measure_all(&t, state, &out->by_ids, err);
     if (!status) status = summarise(&t, out, err);
-    tokens_free(&t);
+    fkv_memory_free(&t.memory);
     fkv_dct_destroy(dct);
     return status;
 }

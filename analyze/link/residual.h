@@ -15,14 +15,13 @@
  *                   ||x - mean||^2 as denominator was dropped, since tokens near the
  *                   mean then decide */
 struct fkv_residuals {
-    enum fkv_state state;
     int32_t n, retained;
     bool by_ids; /* some recording had no classes: only those that ids decide are there */
     int64_t tokens[FKV_CLASSES];
     enum fkv_se_unit se_unit; /* of the intervals (bootstrap.h); a block is a segment */
     int64_t documents;
-    struct fkv_interval residual[FKV_CLASSES], residual_no_dc[FKV_CLASSES];
-    double se[FKV_CLASSES], se_no_dc[FKV_CLASSES];
+    struct fkv_interval residual[2][FKV_CLASSES]; /* [0] of the above, [1] without DC */
+    double se[2][FKV_CLASSES];
 };
 
 /* FKV_STATE_KEY or FKV_STATE_VALUE, L = retained coefficients of m->plan's segments. */

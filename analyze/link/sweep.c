@@ -9,9 +9,9 @@
 
 struct sums {
     struct fkv_units units;
-    double *counts;            /* [units]; owned */
-    double *sum[FKV_OUTCOMES]; /* [points, units]; owned */
-    bool there[FKV_OUTCOMES];
+    double *counts;            /* [units] */
+    double *sum[FKV_OUTCOMES]; /* [points, units] */
+    struct fkv_memory memory;
 };
 
 /* One run: sum [units] of each outcome; counts [units] of the first run. */
@@ -31,11 +31,6 @@ static void add_up(const struct fkv_run *run, const struct fkv_units *units,
     }
 }
 
-static void sums_free(struct sums *s) {
-    fkv_units_free(&s->units);
-    free(s->counts), free(s->sum[0]), free(s->sum[1]);
-}
-
 /* Scored in the same places? Else the units of the first run are not those of this one. */
 static int check_scored(const struct fkv_run *first, const struct fkv_run *run,
                         struct fkv_error *err) {
@@ -50,24 +45,25 @@ static int check_scored(const struct fkv_run *first, const struct fkv_run *run,
     return FKV_OK;
 }
 
-static int sums_make(const struct fkv_link_sweep *sweep, struct sums *s, struct fkv_error *err) {
-    *s = (struct sums){.there = {true, true}};
+/* Says in the sweep, too, which outcomes all of its runs have. */
+static int sums_make(struct fkv_link_sweep *sweep, struct sums *s, struct fkv_error *err) {
     if (fkv_run_units(sweep->run[0], &s->units, err)) return FKV_FAILED;
     size_t units = (size_t)s->units.count, points = (size_t)sweep->points;
     if (!units) return fkv_fail(err, "%s: expected scored tokens, found none", sweep->run[0]->path);
-    s->counts = calloc(units, sizeof(double));
-    for (int o = 0; o < FKV_OUTCOMES; o++) s->sum[o] = calloc(points * units, sizeof(double));
-    if (!s->counts || !s->sum[0] || !s->sum[1])
-        return fkv_fail(err, "out of memory for %zu runs", points);
+    s->counts = fkv_memory_take(&s->memory, units, sizeof(double));
+    for (int o = 0; o < FKV_OUTCOMES; o++)
+        s->sum[o] = fkv_memory_take(&s->memory, points * units, sizeof(double));
+    if (s->memory.failed) return fkv_fail(err, "out of memory for %zu runs", points);
+    sweep->has_outcome[FKV_OUTCOME_NLL] = sweep->has_outcome[FKV_OUTCOME_DELTA] = true;
     for (size_t p = 0; p < points; p++) {
         const struct fkv_run *run = sweep->run[p];
         double *sum[FKV_OUTCOMES] = {s->sum[0] + p * units, s->sum[1] + p * units};
         if (check_scored(sweep->run[0], run, err)) return FKV_FAILED;
         add_up(run, &s->units, sum, p ? NULL : s->counts);
         for (int32_t d = 0; d < run->column_sets; d++)
-            s->there[FKV_OUTCOME_DELTA] =
-                s->there[FKV_OUTCOME_DELTA] && run->columns[d].baseline_nll;
+            if (!run->columns[d].baseline_nll) sweep->has_outcome[FKV_OUTCOME_DELTA] = false;
     }
+    sweep->se_unit = s->units.kind, sweep->documents = s->units.documents;
     return FKV_OK;
 }
 
@@ -94,7 +90,7 @@ static void add_point(const struct fkv_predictor_spectra *s, struct fkv_link_swe
             size_t row = ((size_t)l * (size_t)s->heads + (size_t)h) * (size_t)s->n;
             for (int r = 0; r < FKV_RETAINED; r++)
                 out->retained[r * out->points + p] +=
-                    share(s->power[r % 2] + row, s->n, kept, r >= 2) / rows;
+                    share(s->power[r % 2].power + row, s->n, kept, r >= 2) / rows;
         }
 }
 
@@ -112,47 +108,52 @@ static int by_ratio(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
+static int make(const struct fkv_run *runs, const struct fkv_predictor_spectra *spectra,
+                struct sums *sums, struct fkv_link_sweep *out, struct fkv_error *err) {
+    const size_t points = (size_t)out->points;
+    out->run = fkv_memory_take(&out->memory, points, sizeof *out->run);
+    out->gamma = fkv_memory_take(&out->memory, points, sizeof(double));
+    out->retained = fkv_memory_take(&out->memory, FKV_RETAINED * points, sizeof(double));
+    for (int o = 0; o < FKV_OUTCOMES; o++)
+        out->outcome[o] = fkv_memory_take(&out->memory, points, sizeof **out->outcome);
+    if (out->memory.failed) return fkv_fail(err, "out of memory for %d runs", out->points);
+    for (int32_t p = 0; p < out->points; p++) out->run[p] = &runs[p];
+    qsort(out->run, points, sizeof *out->run, by_ratio);
+    for (int32_t p = 0; p < out->points; p++) add_point(spectra, out, p);
+    if (sums_make(out, sums, err)) return FKV_FAILED;
+    for (int o = 0; o < FKV_OUTCOMES; o++) {
+        const struct fkv_correlation_task task = {.points = out->points,
+                                                  .predictors = FKV_RETAINED,
+                                                  .falling = true,
+                                                  .x = out->retained,
+                                                  .units = &sums->units,
+                                                  .sums = sums->sum[o],
+                                                  .counts = sums->counts};
+        for (int32_t p = 0; p < out->points; p++)
+            out->outcome[o][p] =
+                out->has_outcome[o]
+                    ? fkv_ratio_interval(&sums->units, task.sums + p * sums->units.count,
+                                         sums->counts, NULL)
+                    : (struct fkv_interval){NAN, NAN, NAN};
+        if (out->has_outcome[o] && fkv_correlate(&task, out->correlation[o], err))
+            return FKV_FAILED;
+    }
+    return FKV_OK;
+}
+
 int fkv_link_sweep_make(const struct fkv_run *runs, int32_t count,
                         const struct fkv_predictor_spectra *spectra, struct fkv_link_sweep *out,
                         struct fkv_error *err) {
-    size_t points = (size_t)count;
-    *out = (struct fkv_link_sweep){.points = count, .n = spectra->n};
-    out->run = malloc(points * sizeof *out->run);
-    out->gamma = calloc(points, sizeof(double));
-    out->retained = calloc(FKV_RETAINED * points, sizeof(double));
-    for (int o = 0; o < FKV_OUTCOMES; o++) out->outcome[o] = malloc(points * sizeof **out->outcome);
     struct sums sums = {0};
-    int status = out->run && out->gamma && out->retained && out->outcome[0] && out->outcome[1]
-                     ? FKV_OK
-                     : fkv_fail(err, "out of memory for %d runs", count);
-    if (!status) {
-        for (int32_t p = 0; p < count; p++) out->run[p] = &runs[p];
-        qsort(out->run, points, sizeof *out->run, by_ratio);
-        for (int32_t p = 0; p < count; p++) add_point(spectra, out, p);
-        status = sums_make(out, &sums, err);
-        out->se_unit = sums.units.kind, out->documents = sums.units.documents;
-    }
-    for (int o = 0; !status && o < FKV_OUTCOMES; o++) {
-        struct fkv_correlation_task task = {.points = count,
-                                            .predictors = FKV_RETAINED,
-                                            .falling = true,
-                                            .x = out->retained,
-                                            .units = &sums.units,
-                                            .sums = sums.sum[o],
-                                            .counts = sums.counts};
-        out->has_outcome[o] = sums.there[o];
-        if (!sums.there[o]) continue;
-        for (int32_t p = 0; p < count; p++)
-            out->outcome[o][p] = fkv_ratio_interval(
-                &sums.units, sums.sum[o] + (int64_t)p * sums.units.count, sums.counts, NULL);
-        status = fkv_correlate(&task, out->correlation[o], err);
-    }
-    sums_free(&sums);
+    *out = (struct fkv_link_sweep){.points = count, .n = spectra->n};
+    int status = make(runs, spectra, &sums, out, err);
+    fkv_units_free(&sums.units);
+    fkv_memory_free(&sums.memory);
     if (status) fkv_link_sweep_free(out);
     return status;
 }
 
 void fkv_link_sweep_free(struct fkv_link_sweep *s) {
-    free(s->run), free(s->gamma), free(s->retained), free(s->outcome[0]), free(s->outcome[1]);
-    memset(s, 0, sizeof *s);
+    fkv_memory_free(&s->memory);
+    *s = (struct fkv_link_sweep){0};
 }

@@ -25,11 +25,9 @@ static struct fkv_interval interval_at(const struct fkv_correlation *c, int i) {
     return *(const struct fkv_interval *)(const void *)((const char *)c + intervals[i].offset);
 }
 
-static const struct fkv_interval nothing = {NAN, NAN, NAN};
-
-static struct fkv_interval outcome_at(const struct fkv_link_sweep *s, int outcome, int32_t point) {
-    return s->has_outcome[outcome] ? s->outcome[outcome][point] : nothing;
-}
+/* Of keys and values, with DC and without. */
+static const char *const residual_names[2][2] = {{"residual_key", "residual_key_no_dc"},
+                                                 {"residual_value", "residual_value_no_dc"}};
 
 /* ---- CSV ---- */
 
@@ -42,7 +40,7 @@ static int write_sweep(const char *folder, const struct fkv_link_sweep *s, struc
                      err))
         return FKV_FAILED;
     for (int32_t p = 0; p < s->points; p++) {
-        struct fkv_interval nll = outcome_at(s, FKV_OUTCOME_NLL, p);
+        struct fkv_interval nll = s->outcome[FKV_OUTCOME_NLL][p];
         fkv_csv_first(f.stream, s->run[p]->path);
         fkv_csv_text(f.stream, s->run[p]->policy);
         fkv_csv_number(f.stream, s->gamma[p]);
@@ -50,7 +48,7 @@ static int write_sweep(const char *folder, const struct fkv_link_sweep *s, struc
             fkv_csv_number(f.stream, s->retained[r * s->points + p]);
         fkv_csv_interval(f.stream, nll);
         fkv_csv_number(f.stream, exp(nll.estimate));
-        fkv_csv_interval(f.stream, outcome_at(s, FKV_OUTCOME_DELTA, p));
+        fkv_csv_interval(f.stream, s->outcome[FKV_OUTCOME_DELTA][p]);
         fkv_csv_number(f.stream, s->run[p]->mean_kl);
         fputc('\n', f.stream);
     }
@@ -98,15 +96,12 @@ static void correlation_row(FILE *f, const char *change, const char *states, con
 
 static int write_predictors(const char *folder, const struct fkv_link *l, struct fkv_error *err) {
     struct fkv_atomic_file f;
-    if (fkv_csv_open(
-            &f, folder, "link_predictors.csv",
-            "change,states,damage,depth,predictor,points,place,spearman,spearman_low,spearman_high,"
-            "spearman_units,"
-            "spearman_units_low,spearman_units_high,pearson,pearson_low,pearson_high,pearson_units,"
-            "pearson_units_low,"
-            "pearson_units_high,partial,partial_low,partial_high,behind,behind_low,behind_high",
-            err))
-        return FKV_FAILED;
+    if (fkv_csv_open(&f, folder, "link_predictors.csv", NULL, err)) return FKV_FAILED;
+    fputs("change,states,damage,depth,predictor,points,place", f.stream);
+    for (int i = 0; i < INTERVALS; i++)
+        fprintf(f.stream, ",%s,%s_low,%s_high", intervals[i].name, intervals[i].name,
+                intervals[i].name);
+    fputc('\n', f.stream);
     for (int o = 0; l->has_sweep && o < FKV_OUTCOMES; o++)
         for (int r = 0; l->sweep.has_outcome[o] && r < FKV_RETAINED; r++)
             correlation_row(f.stream, "sweep", "both", fkv_outcome_names[o], "all",
@@ -157,14 +152,12 @@ static int write_classes(const char *folder, const struct fkv_link *l, struct fk
     struct fkv_atomic_file f;
     if (fkv_csv_open(&f, folder, "link_classes.csv", "quantity,class,tokens,mean,low,high,se", err))
         return FKV_FAILED;
-    for (int s = 0; l->has_residuals && s < 2; s++)
-        for (int c = 0; c < FKV_CLASSES; c++) {
-            const struct fkv_residuals *r = &l->residuals[s];
-            class_row(f.stream, s ? "residual_value" : "residual_key", c, r->tokens[c],
-                      r->residual[c], r->se[c]);
-            class_row(f.stream, s ? "residual_value_no_dc" : "residual_key_no_dc", c, r->tokens[c],
-                      r->residual_no_dc[c], r->se_no_dc[c]);
-        }
+    for (int i = 0; l->has_residuals && i < 4 * FKV_CLASSES; i++) {
+        const struct fkv_residuals *r = &l->residuals[i / (2 * FKV_CLASSES)];
+        const int c = i / 2 % FKV_CLASSES, no_dc = i % 2;
+        class_row(f.stream, residual_names[i / (2 * FKV_CLASSES)][no_dc], c, r->tokens[c],
+                  r->residual[no_dc][c], r->se[no_dc][c]);
+    }
     int status = FKV_OK;
     for (int32_t p = 0; !status && p < l->probes; p++)
         status = write_damage_by_class(f.stream, &l->damage[p], err);
@@ -210,7 +203,7 @@ static json_t *sweep_json(const struct fkv_link_sweep *s, int32_t segment_length
             json_object_set_new(point, fkv_retained_names[r],
                                 fkv_json_number(s->retained[r * s->points + p]));
         for (int o = 0; o < FKV_OUTCOMES; o++)
-            json_object_set_new(point, fkv_outcome_names[o], interval_json(outcome_at(s, o, p)));
+            json_object_set_new(point, fkv_outcome_names[o], interval_json(s->outcome[o][p]));
         json_array_append_new(points, point);
     }
     for (int o = 0; o < FKV_OUTCOMES; o++)
@@ -249,12 +242,9 @@ static json_t *classes_json(const struct fkv_residuals residuals[2]) {
     for (int c = 0; c < FKV_CLASSES; c++) {
         json_t *row = json_pack("{s:s, s:I}", "class", fkv_class_names[c], "tokens",
                                 (json_int_t)residuals[0].tokens[c]);
-        for (int s = 0; s < 2; s++) {
-            json_object_set_new(row, s ? "residual_value" : "residual_key",
-                                interval_json(residuals[s].residual[c]));
-            json_object_set_new(row, s ? "residual_value_no_dc" : "residual_key_no_dc",
-                                interval_json(residuals[s].residual_no_dc[c]));
-        }
+        for (int i = 0; i < 4; i++)
+            json_object_set_new(row, residual_names[i / 2][i % 2],
+                                interval_json(residuals[i / 2].residual[i % 2][c]));
         json_array_append_new(classes, row);
     }
     return classes;
@@ -302,8 +292,8 @@ static void print_sweep(const struct fkv_link_sweep *s) {
     for (int32_t p = 0; p < s->points; p++) {
         printf("  %6.3f %5.3f     %5.3f  %5.3f        %5.3f    %7.4f", s->gamma[p], s->retained[p],
                s->retained[2 * s->points + p], s->retained[s->points + p],
-               s->retained[3 * s->points + p], outcome_at(s, FKV_OUTCOME_NLL, p).estimate);
-        struct fkv_interval delta = outcome_at(s, FKV_OUTCOME_DELTA, p);
+               s->retained[3 * s->points + p], s->outcome[FKV_OUTCOME_NLL][p].estimate);
+        struct fkv_interval delta = s->outcome[FKV_OUTCOME_DELTA][p];
         if (isfinite(delta.estimate))
             printf(isfinite(delta.low + delta.high) ? "   %8.4f [%.4f, %.4f]\n" : "   %8.4f\n",
                    delta.estimate, delta.low, delta.high);
@@ -364,10 +354,7 @@ static void print_classes(const struct fkv_residuals r[2]) {
            r[0].retained, r[0].n, "class", "tokens", "key", "key no DC", "value", "value no DC");
     for (int c = 0; c < FKV_CLASSES; c++) {
         printf("  %-17s%8lld", fkv_class_names[c], (long long)r[0].tokens[c]);
-        for (int s = 0; s < 2; s++) {
-            print_interval(r[s].residual[c]);
-            print_interval(r[s].residual_no_dc[c]);
-        }
+        for (int i = 0; i < 4; i++) print_interval(r[i / 2].residual[i % 2][c]);
         putchar('\n');
     }
     print_se_unit(r[0].se_unit, r[0].documents, "segments");

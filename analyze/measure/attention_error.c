@@ -34,7 +34,6 @@
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "capture/store/capture_reader.h"
@@ -60,13 +59,6 @@ static int64_t queries_of(struct fkv_capture *c, const struct fkv_segment_plan *
     return queries;
 }
 
-static int64_t all_queries(struct fkv_capture *c, const struct fkv_segment_plan *plan) {
-    int64_t queries = 0;
-    for (int32_t i = 0; i < plan->recordings; i++)
-        queries += queries_of(c, plan, &plan->recording[i]);
-    return queries;
-}
-
 int fkv_attention_error_check(struct fkv_capture *c, const struct fkv_segment_plan *plan,
                               struct fkv_error *err) {
     const struct fkv_capture_info *info = fkv_capture_info(c);
@@ -83,9 +75,9 @@ int fkv_attention_error_check(struct fkv_capture *c, const struct fkv_segment_pl
             err,
             "%s: --objective attention needs the attribute inv_freq [head_dim/2] to rotate keys by",
             path);
-    if (all_queries(c, plan)) return FKV_OK;
     int64_t longest = 0;
     for (int32_t i = 0; i < plan->recordings; i++) {
+        if (queries_of(c, plan, &plan->recording[i])) return FKV_OK;
         int64_t tokens = fkv_capture_recording(c, plan->recording[i].recording)->n_tokens;
         if (tokens > longest) longest = tokens;
     }
@@ -113,20 +105,21 @@ struct shape {
 struct worker {
     const struct fkv_backend_ops *ops;
     struct fkv_backend *b;
-    struct fkv_buffer *key, *value, *q, *out,
-        *states[2]; /* cache; [queries, group, head_dim] twice; [tokens, head_dim] twice */
+    struct fkv_cache cache;            /* of one head, a slot per token; owns its buffers */
+    struct fkv_buffer *q, *out;        /* [queries, group, head_dim] each */
+    struct fkv_buffer *states[2];      /* [tokens, head_dim] each */
     float *coefficient[2], *low, *cut; /* [n, head_dim] each */
     float *exact, *found, *packed;     /* [queries, group, head_dim] */
     float *scratch, *vectors;          /* vectors [2, head_dim] */
+    struct fkv_memory memory;
 };
 
 static void worker_close(struct worker *w) {
-    struct fkv_buffer *buffers[] = {w->key, w->value, w->q, w->out, w->states[0], w->states[1]};
+    struct fkv_buffer *buffers[] = {w->cache.key, w->cache.value, w->states[0],
+                                    w->states[1], w->q,           w->out};
     for (size_t i = 0; w->ops && i < sizeof buffers / sizeof *buffers; i++)
         w->ops->buffer_release(w->b, buffers[i]);
-    free(w->coefficient[0]), free(w->coefficient[1]), free(w->low), free(w->cut);
-    free(w->exact), free(w->found), free(w->packed), free(w->scratch), free(w->vectors);
-    memset(w, 0, sizeof *w);
+    fkv_memory_free(&w->memory);
 }
 
 static struct fkv_limits limits_of(const struct shape *s) {
@@ -142,25 +135,24 @@ static struct fkv_limits limits_of(const struct shape *s) {
 static int worker_open(struct worker *w, const struct fkv_backend_ops *ops, struct fkv_backend *b,
                        const struct shape *s, struct fkv_error *err) {
     const struct fkv_limits limits = limits_of(s);
-    size_t dim = (size_t)s->head_dim, segment = (size_t)s->n * dim * sizeof(float);
-    size_t cache = (size_t)s->tokens * dim * sizeof(float);
-    size_t queries = (size_t)FKV_ATTENTION_QUERIES * (size_t)s->group * dim * sizeof(float);
-    *w = (struct worker){.ops = ops, .b = b};
-    float **host[] = {&w->coefficient[0], &w->coefficient[1], &w->low,   &w->cut,
-                      &w->exact,          &w->found,          &w->packed};
+    const size_t dim = (size_t)s->head_dim, segment = (size_t)s->n * dim,
+                 queries = (size_t)FKV_ATTENTION_QUERIES * (size_t)s->group * dim;
+    *w = (struct worker){
+        .ops = ops, .b = b, .cache = {.dtype = FKV_F32, .capacity = (int32_t)s->tokens}};
+    float **const host[] = {&w->coefficient[0], &w->coefficient[1], &w->low,   &w->cut,
+                            &w->exact,          &w->found,          &w->packed};
     for (int i = 0; i < 7; i++)
-        if (!(*host[i] = malloc(i < 4 ? segment : queries)))
-            return fkv_fail(err, "out of memory for attention");
-    w->scratch = malloc(fkv_dct_scratch(s->dct) * sizeof(float));
-    w->vectors = malloc(2 * dim * sizeof(float));
-    if (!w->scratch || !w->vectors) return fkv_fail(err, "out of memory for attention");
-    if (ops->reserve(b, &limits, err) || ops->buffer_create(b, cache, &w->key, err) ||
-        ops->buffer_create(b, cache, &w->value, err) ||
-        ops->buffer_create(b, cache, &w->states[0], err) ||
-        ops->buffer_create(b, cache, &w->states[1], err) ||
-        ops->buffer_create(b, queries, &w->q, err) || ops->buffer_create(b, queries, &w->out, err))
-        return FKV_FAILED;
-    return FKV_OK;
+        *host[i] = fkv_memory_take(&w->memory, i < 4 ? segment : queries, sizeof(float));
+    w->scratch = fkv_memory_take(&w->memory, fkv_dct_scratch(s->dct), sizeof(float));
+    w->vectors = fkv_memory_take(&w->memory, 2 * dim, sizeof(float));
+    if (w->memory.failed) return fkv_fail(err, "out of memory for attention");
+    struct fkv_buffer **const buffers[] = {&w->cache.key, &w->cache.value, &w->states[0],
+                                           &w->states[1], &w->q,           &w->out};
+    int status = ops->reserve(b, &limits, err);
+    for (int i = 0; !status && i < 6; i++)
+        status = ops->buffer_create(b, (i < 4 ? (size_t)s->tokens * dim : queries) * sizeof(float),
+                                    buffers[i], err);
+    return status;
 }
 
 /* ---- one segment of one KV head ---- */
@@ -179,21 +171,18 @@ struct piece {
 static int append(struct worker *w, const struct shape *s, const float *key, const float *value,
                   int64_t slot, int64_t rows, struct fkv_error *err) {
     size_t bytes = (size_t)rows * (size_t)s->head_dim * sizeof(float);
-    const struct fkv_cache cache = {
-        .key = w->key, .value = w->value, .dtype = FKV_F32, .capacity = (int32_t)s->tokens};
     const struct fkv_append_item item = {0, 0, 0, (int32_t)rows, (int32_t)slot, (double)slot};
     if (w->ops->write(w->b, w->states[0], 0, key, bytes, err) ||
         w->ops->write(w->b, w->states[1], 0, value, bytes, err))
         return FKV_FAILED;
-    return w->ops->append(w->b, &s->attention, w->states[0], w->states[1], &cache, &item, 1, err);
+    return w->ops->append(w->b, &s->attention, w->states[0], w->states[1], &w->cache, &item, 1,
+                          err);
 }
 
 static int attend(struct worker *w, const struct shape *s, const struct piece *p, float *out,
                   struct fkv_error *err) {
     const int32_t start = (int32_t)p->first + s->n;
     const int32_t from = s->window ? start + 1 - s->window : FKV_NO_LIMIT_BELOW;
-    const struct fkv_cache cache = {
-        .key = w->key, .value = w->value, .dtype = FKV_F32, .capacity = (int32_t)s->tokens};
     const struct fkv_span span = {.first = from > 0 ? from : 0,
                                   .end = start + p->queries,
                                   .from = from,
@@ -201,7 +190,7 @@ static int attend(struct worker *w, const struct shape *s, const struct piece *p
                                   .position = start};
     const struct fkv_attend_item item = {0, 0, s->group, 0, p->queries, 0, 1};
     size_t bytes = (size_t)p->queries * (size_t)(s->group * s->head_dim) * sizeof(float);
-    if (w->ops->attend(w->b, &s->attention, w->q, &cache, &span, &item, 1, w->out, err))
+    if (w->ops->attend(w->b, &s->attention, w->q, &w->cache, &span, &item, 1, w->out, err))
         return FKV_FAILED;
     return w->ops->read(w->b, w->out, 0, out, bytes, err);
 }
@@ -281,16 +270,19 @@ static int measure_piece(struct worker *w, const struct shape *s, const struct p
 
 /* ---- a layer ---- */
 
+static const enum fkv_state measured[] = {FKV_STATE_KEY, FKV_STATE_VALUE, FKV_STATE_QUERY};
+
 struct layer_work {
     const struct fkv_measurement *m;
     struct shape shape;
     struct worker *workers;
-    float *state[2],
-        *query;     /* [kv_heads, tokens, head_dim], [heads, tokens, head_dim] of one recording */
-    float *gram;    /* [heads, head_dim, head_dim] of a layer, or NULL */
-    double *sums;   /* [segments of a recording * kv_heads, group, columns, K + 2] */
-    double *total;  /* [heads, columns, K + 2] of a layer */
-    double *weight; /* [documents] of a query */
+    float *state[3]; /* [heads of the state, tokens, head_dim] keys, values, queries of one
+                        recording */
+    float *gram;     /* [heads, head_dim, head_dim] of a layer, or NULL */
+    double *sums;    /* [segments of a recording * kv_heads, group, columns, K + 2] */
+    double *total;   /* [heads, columns, K + 2] of a layer */
+    double *weight;  /* [documents] of a query */
+    struct fkv_memory memory;
 };
 
 /* Of the query heads of one KV head. */
@@ -313,7 +305,7 @@ static int measure_recording(struct layer_work *w, const struct fkv_planned_reco
         struct fkv_error own;
         struct piece p = {
             .state = {w->state[0] + (size_t)head * stride, w->state[1] + (size_t)head * stride},
-            .query = w->query + (size_t)(head * w->shape.group) * stride,
+            .query = w->state[2] + (size_t)(head * w->shape.group) * stride,
             .gram = gram_of(w, head),
             .tokens = recording->n_tokens,
             .first = m->plan->skip_sinks + (int64_t)segment * m->plan->n,
@@ -384,14 +376,12 @@ static int measure_layer(struct layer_work *w, int32_t layer, struct fkv_measure
     for (int32_t i = 0; i < m->plan->recordings; i++) {
         const struct fkv_planned_recording *r = &m->plan->recording[i];
         int64_t tokens = fkv_capture_recording(m->capture, r->recording)->n_tokens;
-        if (fkv_capture_read_state(m->capture, r->recording, FKV_STATE_KEY, layer, 0,
-                                   info->head_count, 0, tokens, w->state[0], err) ||
-            fkv_capture_read_state(m->capture, r->recording, FKV_STATE_VALUE, layer, 0,
-                                   info->head_count, 0, tokens, w->state[1], err) ||
-            fkv_capture_read_state(m->capture, r->recording, FKV_STATE_QUERY, layer, 0, heads, 0,
-                                   tokens, w->query, err) ||
-            measure_recording(w, r, err))
-            return FKV_FAILED;
+        for (int i = 0; i < 3; i++)
+            if (fkv_capture_read_state(m->capture, r->recording, measured[i], layer, 0,
+                                       fkv_capture_heads(m->capture, measured[i]), 0, tokens,
+                                       w->state[i], err))
+                return FKV_FAILED;
+        if (measure_recording(w, r, err)) return FKV_FAILED;
         if (m->progress) fkv_progress_update(m->progress, m->done += r->segments, label);
     }
     return FKV_OK;
@@ -399,16 +389,13 @@ static int measure_layer(struct layer_work *w, int32_t layer, struct fkv_measure
 
 /* ---- all of it ---- */
 
-static int weigh_documents(struct layer_work *w, struct fkv_error *err) {
+static void weigh_documents(struct layer_work *w) {
     const struct fkv_segment_plan *plan = w->m->plan;
-    w->weight = calloc((size_t)plan->documents, sizeof *w->weight);
-    if (!w->weight) return fkv_fail(err, "out of memory for %d documents", plan->documents);
     for (int32_t i = 0; i < plan->recordings; i++)
         w->weight[plan->recording[i].document] +=
             (double)queries_of(w->m->capture, plan, &plan->recording[i]);
     for (int32_t d = 0; d < plan->documents; d++)
         if (w->weight[d] > 0) w->weight[d] = 1 / w->weight[d];
-    return FKV_OK;
 }
 
 static int prepare(struct layer_work *w, struct fkv_dct *dct, bool projected,
@@ -436,25 +423,25 @@ static int prepare(struct layer_work *w, struct fkv_dct *dct, bool projected,
                                             .scale = (float)scale,
                                             .softcap = (float)info->attention_softcap},
                               .dct = dct};
-    size_t head = (size_t)tokens * (size_t)info->head_dim * sizeof(float);
-    w->state[0] = malloc((size_t)info->head_count * head);
-    w->state[1] = malloc((size_t)info->head_count * head);
-    w->query = malloc((size_t)heads * head);
-    if (projected)
-        w->gram =
-            malloc((size_t)heads * (size_t)info->head_dim * (size_t)info->head_dim * sizeof(float));
-    size_t sums = (size_t)(heads * w->shape.columns) * (K + 2) * sizeof(double);
-    w->sums = malloc((size_t)segments * sums);
-    w->total = malloc(sums);
-    w->workers = calloc((size_t)m->workers->count, sizeof *w->workers);
-    if (!w->state[0] || !w->state[1] || !w->query || (projected && !w->gram) || !w->sums ||
-        !w->total || !w->workers)
+    const size_t d = (size_t)info->head_dim, head = (size_t)tokens * d,
+                 sums = (size_t)(heads * w->shape.columns) * (K + 2);
+    struct fkv_memory *memory = &w->memory;
+    for (int i = 0; i < 3; i++)
+        w->state[i] = fkv_memory_take(
+            memory, (size_t)fkv_capture_heads(m->capture, measured[i]) * head, sizeof(float));
+    if (projected) w->gram = fkv_memory_take(memory, (size_t)heads * d * d, sizeof(float));
+    w->sums = fkv_memory_take(memory, (size_t)segments * sums, sizeof(double));
+    w->total = fkv_memory_take(memory, sums, sizeof(double));
+    w->weight = fkv_memory_take(memory, (size_t)m->plan->documents, sizeof(double));
+    w->workers = fkv_memory_take(memory, (size_t)m->workers->count, sizeof *w->workers);
+    if (memory->failed)
         return fkv_fail(err, "out of memory for recordings of %lld tokens of %d heads",
                         (long long)tokens, heads);
     for (int32_t i = 0; i < m->workers->count; i++)
         if (worker_open(&w->workers[i], m->workers->ops, m->workers->backend[i], &w->shape, err))
             return FKV_FAILED;
-    return weigh_documents(w, err);
+    weigh_documents(w);
+    return FKV_OK;
 }
 
 int fkv_attention_error_measure(struct fkv_measurement *m, double *error, double *projected,
@@ -471,8 +458,7 @@ int fkv_attention_error_measure(struct fkv_measurement *m, double *error, double
         if (!status && projected) conclude(&w, 1, projected + at);
     }
     for (int32_t i = 0; w.workers && i < m->workers->count; i++) worker_close(&w.workers[i]);
-    free(w.workers), free(w.state[0]), free(w.state[1]), free(w.query), free(w.gram), free(w.sums),
-        free(w.total), free(w.weight);
+    fkv_memory_free(&w.memory);
     fkv_dct_destroy(dct);
     return status;
 }

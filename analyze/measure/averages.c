@@ -2,14 +2,8 @@
 #include "analyze/measure/averages.h"
 
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum { SEED = 0 };
-
-enum fkv_se_unit fkv_segments_se_unit(const struct fkv_segment_plan *plan) {
-    return fkv_se_unit_of(plan->documents, plan->segments, false);
-}
 
 /* Blocks of each document -> blocks [documents], and the block of each segment. Documents lie
  * side by side in the plan. */
@@ -67,53 +61,49 @@ static void form_covariance(const struct fkv_error_model *m, const double *weigh
     }
 }
 
-static int make_blocks(const struct fkv_segment_plan *plan, struct fkv_error_model *model,
-                       struct fkv_units *units, struct fkv_error *err) {
-    int64_t *blocks = calloc((size_t)plan->documents, sizeof *blocks);
-    model->block = malloc((size_t)plan->segments * sizeof *model->block);
-    int status = blocks && model->block
-                     ? FKV_OK
-                     : fkv_fail(err, "out of memory for %lld segments", (long long)plan->segments);
-    if (!status) lay_out_blocks(plan, blocks, model);
-    if (!status) status = fkv_units_make(blocks, plan->documents, false, units, err);
-    free(blocks);
-    model->blocks = (int32_t)units->count;
-    return status;
-}
-
-int fkv_error_model_make(const struct fkv_segment_plan *plan, struct fkv_error_model *model,
-                         struct fkv_error *err) {
-    *model = (struct fkv_error_model){.unit = fkv_segments_se_unit(plan)};
-    if (model->unit == FKV_SE_DOCUMENTS) return FKV_OK;
-    struct fkv_units units = {0};
-    double *weight = NULL;
-    int status = make_blocks(plan, model, &units, err);
-    size_t blocks = (size_t)model->blocks;
-    if (!status) {
-        weight = malloc(FKV_BOOTSTRAP_RESAMPLES * blocks * sizeof *weight);
-        model->block_weight = calloc(blocks, sizeof *model->block_weight);
-        model->covariance = calloc(blocks * blocks, sizeof *model->covariance);
-        if (!weight || !model->block_weight || !model->covariance)
-            status = fkv_fail(err, "out of memory for a bootstrap of %zu blocks", blocks);
-    }
-    for (int32_t i = 0; i < plan->recordings && !status; i++) {
+/* scratch: freed by the caller, like the units. */
+static int make_model(const struct fkv_segment_plan *plan, struct fkv_error_model *model,
+                      struct fkv_units *units, struct fkv_memory *scratch, struct fkv_error *err) {
+    int64_t *documents = fkv_memory_take(scratch, (size_t)plan->documents, sizeof *documents);
+    model->block = fkv_memory_take(&model->memory, (size_t)plan->segments, sizeof *model->block);
+    if (!documents || !model->block)
+        return fkv_fail(err, "out of memory for %lld segments", (long long)plan->segments);
+    lay_out_blocks(plan, documents, model);
+    if (fkv_units_make(documents, plan->documents, false, units, err)) return FKV_FAILED;
+    const size_t blocks = (size_t)units->count;
+    model->blocks = (int32_t)blocks;
+    double *weight = fkv_memory_take(scratch, FKV_BOOTSTRAP_RESAMPLES * blocks, sizeof *weight);
+    model->block_weight = fkv_memory_take(&model->memory, blocks, sizeof *model->block_weight);
+    model->covariance = fkv_memory_take(&model->memory, blocks * blocks, sizeof(double));
+    if (scratch->failed || model->memory.failed)
+        return fkv_fail(err, "out of memory for a bootstrap of %zu blocks", blocks);
+    for (int32_t i = 0; i < plan->recordings; i++) {
         const struct fkv_planned_recording *r = &plan->recording[i];
         for (int64_t s = 0; s < r->segments; s++)
             model->block_weight[model->block[r->first + s]] += r->share / plan->documents;
     }
-    if (!status) draw_weights(model, &units, weight);
-    if (!status) form_covariance(model, weight);
+    draw_weights(model, units, weight);
+    form_covariance(model, weight);
+    return FKV_OK;
+}
+
+int fkv_error_model_make(const struct fkv_segment_plan *plan, struct fkv_error_model *model,
+                         struct fkv_error *err) {
+    *model =
+        (struct fkv_error_model){.unit = fkv_se_unit_of(plan->documents, plan->segments, false)};
+    if (model->unit == FKV_SE_DOCUMENTS) return FKV_OK;
+    struct fkv_units units = {0};
+    struct fkv_memory scratch = {0};
+    int status = make_model(plan, model, &units, &scratch, err);
     fkv_units_free(&units);
-    free(weight);
+    fkv_memory_free(&scratch);
     if (status) fkv_error_model_free(model);
     return status;
 }
 
 void fkv_error_model_free(struct fkv_error_model *model) {
-    free(model->block);
-    free(model->block_weight);
-    free(model->covariance);
-    memset(model, 0, sizeof *model);
+    fkv_memory_free(&model->memory);
+    *model = (struct fkv_error_model){0};
 }
 
 int fkv_average_begin(struct fkv_average *a, int64_t columns, int32_t documents,
@@ -121,19 +111,15 @@ int fkv_average_begin(struct fkv_average *a, int64_t columns, int32_t documents,
     *a = (struct fkv_average){
         .model = model, .columns = columns, .documents = documents, .document = -1};
     size_t count = (size_t)columns;
-    bool over_documents = model && !model->blocks;
-    a->mean = calloc(count, sizeof(double));
-    bool whole = a->mean;
-    if (over_documents) {
-        a->document_mean = calloc(count, sizeof(double));
-        a->running_mean = calloc(count, sizeof(double));
-        a->squares = calloc(count, sizeof(double));
-        whole = whole && a->document_mean && a->running_mean && a->squares;
+    a->mean = fkv_memory_take(&a->memory, count, sizeof(double));
+    if (model && !model->blocks) {
+        a->document_mean = fkv_memory_take(&a->memory, count, sizeof(double));
+        a->running_mean = fkv_memory_take(&a->memory, count, sizeof(double));
+        a->squares = fkv_memory_take(&a->memory, count, sizeof(double));
     } else if (model) {
-        a->block_sum = calloc((size_t)model->blocks * count, sizeof(double));
-        whole = whole && a->block_sum;
+        a->block_sum = fkv_memory_take(&a->memory, (size_t)model->blocks * count, sizeof(double));
     }
-    if (whole) return FKV_OK;
+    if (!a->memory.failed) return FKV_OK;
     fkv_average_free(a);
     return fkv_fail(err, "out of memory for averages of %lld numbers", (long long)columns);
 }
@@ -209,12 +195,8 @@ void fkv_average_error(struct fkv_average *a, double *se) {
 }
 
 void fkv_average_free(struct fkv_average *a) {
-    free(a->mean);
-    free(a->document_mean);
-    free(a->running_mean);
-    free(a->squares);
-    free(a->block_sum);
-    memset(a, 0, sizeof *a);
+    fkv_memory_free(&a->memory);
+    *a = (struct fkv_average){0};
 }
 
 void fkv_permutation(uint64_t key, int32_t n, int32_t *order) {

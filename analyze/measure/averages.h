@@ -25,20 +25,19 @@
 #include <stdint.h>
 
 #include "analyze/measure/segments.h"
+#include "kernels/base/memory.h"
 #include "kernels/statistics/bootstrap.h"
 
 enum { FKV_BOOTSTRAP_BLOCKS = 1000, FKV_BANDS = 64 };
-
-/* What standard errors under the plan rest on. */
-enum fkv_se_unit fkv_segments_se_unit(const struct fkv_segment_plan *plan);
 
 /* How standard errors are formed under one plan; immutable. */
 struct fkv_error_model {
     enum fkv_se_unit unit;
     int32_t blocks;       /* 0: over documents */
-    int32_t *block;       /* [segments] the block of each; owned */
-    double *block_weight; /* [blocks] sum of a_s over the block; owned */
-    double *covariance;   /* [blocks, blocks] of the resamples' weights; owned */
+    int32_t *block;       /* [segments] the block of each */
+    double *block_weight; /* [blocks] sum of a_s over the block */
+    double *covariance;   /* [blocks, blocks] of the resamples' weights */
+    struct fkv_memory memory;
 };
 int fkv_error_model_make(const struct fkv_segment_plan *plan, struct fkv_error_model *model,
                          struct fkv_error *err);
@@ -50,10 +49,11 @@ struct fkv_average {
     const struct fkv_error_model *model;
     int64_t columns;
     int32_t documents, document, finished; /* document: being added; finished: how many are done */
-    double *mean;                          /* [columns]; owned */
-    double *document_mean, *running_mean;  /* [columns], or NULL; owned */
-    double *squares;   /* [columns] sum of squared deviations of document means, or NULL; owned */
-    double *block_sum; /* [blocks, columns] sum of a_s p_s, or NULL; owned */
+    double *mean;                          /* [columns] */
+    double *document_mean, *running_mean;  /* [columns], or NULL */
+    double *squares;   /* [columns] sum of squared deviations of document means, or NULL */
+    double *block_sum; /* [blocks, columns] sum of a_s p_s, or NULL */
+    struct fkv_memory memory;
 };
 /* model NULL: the mean alone. */
 int fkv_average_begin(struct fkv_average *a, int64_t columns, int32_t documents,

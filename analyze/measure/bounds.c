@@ -32,7 +32,6 @@
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "analyze/measure/error.h"
@@ -104,8 +103,8 @@ struct basis {
     int32_t *rank[2];               /* [half]: index of each among all n, from the largest value */
 };
 
-/* What a thread needs for itself; `centred` begins on a cache line, so that vector loops cut it
- * alike in every thread. */
+/* What a thread needs for itself; `centred` begins on a cache line (memory.h), so that vector loops
+ * cut it alike in every thread. */
 struct scratch {
     double *centred;            /* [n, head_dim] */
     double *folded, *projected; /* (half, head_dim) */
@@ -127,34 +126,11 @@ struct bounds {
     struct basis basis[FOLDS];
     double *energy;              /* [n] by rank in the basis of the other fold */
     double total, *kept_by_rank; /* [smaller + 1]: `kept`, pooled */
+    struct fkv_memory memory;
 };
 
-static void scratch_free(struct scratch *r) {
-    free(r->centred), free(r->folded), free(r->projected), free(r->gram), free(r->square);
-}
-
-static bool scratch_make(const struct bounds *w, struct scratch *r) {
-    size_t size = (size_t)w->n * (size_t)w->head_dim,
-           half = (size_t)w->half[0] * (size_t)w->head_dim;
-    size_t small = (size_t)w->smaller;
-    r->centred = aligned_alloc(64, (size * sizeof(double) + 63) / 64 * 64);
-    r->folded = malloc(half * sizeof(double));
-    r->projected = malloc(half * sizeof(double));
-    r->gram = malloc(small * small * sizeof(double));
-    r->square = malloc(small * sizeof(double));
-    return r->centred && r->folded && r->projected && r->gram && r->square;
-}
-
-static void bounds_free(struct bounds *w) {
-    free(w->segment), free(w->x), free(w->found), free(w->kept);
-    for (int i = 0; w->scratch && i < w->threads; i++) scratch_free(&w->scratch[i]);
-    free(w->scratch);
-    for (int f = 0; f < FOLDS; f++) {
-        free(w->lags[f]);
-        for (int i = 0; i < 2; i++)
-            free(w->basis[f].vectors[i]), free(w->basis[f].values[i]), free(w->basis[f].rank[i]);
-    }
-    free(w->energy), free(w->kept_by_rank);
+static double *take(struct bounds *w, size_t count) {
+    return fkv_memory_take(&w->memory, count, sizeof(double));
 }
 
 static int bounds_make(struct bounds *w, const struct fkv_measurement *m, int32_t heads,
@@ -167,29 +143,30 @@ static int bounds_make(struct bounds *w, const struct fkv_measurement *m, int32_
                          .group = group_of(m->plan, d, heads),
                          .threads = omp_get_max_threads(),
                          .segments = m->plan->segments};
-    size_t half = (size_t)w->half[0], ranks = (size_t)w->smaller + 1;
-    w->segment = malloc((size_t)w->segments * sizeof *w->segment);
-    w->x = malloc((size_t)head_bytes(m->plan, d) * (size_t)w->group);
-    w->scratch = calloc((size_t)w->threads, sizeof *w->scratch);
-    w->found = malloc(AT_ONCE * (size_t)n * sizeof(double));
-    w->kept = malloc(AT_ONCE * ranks * sizeof(double));
-    w->energy = malloc((size_t)n * sizeof(double));
-    w->kept_by_rank = malloc(ranks * sizeof(double));
-    bool whole =
-        w->segment && w->x && w->scratch && w->found && w->kept && w->energy && w->kept_by_rank;
-    for (int i = 0; whole && i < w->threads; i++) whole = scratch_make(w, &w->scratch[i]);
+    const size_t half = (size_t)w->half[0], small = (size_t)w->smaller, width = (size_t)d;
+    w->segment = fkv_memory_take(&w->memory, (size_t)w->segments, sizeof *w->segment);
+    w->x = fkv_memory_take(&w->memory, (size_t)head_bytes(m->plan, d), (size_t)w->group);
+    w->scratch = fkv_memory_take(&w->memory, (size_t)w->threads, sizeof *w->scratch);
+    w->found = take(w, AT_ONCE * (size_t)n);
+    w->kept = take(w, AT_ONCE * (small + 1));
+    w->energy = take(w, (size_t)n);
+    w->kept_by_rank = take(w, small + 1);
+    for (int i = 0; w->scratch && i < w->threads; i++)
+        w->scratch[i] = (struct scratch){.centred = take(w, (size_t)n * width),
+                                         .folded = take(w, half * width),
+                                         .projected = take(w, half * width),
+                                         .gram = take(w, small * small),
+                                         .square = take(w, small)};
     for (int f = 0; f < FOLDS; f++) {
-        whole = (w->lags[f] = malloc((size_t)n * sizeof(double))) && whole;
+        w->lags[f] = take(w, (size_t)n);
         for (int i = 0; i < 2; i++) {
-            struct basis *b = &w->basis[f];
-            b->vectors[i] = malloc(half * half * sizeof(double));
-            b->values[i] = malloc(half * sizeof(double));
-            b->rank[i] = malloc(half * sizeof(int32_t));
-            whole = whole && b->vectors[i] && b->values[i] && b->rank[i];
+            w->basis[f].vectors[i] = take(w, half * half);
+            w->basis[f].values[i] = take(w, half);
+            w->basis[f].rank[i] = fkv_memory_take(&w->memory, half, sizeof(int32_t));
         }
     }
-    if (!whole) {
-        bounds_free(w);
+    if (w->memory.failed) {
+        fkv_memory_free(&w->memory);
         return fkv_fail(err, "out of memory for the bounds of %lld segments of %d tokens",
                         (long long)m->plan->segments, n);
     }
@@ -433,7 +410,8 @@ int fkv_bounds_measure(struct fkv_measurement *m, struct fkv_error_curves *e,
     struct bounds w;
     size_t count = (size_t)e->layers * (size_t)e->heads * (size_t)e->gammas;
     char label[48];
-    double *klt = malloc(count * sizeof *klt), *svd = malloc(count * sizeof *svd);
+    double *klt = fkv_memory_take(&e->memory, count, sizeof *klt),
+           *svd = fkv_memory_take(&e->memory, count, sizeof *svd);
     e->curve[2 * FKV_KLT_ERROR + 1] = klt, e->curve[2 * FKV_SVD_ERROR + 1] = svd;
     e->fitted_to = m->plan->documents > 1 ? "other documents" : "the other half of the segments";
     if (!klt || !svd) return fkv_fail(err, "out of memory for bounds");
@@ -452,6 +430,6 @@ int fkv_bounds_measure(struct fkv_measurement *m, struct fkv_error_curves *e,
         if (m->progress) fkv_progress_update(m->progress, ++m->done, label);
     }
     if (opened) fkv_blas_close(w.threads);
-    bounds_free(&w);
+    fkv_memory_free(&w.memory);
     return status;
 }

@@ -13,7 +13,8 @@
 #include "analyze/measure/budget.h"
 
 #include <math.h>
-#include <stdlib.h>
+
+#include "kernels/base/memory.h"
 
 static int check(int32_t heads, int32_t steps, int32_t low, int32_t high, int64_t total,
                  struct fkv_error *err) {
@@ -52,28 +53,21 @@ int fkv_budget_share(const double *loss, int32_t heads, int32_t steps, int32_t l
     if (check(heads, steps, low, high, total, err)) return FKV_FAILED;
     if (total > (int64_t)heads * high) total = (int64_t)heads * high; /* more cannot be spent */
     const size_t room = (size_t)total + 1;
-    double *before = malloc(room * sizeof *before), *after = malloc(room * sizeof *after);
-    uint8_t *choice = malloc((size_t)heads * room);
-    int status = before && after && choice
-                     ? FKV_OK
-                     : fkv_fail(err, "budget: out of memory for %d heads", heads);
-    if (!status) {
-        for (int64_t b = 0; b <= total; b++) before[b] = 0; /* parts may be left over */
-        for (int32_t h = 0; h < heads; h++) {
-            add_head(loss + (size_t)h * (size_t)(steps + 1), low, high, total, before, after,
-                     choice + (size_t)h * room);
-            double *swap = before;
-            before = after;
-            after = swap;
-        }
+    struct fkv_memory scratch = {0};
+    double *best[2]; /* [total + 1] of the heads so far; at first 0: parts may be left over */
+    for (int i = 0; i < 2; i++) best[i] = fkv_memory_take(&scratch, room, sizeof **best);
+    uint8_t *choice = fkv_memory_take(&scratch, (size_t)heads, room);
+    if (!scratch.failed) {
+        for (int32_t h = 0; h < heads; h++)
+            add_head(loss + (size_t)h * (size_t)(steps + 1), low, high, total, best[h % 2],
+                     best[1 - h % 2], choice + (size_t)h * room);
         int64_t b = total;
         for (int32_t h = heads - 1; h >= 0; h--) {
             parts[h] = choice[(size_t)h * room + (size_t)b];
             b -= parts[h];
         }
     }
-    free(before);
-    free(after);
-    free(choice);
-    return status;
+    const bool failed = scratch.failed;
+    fkv_memory_free(&scratch);
+    return failed ? fkv_fail(err, "budget: out of memory for %d heads", heads) : FKV_OK;
 }

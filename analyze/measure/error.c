@@ -5,7 +5,6 @@
 #include "analyze/measure/error.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 double fkv_retained_energy(const double *power, int32_t n, int32_t retained, bool no_dc) {
@@ -27,20 +26,22 @@ int fkv_gammas_check(const double *gamma, int32_t count, int32_t n, struct fkv_e
     return FKV_OK;
 }
 
+void fkv_error_curves_free(struct fkv_error_curves *e) {
+    fkv_memory_free(&e->memory);
+    *e = (struct fkv_error_curves){0};
+}
+
 static int allocate(struct fkv_error_curves *e, struct fkv_error *err) {
     size_t heads = (size_t)e->layers * (size_t)e->heads, count = heads * (size_t)e->gammas;
-    e->layer_index = malloc((size_t)e->layers * sizeof(int32_t));
-    e->head_index = malloc((size_t)e->heads * sizeof(int32_t));
-    e->gamma = malloc((size_t)e->gammas * sizeof(double));
-    e->floor = malloc(heads * sizeof(double));
-    e->curve = calloc(2 * (size_t)fkv_measure_count, sizeof *e->curve);
-    bool whole = e->layer_index && e->head_index && e->gamma && e->floor && e->curve;
-    for (int i = 0; whole && i < 2 * fkv_measure_count; i++) {
-        if (!fkv_measures[i / 2].value) continue;
-        e->curve[i] = malloc(count * sizeof(double));
-        whole = e->curve[i];
-    }
-    if (whole) return FKV_OK;
+    e->layer_index = fkv_memory_take(&e->memory, (size_t)e->layers, sizeof(int32_t));
+    e->head_index = fkv_memory_take(&e->memory, (size_t)e->heads, sizeof(int32_t));
+    e->gamma = fkv_memory_take(&e->memory, (size_t)e->gammas, sizeof(double));
+    e->floor = fkv_memory_take(&e->memory, heads, sizeof(double));
+    e->curve = fkv_memory_take(&e->memory, 2 * (size_t)fkv_measure_count, sizeof *e->curve);
+    for (int i = 0; e->curve && i < 2 * fkv_measure_count; i++)
+        if (fkv_measures[i / 2].value)
+            e->curve[i] = fkv_memory_take(&e->memory, count, sizeof(double));
+    if (!e->memory.failed) return FKV_OK;
     fkv_error_curves_free(e);
     return fkv_fail(err, "out of memory for error curves");
 }

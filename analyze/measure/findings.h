@@ -7,6 +7,7 @@
 
 #include "analyze/measure/measures.h"
 #include "capture/store/capture.h"
+#include "kernels/base/memory.h"
 #include "kernels/statistics/bootstrap.h"
 
 /* Power of one state. definitions.md, "Power": orthonormal DCT-II along the n tokens of a segment,
@@ -14,23 +15,23 @@
 struct fkv_spectrum {
     enum fkv_state state;
     int32_t layers, heads, n, skip_sinks;
-    int32_t *layer_index; /* [layers] of the model; owned */
-    int32_t *head_index;  /* [heads]; owned */
-    int32_t documents, trained_context;
+    int32_t *layer_index; /* [layers] of the model */
+    int32_t *head_index;  /* [heads] */
+    int32_t documents;
     int64_t segments, tokens_left_out;
     const char
         *se_kind; /* how power_se is formed: "documents", "bootstrap" or "segments" (of sums) */
     enum fkv_se_unit se_unit; /* what it rests on; a block is a segment */
     const char *null_kind;    /* "permute", "expected" (captures of sums) or "none" */
-    double *power, *power_se; /* [layers, heads, n]; se NaN where it cannot be estimated; owned */
-    double *null;             /* [layers, heads, n], or NULL when not asked for; owned */
-    double
-        *normalised; /* [layers, n]: mean over heads, each channel divided by its variance; owned */
+    double *power, *power_se; /* [layers, heads, n]; se NaN where it cannot be estimated */
+    double *null;             /* [layers, heads, n], or NULL when not asked for */
+    double *normalised;     /* [layers, n]: mean over heads, each channel divided by its variance */
     double *rounding_floor; /* [layers, heads]: mean energy per element that storage rounding adds,
-                               ulp^2/12, NaN when unknown; owned */
+                               ulp^2/12, NaN when unknown */
     int32_t bands, *band_edge; /* band b holds band_edge[b] <= t < band_edge[b+1], from 1 (DC is in
-                                  none) to n; owned */
-    double *band_se; /* [layers, heads, bands]: standard error of the band's mean power; owned */
+                                  none) to n */
+    double *band_se;           /* [layers, heads, bands]: standard error of the band's mean power */
+    struct fkv_memory memory;
 };
 void fkv_spectrum_free(struct fkv_spectrum *s); /* harmless on a zeroed struct and a second time */
 
@@ -38,12 +39,13 @@ void fkv_spectrum_free(struct fkv_spectrum *s); /* harmless on a zeroed struct a
 struct fkv_error_curves {
     enum fkv_state state;
     int32_t layers, heads, n, gammas;
-    int32_t *layer_index, *head_index; /* owned */
-    double *gamma;                     /* [gammas]; owned */
+    int32_t *layer_index, *head_index;
+    double *gamma;  /* [gammas] */
     double **curve; /* [measures, 2] a curve [layers, heads, gammas] with DC and one without, NULL
-                       where it was not measured; owned, each too */
-    double *floor;  /* [layers, heads]: relative error that storage rounding alone makes; owned */
+                       where it was not measured */
+    double *floor;  /* [layers, heads]: relative error that storage rounding alone makes */
     const char *fitted_to; /* what the KLT was fitted to: "other documents", ... */
+    struct fkv_memory memory;
 };
 /* The curve of a row of fkv_measures. */
 static inline double *fkv_error_curve(const struct fkv_error_curves *e, int measure, bool no_dc) {

@@ -31,14 +31,8 @@ const char *const fkv_objective_names[FKV_OBJECTIVES] = {"relative", "absolute",
 static int32_t coefficients(int32_t k, int32_t n) { return fkv_retained((double)k / K, n); }
 
 void fkv_ratio_table_free(struct fkv_ratio_table *t) {
-    free(t->layer_index);
-    free(t->head_index);
-    for (int i = 0; i < FKV_LOSSES; i++) free(t->loss[i]);
-    free(t->parts);
-    free(t->gamma);
-    free(t->retained);
-    free(t->local);
-    memset(t, 0, sizeof *t);
+    fkv_memory_free(&t->memory);
+    *t = (struct fkv_ratio_table){0};
 }
 
 static int allocate(struct fkv_ratio_table *t, const struct fkv_spectrum *s, bool projected,
@@ -46,19 +40,15 @@ static int allocate(struct fkv_ratio_table *t, const struct fkv_spectrum *s, boo
     size_t heads = (size_t)s->layers * (size_t)s->heads;
     t->layers = s->layers, t->heads = s->heads, t->n = s->n;
     t->losses = projected ? FKV_LOSSES : FKV_LOSS_PROJECTED;
-    t->layer_index = malloc((size_t)s->layers * sizeof(int32_t));
-    t->head_index = malloc((size_t)s->heads * sizeof(int32_t));
-    bool whole = t->layer_index && t->head_index;
-    for (int i = 0; i < t->losses; i++) {
-        t->loss[i] = malloc(heads * (K + 1) * sizeof(double));
-        whole = whole && t->loss[i];
-    }
-    t->parts = malloc(heads * sizeof(int32_t));
-    t->gamma = malloc(heads * sizeof(double));
-    t->retained = malloc(heads * sizeof(int32_t));
-    t->local = calloc(heads, sizeof(bool));
-    if (!whole || !t->parts || !t->gamma || !t->retained || !t->local)
-        return fkv_fail(err, "out of memory for the ratios of %zu heads", heads);
+    t->layer_index = fkv_memory_take(&t->memory, (size_t)s->layers, sizeof(int32_t));
+    t->head_index = fkv_memory_take(&t->memory, (size_t)s->heads, sizeof(int32_t));
+    for (int i = 0; i < t->losses; i++)
+        t->loss[i] = fkv_memory_take(&t->memory, heads * (K + 1), sizeof(double));
+    t->parts = fkv_memory_take(&t->memory, heads, sizeof(int32_t));
+    t->gamma = fkv_memory_take(&t->memory, heads, sizeof(double));
+    t->retained = fkv_memory_take(&t->memory, heads, sizeof(int32_t));
+    t->local = fkv_memory_take(&t->memory, heads, sizeof(bool));
+    if (t->memory.failed) return fkv_fail(err, "out of memory for the ratios of %zu heads", heads);
     memcpy(t->layer_index, s->layer_index, (size_t)s->layers * sizeof(int32_t));
     memcpy(t->head_index, s->head_index, (size_t)s->heads * sizeof(int32_t));
     return FKV_OK;

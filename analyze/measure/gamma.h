@@ -11,6 +11,7 @@
 #include "analyze/measure/findings.h"
 #include "analyze/measure/segments.h"
 #include "capture/store/capture_reader.h"
+#include "kernels/base/memory.h"
 
 enum { FKV_RATIO_STEPS = 64 };
 
@@ -56,14 +57,14 @@ struct fkv_ratio_choice {
 struct fkv_ratio_table {
     struct fkv_ratio_choice choice;
     int32_t layers, heads, n;          /* n: length of the segments the losses were measured on */
-    int32_t *layer_index, *head_index; /* [layers], [heads]; owned */
+    int32_t *layer_index, *head_index; /* [layers], [heads] */
     int32_t losses;                    /* FKV_LOSSES, or one less without the projected */
-    double
-        *loss[FKV_LOSSES]; /* [layers, heads, FKV_RATIO_STEPS + 1], NaN where L would be 0; owned */
-    int32_t *parts;        /* [layers, heads] k; owned */
-    double *gamma;         /* [layers, heads] k/64; owned */
-    int32_t *retained;     /* [layers, heads] L of window - sinks slots; owned */
-    bool *local;           /* [layers, heads] under `local` by choice.mixed, at its ratio; owned */
+    double *loss[FKV_LOSSES]; /* [layers, heads, FKV_RATIO_STEPS + 1], NaN where L would be 0 */
+    int32_t *parts;           /* [layers, heads] k */
+    double *gamma;            /* [layers, heads] k/64 */
+    int32_t *retained;        /* [layers, heads] L of window - sinks slots */
+    bool *local;              /* [layers, heads] under `local` by choice.mixed, at its ratio */
+    struct fkv_memory memory;
     int32_t local_heads;
     double mean, least, largest, deviation; /* of gamma over heads */
     double mean_retained;
@@ -98,9 +99,5 @@ double fkv_uniform_loss(const double *loss, double gamma);
 int fkv_ratio_table_write(const char *folder, const struct fkv_ratio_table *t,
                           struct fkv_capture *capture, const struct fkv_segment_plan *plan,
                           const struct fkv_provenance *p, struct fkv_error *err);
-/* On stdout, as a table or as one JSON object. */
-int fkv_ratio_table_print(const struct fkv_ratio_table *t, const struct fkv_spectrum *key,
-                          const char *capture, const struct fkv_provenance *p, bool json,
-                          struct fkv_error *err);
 
 #endif

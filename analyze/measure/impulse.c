@@ -56,10 +56,8 @@ int fkv_schedule_make(int32_t window, int32_t sinks, double gamma, struct fkv_sc
 }
 
 void fkv_impulse_free(struct fkv_impulse *x) {
-    free(x->round);
-    free(x->chunk);
-    free(x->token);
-    memset(x, 0, sizeof *x);
+    fkv_memory_free(&x->memory);
+    *x = (struct fkv_impulse){0};
 }
 
 /* ---- the operator ---- */
@@ -68,11 +66,6 @@ struct operator{
     int32_t n, retained;
     struct fkv_dct *forward, *inverse;
 };
-
-static void operator_free(struct operator* a) {
-    fkv_dct_destroy(a->forward);
-    fkv_dct_destroy(a->inverse);
-}
 
 /* Column c of the first round's input: a unit at `slot`, or ones in all of the chunk's slots where
  * slot is ALL. */
@@ -185,23 +178,19 @@ struct factor {
     double *gram, *squares;
     int32_t rows, columns;
     int threads; /* that OpenBLAS is open for */
+    struct fkv_memory memory;
 };
 
-static void factor_free(struct factor *f) {
-    fkv_blas_close(f->threads);
-    free(f->w), free(f->next), free(f->gram), free(f->squares);
-}
-
 static int factor_make(struct factor *f, const struct fkv_schedule *s, struct fkv_error *err) {
-    int32_t size = s->chunk < s->retained ? s->chunk : s->retained, columns = s->chunk;
-    *f = (struct factor){.rows = s->retained, .columns = columns};
-    f->w = malloc((size_t)s->retained * (size_t)columns * sizeof(double));
-    f->next = malloc((size_t)s->retained * (size_t)size * sizeof(double));
-    f->gram = malloc((size_t)size * (size_t)size * sizeof(double));
-    f->squares = malloc((size_t)size * sizeof(double));
-    if (!f->w || !f->next || !f->gram || !f->squares)
-        return fkv_fail(err, "out of memory for the singular values of %d x %d", s->retained,
-                        columns);
+    const size_t rows = (size_t)s->retained, columns = (size_t)s->chunk,
+                 size = columns < rows ? columns : rows;
+    *f = (struct factor){.rows = s->retained, .columns = s->chunk};
+    f->w = fkv_memory_take(&f->memory, rows * columns, sizeof(double));
+    f->next = fkv_memory_take(&f->memory, rows * size, sizeof(double));
+    f->gram = fkv_memory_take(&f->memory, size * size, sizeof(double));
+    f->squares = fkv_memory_take(&f->memory, size, sizeof(double));
+    if (f->memory.failed)
+        return fkv_fail(err, "out of memory for the singular values of %zu x %zu", rows, columns);
     if (fkv_blas_open(omp_get_max_threads(), err)) return FKV_FAILED;
     f->threads = omp_get_max_threads();
     return FKV_OK;
@@ -238,11 +227,11 @@ static int reduce(struct factor *f, struct fkv_impulse_round *r, struct fkv_erro
 
 /* ---- rounds ---- */
 
+/* followed (L, FOLLOWED), units [chunk]: scratch */
 static int follow(const struct fkv_schedule *s, const struct operator* a, struct factor *f,
-                  double *followed, struct fkv_impulse *out, struct fkv_error *err) {
+                  double *followed, int32_t *units, struct fkv_impulse *out,
+                  struct fkv_error *err) {
     int32_t start[FOLLOWED] = {ALL, s->retained + s->chunk / 2};
-    int32_t *units = malloc((size_t)s->chunk * sizeof *units);
-    if (!units) return fkv_fail(err, "out of memory for a chunk of %d tokens", s->chunk);
     for (int32_t c = 0; c < s->chunk; c++) units[c] = s->retained + c;
     for (int32_t t = 0; t < TOKENS; t++) {
         double place = fmod((t + 0.5) * golden, 1);
@@ -255,7 +244,6 @@ static int follow(const struct fkv_schedule *s, const struct operator* a, struct
         if (!status && f->w) status = apply(a, k == 1 ? units : NULL, f->w, f->columns, err);
         if (!status && f->w) status = reduce(f, &out->round[k - 1], err);
     }
-    free(units);
     return status;
 }
 
@@ -263,6 +251,7 @@ int fkv_impulse_follow(const struct fkv_schedule *s, int32_t rounds, struct fkv_
                        struct fkv_error *err) {
     struct operator a = {.n = s->n, .retained = s->retained};
     struct factor f = {0};
+    struct fkv_memory scratch = {0};
     *out = (struct fkv_impulse){.schedule = *s,
                                 .rounds = rounds ? rounds : (int32_t)ceil(s->horizon_rounds)};
     if (out->rounds > FKV_IMPULSE_ROUNDS)
@@ -271,20 +260,23 @@ int fkv_impulse_follow(const struct fkv_schedule *s, int32_t rounds, struct fkv_
             "--rounds: expected at most %d, found %d (gamma %g: the horizon is %.0f rounds away)",
             FKV_IMPULSE_ROUNDS, out->rounds, s->gamma, s->horizon_rounds);
     size_t responses = (size_t)out->rounds * (size_t)s->retained;
-    double *followed = malloc((size_t)FOLLOWED * (size_t)s->retained * sizeof *followed);
-    out->round = calloc((size_t)out->rounds, sizeof *out->round);
-    out->chunk = malloc(responses * sizeof(float));
-    out->token = malloc(responses * sizeof(float));
-    int status = followed && out->round && out->chunk && out->token
-                     ? FKV_OK
-                     : fkv_fail(err, "out of memory for %d rounds", out->rounds);
+    double *followed = fkv_memory_take(&scratch, FOLLOWED * (size_t)s->retained, sizeof *followed);
+    int32_t *units = fkv_memory_take(&scratch, (size_t)s->chunk, sizeof *units);
+    out->round = fkv_memory_take(&out->memory, (size_t)out->rounds, sizeof *out->round);
+    out->chunk = fkv_memory_take(&out->memory, responses, sizeof(float));
+    out->token = fkv_memory_take(&out->memory, responses, sizeof(float));
+    int status = scratch.failed || out->memory.failed
+                     ? fkv_fail(err, "out of memory for %d rounds", out->rounds)
+                     : FKV_OK;
     if (!status) status = fkv_dct_create(s->n, &a.forward, err);
     if (!status) status = fkv_dct_create(s->retained, &a.inverse, err);
     if (!status && s->chunk <= FKV_IMPULSE_RANK_TOKENS) status = factor_make(&f, s, err);
-    if (!status) status = follow(s, &a, &f, followed, out, err);
-    factor_free(&f);
-    operator_free(&a);
-    free(followed);
+    if (!status) status = follow(s, &a, &f, followed, units, out, err);
+    fkv_blas_close(f.threads);
+    fkv_memory_free(&f.memory);
+    fkv_memory_free(&scratch);
+    fkv_dct_destroy(a.forward);
+    fkv_dct_destroy(a.inverse);
     if (status) fkv_impulse_free(out);
     return status;
 }

@@ -5,7 +5,8 @@
 
 #include <stdint.h>
 
-#include "analyze/measure/findings.h"
+#include "kernels/base/error.h"
+#include "kernels/base/memory.h"
 
 enum {
     FKV_IMPULSE_ROUNDS = 1000,
@@ -45,8 +46,9 @@ struct fkv_impulse_round {
 struct fkv_impulse {
     struct fkv_schedule schedule;
     int32_t rounds;
-    struct fkv_impulse_round *round; /* [rounds]; owned */
-    float *chunk, *token;            /* [rounds, L]: the chunk of ones; the middle token; owned */
+    struct fkv_impulse_round *round; /* [rounds] */
+    float *chunk, *token;            /* [rounds, L]: the chunk of ones; the middle token */
+    struct fkv_memory memory;
 };
 /* rounds 0: until the horizon. */
 int fkv_impulse_follow(const struct fkv_schedule *s, int32_t rounds, struct fkv_impulse *out,

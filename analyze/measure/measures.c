@@ -22,12 +22,7 @@ static double sum(const double *power, int32_t from, int32_t until) {
 }
 
 struct fkv_cut_power fkv_cut_power(const double *power, int32_t n, int32_t retained, bool no_dc) {
-    return (struct fkv_cut_power){.power = power,
-                                  .n = n,
-                                  .retained = retained,
-                                  .no_dc = no_dc,
-                                  .kept = sum(power, no_dc, retained),
-                                  .lost = sum(power, retained, n)};
+    return (struct fkv_cut_power){sum(power, no_dc, retained), sum(power, retained, n)};
 }
 
 static double retained_energy(const struct fkv_cut_power *p) {

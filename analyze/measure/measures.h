@@ -9,11 +9,9 @@
 
 /* The power of one head, cut at L. */
 struct fkv_cut_power {
-    const double *power; /* [n] */
-    int32_t n, retained; /* L = retained */
-    bool no_dc;          /* coefficient 0 is in neither sum */
-    double kept, lost;   /* sums of power over t < L, and over t >= L */
+    double kept, lost; /* sums of power over t < L, and over t >= L */
 };
+/* Of power [n] at L = retained; no_dc: coefficient 0 is in neither sum. */
 struct fkv_cut_power fkv_cut_power(const double *power, int32_t n, int32_t retained, bool no_dc);
 
 struct fkv_measure {

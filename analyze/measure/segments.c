@@ -3,6 +3,7 @@
  * the order in which they first occur, recordings that of their offsets. */
 #include "analyze/measure/segments.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,18 +42,14 @@ static int refuse_empty(const struct fkv_recording *const *recordings, int32_t c
     const struct fkv_recording *longest = recordings[0];
     for (int32_t i = 1; i < count; i++)
         if (recordings[i]->n_tokens > longest->n_tokens) longest = recordings[i];
-    int64_t usable = longest->n_tokens - plan->skip_sinks;
-    if (usable < 1)
-        return fkv_fail(err,
-                        "no segment of %d tokens after the first %d: the longest recording, "
-                        "\"%s\", has %lld tokens",
-                        plan->n, plan->skip_sinks, longest->name, (long long)longest->n_tokens);
+    const int64_t usable = longest->n_tokens - plan->skip_sinks;
+    char advice[64] = "";
+    if (usable > 0)
+        snprintf(advice, sizeof advice, "; --length %lld or less would fit", (long long)usable);
     return fkv_fail(err,
                     "no segment of %d tokens after the first %d: the longest recording, \"%s\", "
-                    "has %lld tokens; "
-                    "--length %lld or less would fit",
-                    plan->n, plan->skip_sinks, longest->name, (long long)longest->n_tokens,
-                    (long long)usable);
+                    "has %lld tokens%s",
+                    plan->n, plan->skip_sinks, longest->name, (long long)longest->n_tokens, advice);
 }
 
 static void lay_out(struct fkv_segment_plan *plan, const struct entry *entries, int32_t count) {

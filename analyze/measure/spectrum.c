@@ -130,19 +130,24 @@ double fkv_rounding_energy(const void *x, int64_t n, enum fkv_dtype dtype) {
     return ldexp(sum / (double)n, -2 * formats[dtype].bits) / 12;
 }
 
+void fkv_spectrum_free(struct fkv_spectrum *s) {
+    fkv_memory_free(&s->memory);
+    *s = (struct fkv_spectrum){0};
+}
+
 static bool allocate(struct fkv_spectrum *s, bool null) {
-    size_t rows = (size_t)s->layers * (size_t)s->heads, n = (size_t)s->n;
-    s->layer_index = calloc((size_t)s->layers, sizeof(int32_t));
-    s->head_index = calloc((size_t)s->heads, sizeof(int32_t));
-    s->power = calloc(rows * n, sizeof(double));
-    s->power_se = calloc(rows * n, sizeof(double));
-    s->null = null ? calloc(rows * n, sizeof(double)) : NULL;
-    s->normalised = calloc((size_t)s->layers * n, sizeof(double));
-    s->rounding_floor = calloc(rows, sizeof(double));
-    s->band_edge = calloc(FKV_BANDS + 1, sizeof(int32_t));
-    s->band_se = calloc(rows * FKV_BANDS, sizeof(double));
-    return s->layer_index && s->head_index && s->power && s->power_se && (s->null || !null) &&
-           s->normalised && s->rounding_floor && s->band_edge && s->band_se;
+    const size_t rows = (size_t)s->layers * (size_t)s->heads, n = (size_t)s->n;
+    struct fkv_memory *m = &s->memory;
+    s->layer_index = fkv_memory_take(m, (size_t)s->layers, sizeof(int32_t));
+    s->head_index = fkv_memory_take(m, (size_t)s->heads, sizeof(int32_t));
+    s->power = fkv_memory_take(m, rows * n, sizeof(double));
+    s->power_se = fkv_memory_take(m, rows * n, sizeof(double));
+    if (null) s->null = fkv_memory_take(m, rows * n, sizeof(double));
+    s->normalised = fkv_memory_take(m, (size_t)s->layers * n, sizeof(double));
+    s->rounding_floor = fkv_memory_take(m, rows, sizeof(double));
+    s->band_edge = fkv_memory_take(m, FKV_BANDS + 1, sizeof(int32_t));
+    s->band_se = fkv_memory_take(m, rows * FKV_BANDS, sizeof(double));
+    return !m->failed;
 }
 
 /* Sizes, names of axes and counts; memory for the rest. */
@@ -156,12 +161,11 @@ static int prepare(const struct fkv_measurement *m, enum fkv_state state, struct
                                .n = plan->n,
                                .skip_sinks = plan->skip_sinks,
                                .documents = plan->documents,
-                               .trained_context = info->trained_context,
                                .segments = plan->segments,
                                .tokens_left_out = plan->tokens_left_out,
                                .se_kind = plan->documents >= FKV_BOOTSTRAP_DOCUMENTS ? "documents"
                                                                                      : "bootstrap",
-                               .se_unit = fkv_segments_se_unit(plan),
+                               .se_unit = fkv_se_unit_of(plan->documents, plan->segments, false),
                                .null_kind = m->null ? "permute" : "none"};
     if (!allocate(s, m->null)) {
         fkv_spectrum_free(s);

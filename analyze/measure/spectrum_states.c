@@ -15,7 +15,6 @@
 #include <omp.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "analyze/measure/averages.h"
@@ -63,6 +62,7 @@ struct stream {
     struct fkv_dct *dct; /* NULL on a device */
     float **scratch;     /* [threads]: what a transform needs; on a device packed [n, heads,
                             head_dim] */
+    struct fkv_memory memory;
     atomic_bool failed;
     struct fkv_error *err;
 };
@@ -118,49 +118,39 @@ int64_t fkv_spectrum_states_bytes(const struct fkv_capture_info *info, int32_t h
     return z.pieces * piece_bytes(&z) + AVERAGES * averages_bytes(&z, plan) + threads * transform;
 }
 
-static bool allocate_piece(struct piece *p, const struct sizes *z) {
-    size_t tokens = (size_t)z->batch * (size_t)z->n, heads = (size_t)z->heads,
-           draws = (size_t)z->draws;
-    p->x = malloc(tokens * heads * (size_t)z->head_dim * sizeof(float));
-    p->orders = malloc((draws * tokens + 1) * sizeof *p->orders);
-    p->columns = malloc((size_t)z->batch * heads * (size_t)(z->n + z->bands) * sizeof(double));
-    p->normalised = malloc(heads * tokens * sizeof *p->normalised);
-    p->draws = malloc((draws * heads * tokens + 1) * sizeof *p->draws);
-    p->floor = malloc(heads * sizeof *p->floor);
-    return p->x && p->orders && p->columns && p->normalised && p->draws && p->floor;
+static void allocate_piece(struct fkv_memory *m, struct piece *p, const struct sizes *z) {
+    const size_t tokens = (size_t)z->batch * (size_t)z->n, heads = (size_t)z->heads,
+                 draws = (size_t)z->draws, width = (size_t)(z->n + z->bands);
+    p->x = fkv_memory_take(m, tokens * heads * (size_t)z->head_dim, sizeof(float));
+    p->orders = fkv_memory_take(m, draws * tokens, sizeof *p->orders);
+    p->columns = fkv_memory_take(m, (size_t)z->batch * heads * width, sizeof(double));
+    p->normalised = fkv_memory_take(m, heads * tokens, sizeof *p->normalised);
+    p->draws = fkv_memory_take(m, draws * heads * tokens, sizeof *p->draws);
+    p->floor = fkv_memory_take(m, heads, sizeof *p->floor);
 }
 
 static void stream_close(struct stream *w) {
-    for (int32_t i = 0; w->piece && i < w->size.pieces; i++) {
-        struct piece *p = &w->piece[i];
-        free(p->x), free(p->orders), free(p->columns), free(p->normalised), free(p->draws),
-            free(p->floor);
-    }
-    for (int i = 0; i < AVERAGES; i++) free(w->averages[i].mean), free(w->averages[i].se);
-    for (int32_t i = 0; w->scratch && i < w->m->workers->count; i++) free(w->scratch[i]);
-    free(w->piece);
-    free(w->scratch);
+    fkv_memory_free(&w->memory);
     fkv_dct_destroy(w->dct);
     fkv_error_model_free(&w->model);
 }
 
 static bool allocate(struct stream *w) {
     const struct sizes *z = &w->size;
-    size_t columns = (size_t)z->heads * (size_t)(z->n + z->bands),
-           scratch = w->dct ? fkv_dct_scratch(w->dct)
-                            : (size_t)z->n * (size_t)z->heads * (size_t)z->head_dim;
-    w->piece = calloc((size_t)z->pieces, sizeof *w->piece);
-    w->scratch = calloc((size_t)w->m->workers->count, sizeof *w->scratch);
-    bool whole = w->piece && w->scratch;
-    for (int32_t i = 0; whole && i < z->pieces; i++) whole = allocate_piece(&w->piece[i], z);
-    for (int32_t i = 0; whole && i < w->m->workers->count; i++)
-        whole = (w->scratch[i] = malloc(scratch * sizeof(float)));
-    for (int i = 0; whole && i < AVERAGES; i++) {
-        w->averages[i].mean = malloc((size_t)z->n * sizeof(double));
-        w->averages[i].se = malloc(columns * sizeof(double));
-        whole = w->averages[i].mean && w->averages[i].se;
+    const size_t columns = (size_t)z->heads * (size_t)(z->n + z->bands),
+                 scratch = w->dct ? fkv_dct_scratch(w->dct)
+                                  : (size_t)z->n * (size_t)z->heads * (size_t)z->head_dim;
+    struct fkv_memory *m = &w->memory;
+    w->piece = fkv_memory_take(m, (size_t)z->pieces, sizeof *w->piece);
+    w->scratch = fkv_memory_take(m, (size_t)w->m->workers->count, sizeof *w->scratch);
+    for (int32_t i = 0; w->piece && i < z->pieces; i++) allocate_piece(m, &w->piece[i], z);
+    for (int32_t i = 0; w->scratch && i < w->m->workers->count; i++)
+        w->scratch[i] = fkv_memory_take(m, scratch, sizeof(float));
+    for (int i = 0; i < AVERAGES; i++) {
+        w->averages[i].mean = fkv_memory_take(m, (size_t)z->n, sizeof(double));
+        w->averages[i].se = fkv_memory_take(m, columns, sizeof(double));
     }
-    return whole;
+    return !m->failed;
 }
 
 static int stream_open(struct stream *w, struct fkv_measurement *m, struct fkv_spectrum *s,

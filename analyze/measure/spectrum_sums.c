@@ -18,7 +18,6 @@
 #include "analyze/measure/spectrum.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "analyze/measure/averages.h"
@@ -46,22 +45,18 @@ static int check_sums(const struct fkv_measurement *m, const struct fkv_spectrum
 
 /* The errors of the equation above, [count] numbers; documents come one after the other. */
 struct segment_errors {
-    int64_t count, segments;    /* segments: of the document being added */
-    int32_t document, finished; /* being added, or -1; how many are done */
-    double *sum, *squares; /* [count] over the segments of the document being added; sum owns all */
+    int64_t count, segments;        /* segments: of the document being added */
+    int32_t document, finished;     /* being added, or -1; how many are done */
+    double *sum, *squares;          /* [count] over the segments of the document being added */
     double *mean, *spread, *within; /* [count] of document means: mean, sum of squared deviations;
                                        sum of s_d^2 / S_d */
 };
 
-static int segment_errors_make(struct segment_errors *e, int64_t count, struct fkv_error *err) {
-    size_t n = (size_t)count;
-    *e = (struct segment_errors){
-        .count = count, .document = -1, .sum = calloc(5 * n, sizeof(double))};
-    if (!e->sum)
-        return fkv_fail(err, "out of memory for the errors of %lld numbers", (long long)count);
-    e->squares = e->sum + n, e->mean = e->squares + n, e->spread = e->mean + n,
-    e->within = e->spread + n;
-    return FKV_OK;
+static void segment_errors_make(struct segment_errors *e, int64_t count, struct fkv_memory *m) {
+    *e = (struct segment_errors){.count = count, .document = -1};
+    double **const each[] = {&e->sum, &e->squares, &e->mean, &e->spread, &e->within};
+    for (size_t i = 0; i < sizeof each / sizeof *each; i++)
+        *each[i] = fkv_memory_take(m, (size_t)count, sizeof(double));
 }
 
 static void finish_document(struct segment_errors *e) {
@@ -116,14 +111,14 @@ struct sums_averages {
     struct fkv_average power, normalised;
     double *columns;              /* [layers * heads * (n + bands)] */
     struct segment_errors errors; /* [layers, heads, n], where documents are few */
+    struct fkv_memory memory;     /* of the two above */
 };
 
 static void sums_averages_free(struct sums_averages *a) {
     fkv_error_model_free(&a->model);
     fkv_average_free(&a->power);
     fkv_average_free(&a->normalised);
-    free(a->columns);
-    free(a->errors.sum);
+    fkv_memory_free(&a->memory);
 }
 
 static int add_sums(struct fkv_measurement *m, struct fkv_spectrum *s,
@@ -183,12 +178,12 @@ int fkv_spectrum_from_sums(struct fkv_measurement *m, struct fkv_spectrum *s,
     int64_t rows = (int64_t)s->layers * s->heads, n = s->n;
     struct sums_averages a = {0};
     bool over_documents = s->documents >= FKV_BOOTSTRAP_DOCUMENTS;
-    a.columns = calloc((size_t)(rows * (n + s->bands)), sizeof(double));
     int status = FKV_OK;
-    if (!a.columns)
+    a.columns = fkv_memory_take(&a.memory, (size_t)(rows * (n + s->bands)), sizeof(double));
+    if (!over_documents) segment_errors_make(&a.errors, rows * n, &a.memory);
+    if (a.memory.failed)
         status = fkv_fail(err, "out of memory for sums of %lld spectra of %lld", (long long)rows,
                           (long long)n);
-    if (!status && !over_documents) status = segment_errors_make(&a.errors, rows * n, err);
     if (!status && over_documents) status = fkv_error_model_make(m->plan, &a.model, err);
     if (!status)
         status = fkv_average_begin(&a.power, rows * (n + s->bands), s->documents,

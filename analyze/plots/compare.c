@@ -18,8 +18,8 @@ static void fill(struct fkv_charts *charts, const struct fkv_comparison *c, enum
     for (int32_t b = 1; b < c->count && b <= MOST_RUNS; b++)
         for (int32_t g = 0; g < c->groups; g++) {
             const struct fkv_token_group *group = &c->group[g];
-            const int32_t pair = fkv_comparison_pair(c, 0, b);
-            const struct fkv_difference *d = fkv_comparison_at(c, pair, g, FKV_DIFFERENCE_NLL);
+            /* The first pairs are those of the first run. */
+            const struct fkv_difference *d = &fkv_comparison_at(c, b - 1, g)[FKV_DIFFERENCE_NLL];
             const char *name = by == FKV_ALL_TOKENS ? c->label[b] : group->name;
             if (group->by != by || !d->tokens) continue;
             double x = positions ? (double)(group->first + group->end) / 2

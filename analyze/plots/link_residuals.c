@@ -21,8 +21,7 @@ static void add_residuals(struct fkv_charts *c, const struct fkv_link *l, bool n
             if (r->tokens[k] < LEAST_TOKENS) continue;
             int position = fkv_charts_name(c, panel, fkv_class_names[k]);
             fkv_charts_add(c, panel, fkv_plot_states_words[1 + s], fkv_color_cycle(s),
-                           FKV_LOOK_POINTS, position,
-                           no_dc ? r->residual_no_dc[k] : r->residual[k]);
+                           FKV_LOOK_POINTS, position, r->residual[no_dc][k]);
         }
     }
 }

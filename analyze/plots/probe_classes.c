@@ -1,7 +1,6 @@
 /* The damage of filters and policies by class of token, where the probe's tokens have classes. */
 #include <stdlib.h>
 
-#include "analyze/link/damage.h"
 #include "analyze/link/token_classes.h"
 #include "analyze/plots/figures.h"
 #include "analyze/plots/probe_figure.h"

@@ -6,10 +6,10 @@
 
 #include "analyze/measure/gamma.h"
 #include "analyze/tables/csv.h"
+#include "analyze/tables/summary.h"
 #include "capture/store/capture_reader.h"
 #include "kernels/base/atomic_file.h"
 #include "kernels/base/json.h"
-#include "kernels/base/path.h"
 
 enum { K = FKV_RATIO_STEPS, FEW_HEADS = 12 };
 
@@ -19,29 +19,18 @@ static const char *const loss_names[FKV_LOSSES] = {"key_energy_lost", "value_ene
 
 /* ---- gamma.json and policies.json ---- */
 
-/* One of gamma and retained as [layer][kv_head]. */
-static json_t *rows(const struct fkv_ratio_table *t, bool retained) {
-    json_t *layers = json_array();
-    for (int32_t l = 0; l < t->layers; l++) {
-        json_t *row = json_array();
-        for (int32_t h = 0; h < t->heads; h++) {
-            int32_t at = l * t->heads + h;
-            json_array_append_new(row, retained ? json_integer(t->retained[at])
-                                                : json_real(t->gamma[at]));
-        }
-        json_array_append_new(layers, row);
-    }
-    return layers;
-}
+enum field { GAMMA, RETAINED, POLICY };
 
-/* policy as [layer][kv_head]. */
-static json_t *policies(const struct fkv_ratio_table *t) {
+/* One of them as [layer][kv_head]. */
+static json_t *rows(const struct fkv_ratio_table *t, enum field field) {
     json_t *layers = json_array();
     for (int32_t l = 0; l < t->layers; l++) {
         json_t *row = json_array();
-        for (int32_t h = 0; h < t->heads; h++)
-            json_array_append_new(row,
-                                  json_string(t->local[l * t->heads + h] ? "local" : "freqkv"));
+        for (int32_t at = l * t->heads; at < (l + 1) * t->heads; at++)
+            json_array_append_new(row, field == GAMMA ? json_real(t->gamma[at])
+                                       : field == RETAINED
+                                           ? json_integer(t->retained[at])
+                                           : json_string(t->local[at] ? "local" : "freqkv"));
         json_array_append_new(layers, row);
     }
     return layers;
@@ -99,26 +88,22 @@ static int write_json(const char *folder, const char *name, const struct fkv_rat
         with_policies ? "freqkv-policies" : "freqkv-gamma", "format_version", 1, "version",
         p->version, "model", p->model, "model_sha256", fkv_capture_info(capture)->model_sha256,
         "n_layers", t->layers, "n_kv_heads", t->heads, "window", t->choice.window, "sinks",
-        t->choice.sinks, "mean_gamma", t->mean, "gamma", rows(t, false), "retained", rows(t, true),
-        "chosen", chosen, "measured", origin, "text_sha256", hashes);
+        t->choice.sinks, "mean_gamma", t->mean, "gamma", rows(t, GAMMA), "retained",
+        rows(t, RETAINED), "chosen", chosen, "measured", origin, "text_sha256", hashes);
     if (!object)
         return fkv_fail(
             err, "%s: the command line or the model's name is not UTF-8, which JSON needs", name);
     if (with_policies) {
-        json_object_set_new(object, "policy", policies(t));
+        json_object_set_new(object, "policy", rows(t, POLICY));
         json_object_set_new(object, "mixed", mixed(t));
     }
-    char path[FKV_PATH];
-    int status = fkv_path_print(path, err, "%s/%s", folder, name);
-    if (!status) status = fkv_atomic_open(&f, path, err);
-    if (!status) {
-        if (json_dumpf(object, f.stream, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) ||
-            fputc('\n', f.stream) == EOF) {
-            fkv_atomic_abandon(&f);
-            status = fkv_fail_errno(err, "%s", path);
-        } else {
-            status = fkv_atomic_commit(&f, err);
-        }
+    int status = fkv_csv_open(&f, folder, name, NULL, err);
+    if (!status && json_dumpf(object, f.stream, JSON_INDENT(1) | JSON_REAL_PRECISION(17))) {
+        status = fkv_fail_errno(err, "%s", f.path);
+        fkv_atomic_abandon(&f);
+    } else if (!status) {
+        fputc('\n', f.stream);
+        status = fkv_atomic_commit(&f, err);
     }
     json_decref(object);
     return status;
@@ -193,8 +178,9 @@ static void print_layers(const struct fkv_ratio_table *t) {
     }
 }
 
-static int print_json(const struct fkv_ratio_table *t, const struct fkv_spectrum *s,
-                      const char *capture, const struct fkv_provenance *p, struct fkv_error *err) {
+static int print_json(const struct fkv_findings *f, const char *capture, struct fkv_error *err) {
+    const struct fkv_ratio_table *t = f->ratios;
+    const struct fkv_spectrum *s = f->spectra;
     json_t *losses = json_object();
     for (int i = 0; i < t->losses; i++)
         json_object_set_new(losses, loss_names[i],
@@ -203,21 +189,23 @@ static int print_json(const struct fkv_ratio_table *t, const struct fkv_spectrum
     json_t *object = json_pack(
         "{s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:i, s:i, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:o, "
         "s:o, s:o, s:o}",
-        "capture", capture, "capture_sha256", p->capture_sha256, "model", p->model,
-        "segment_length", s->n, "skip_sinks", s->skip_sinks, "documents", s->documents, "segments",
-        (json_int_t)s->segments, "window", t->choice.window, "sinks", t->choice.sinks, "chosen",
-        how(&t->choice), "mean_gamma", t->mean, "least", t->least, "largest", t->largest,
-        "deviation", t->deviation, "mean_retained", t->mean_retained, "unreached", t->unreached,
-        "losses", losses, "gamma", rows(t, false), "retained", rows(t, true), "mixed", mixed(t));
+        "capture", capture, "capture_sha256", f->provenance->capture_sha256, "model",
+        f->provenance->model, "segment_length", s->n, "skip_sinks", s->skip_sinks, "documents",
+        s->documents, "segments", (json_int_t)s->segments, "window", t->choice.window, "sinks",
+        t->choice.sinks, "chosen", how(&t->choice), "mean_gamma", t->mean, "least", t->least,
+        "largest", t->largest, "deviation", t->deviation, "mean_retained", t->mean_retained,
+        "unreached", t->unreached, "losses", losses, "gamma", rows(t, GAMMA), "retained",
+        rows(t, RETAINED), "mixed", mixed(t));
     if (!object)
         return fkv_fail(err, "%s: its path or model name is not UTF-8, which JSON needs", capture);
     return fkv_json_print(object, err);
 }
 
-int fkv_ratio_table_print(const struct fkv_ratio_table *t, const struct fkv_spectrum *key,
-                          const char *capture, const struct fkv_provenance *p, bool json,
-                          struct fkv_error *err) {
-    if (json) return print_json(t, key, capture, p, err);
+int fkv_summary_gamma(const struct fkv_findings *f, const char *capture, bool json,
+                      struct fkv_error *err) {
+    if (json) return print_json(f, capture, err);
+    const struct fkv_ratio_table *t = f->ratios;
+    const struct fkv_spectrum *key = f->spectra;
     const struct fkv_ratio_choice *c = &t->choice;
     printf("%d layer%s x %d KV head%s, %lld segment%s of %d tokens from %d document%s; ratios for "
            "a window of %d slots, %d sinks\n",

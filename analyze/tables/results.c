@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -130,11 +129,12 @@ static int put(struct fkv_h5_writer *w, const char *group, const struct fkv_resu
 static int put_spectrum(struct fkv_h5_writer *w, const struct fkv_spectrum *s,
                         struct fkv_error *err) {
     const size_t heads = (size_t)s->layers * (size_t)s->heads, n = (size_t)s->n;
-    double *excess = s->null ? malloc(heads * n * sizeof *excess) : NULL,
-           *total = calloc(2 * heads, sizeof *total);
+    struct fkv_memory scratch = {0};
+    double *total = fkv_memory_take(&scratch, 2 * heads, sizeof *total),
+           *excess = s->null ? fkv_memory_take(&scratch, heads * n, sizeof *excess) : NULL;
     char group[64];
-    if (!total || (s->null && !excess)) {
-        free(excess), free(total);
+    if (scratch.failed) {
+        fkv_memory_free(&scratch);
         return fkv_fail(err, "out of memory for the results of %s", fkv_state_names[s->state]);
     }
     for (size_t i = 0; i < heads * n; i++) {
@@ -155,7 +155,7 @@ static int put_spectrum(struct fkv_h5_writer *w, const struct fkv_spectrum *s,
         {"excess", FKV_H5_F64, 3, {s->layers, s->heads, s->n}, excess}};
     snprintf(group, sizeof group, "/spectrum/%s", fkv_state_names[s->state]);
     int status = put(w, group, ROWS(rows), err);
-    free(excess), free(total);
+    fkv_memory_free(&scratch);
     return status;
 }
 
@@ -221,43 +221,48 @@ enum { CUT = 5 };
 static const char *const cut_names[CUT] = {"segment_length", "skip_sinks", "documents", "segments",
                                            "tokens_left_out"};
 
-/* What a command writes: findings, or a link. */
-struct contents {
-    int group;
-    const struct fkv_provenance *provenance;
-    int64_t cut[CUT];
-    const struct fkv_findings *findings;
-    const struct fkv_results_link *link;
-};
+static void find_cut(const struct fkv_findings *f, int64_t cut[CUT]) {
+    const struct fkv_segment_plan *p = f->cut;
+    const struct fkv_spectrum *s = f->spectra;
+    const int64_t numbers[CUT] = {p ? p->n : s->n, p ? p->skip_sinks : s->skip_sinks,
+                                  p ? p->documents : s->documents, p ? p->segments : s->segments,
+                                  p ? p->tokens_left_out : s->tokens_left_out};
+    memcpy(cut, numbers, sizeof numbers);
+}
 
-static int put_attributes(struct fkv_h5_writer *w, const struct contents *c,
-                          struct fkv_error *err) {
-    const struct fkv_provenance *p = c->provenance;
+static int group_of(const struct fkv_findings *f) {
+    return f->cut ? LINK : f->ratios ? GAMMA : f->curves ? ERROR : SPECTRUM;
+}
+
+static int put_attributes(struct fkv_h5_writer *w, const struct fkv_findings *f,
+                          const int64_t cut[CUT], struct fkv_error *err) {
+    const struct fkv_provenance *p = f->provenance;
+    const char *group = groups[group_of(f)];
     const struct {
         const char *object, *name, *value;
     } texts[] = {{"/", "format", format_name},
                  {"/", "version", p->version},
                  {"/", "capture_sha256", p->capture_sha256},
                  {"/", "model", p->model},
-                 {groups[c->group], "command", p->command},
-                 {groups[c->group], "version", p->version}};
+                 {group, "command", p->command},
+                 {group, "version", p->version}};
     int status = fkv_h5_put_int(w, "/", "format_version", 1, err);
     for (size_t i = 0; !status && i < sizeof texts / sizeof *texts; i++)
         status = fkv_h5_put_string(w, texts[i].object, texts[i].name, texts[i].value, err);
     for (int i = 0; !status && i < CUT; i++)
-        status = fkv_h5_put_int(w, "/", cut_names[i], c->cut[i], err);
+        status = fkv_h5_put_int(w, "/", cut_names[i], cut[i], err);
     return status;
 }
 
-static int put_group(struct fkv_h5_writer *w, const struct contents *c, struct fkv_error *err) {
-    const struct fkv_findings *f = c->findings;
+static int put_group(struct fkv_h5_writer *w, const struct fkv_findings *f, struct fkv_error *err) {
+    const int group = group_of(f);
     int status = FKV_OK;
-    if (c->group == LINK) return put(w, "/link", c->link->datasets, (size_t)c->link->count, err);
-    if (c->group == GAMMA) return put_ratios(w, f->ratios, err);
-    if (c->group == SPECTRUM) status = put_how(w, &f->spectra[0], err);
+    if (group == LINK) return put(w, "/link", f->dataset, (size_t)f->datasets, err);
+    if (group == GAMMA) return put_ratios(w, f->ratios, err);
+    if (group == SPECTRUM) status = put_how(w, &f->spectra[0], err);
     for (int32_t i = 0; !status && i < f->states; i++)
-        status = c->group == ERROR ? put_curves(w, &f->curves[i], err)
-                                   : put_spectrum(w, &f->spectra[i], err);
+        status = group == ERROR ? put_curves(w, &f->curves[i], err)
+                                : put_spectrum(w, &f->spectra[i], err);
     return status;
 }
 
@@ -288,21 +293,23 @@ static int keep_cut(struct fkv_h5_reader *existing, const char *folder, int64_t 
     return FKV_OK;
 }
 
-static int fill(struct fkv_h5_writer *w, const char *folder, struct contents *c,
+static int fill(struct fkv_h5_writer *w, const char *folder, const struct fkv_findings *f,
                 struct fkv_error *err) {
     struct fkv_h5_reader *existing;
+    int64_t cut[CUT];
     if (open_existing(folder, &existing, err)) return FKV_FAILED;
-    int status = existing && c->link ? keep_cut(existing, folder, c->cut, err) : FKV_OK;
-    if (!status) status = put_attributes(w, c, err);
-    if (!status) status = put_group(w, c, err);
-    if (!status && existing) status = carry_over(w, existing, c->group, err);
+    find_cut(f, cut);
+    int status = existing && f->cut ? keep_cut(existing, folder, cut, err) : FKV_OK;
+    if (!status) status = put_attributes(w, f, cut, err);
+    if (!status) status = put_group(w, f, err);
+    if (!status && existing) status = carry_over(w, existing, group_of(f), err);
     if (existing) fkv_h5_close(existing);
     return status;
 }
 
 /* The writer refuses to replace a file, so the new one gets a name of its own first; a leftover of
  * a killed run goes. */
-static int write_file(const char *folder, struct contents *c, struct fkv_error *err) {
+int fkv_results_write(const char *folder, const struct fkv_findings *f, struct fkv_error *err) {
     char path[FKV_PATH], fresh[FKV_PATH];
     if (fkv_path_print(path, err, "%s/results.h5", folder) ||
         fkv_path_print(fresh, err, "%s/.results.h5.new", folder))
@@ -310,7 +317,7 @@ static int write_file(const char *folder, struct contents *c, struct fkv_error *
     if (unlink(fresh) && errno != ENOENT) return fkv_fail_errno(err, "%s", fresh);
     struct fkv_h5_writer *writer;
     if (fkv_h5_create(fresh, &writer, err)) return FKV_FAILED;
-    if (fill(writer, folder, c, err)) {
+    if (fill(writer, folder, f, err)) {
         fkv_h5_abandon(writer);
         return FKV_FAILED;
     }
@@ -318,27 +325,4 @@ static int write_file(const char *folder, struct contents *c, struct fkv_error *
     if (!fkv_atomic_rename(fresh, path, err)) return FKV_OK;
     unlink(fresh);
     return FKV_FAILED;
-}
-
-int fkv_results_write(const char *folder, const struct fkv_findings *f, struct fkv_error *err) {
-    const struct fkv_spectrum *s = &f->spectra[0];
-    struct contents c = {
-        .group = f->ratios   ? GAMMA
-                 : f->curves ? ERROR
-                             : SPECTRUM,
-        .provenance = f->provenance,
-        .cut = {s->n, s->skip_sinks, s->documents, s->segments, s->tokens_left_out},
-        .findings = f};
-    return write_file(folder, &c, err);
-}
-
-int fkv_results_write_link(const char *folder, const struct fkv_results_link *l,
-                           struct fkv_error *err) {
-    const struct fkv_segment_plan *cut = l->cut;
-    struct contents c = {
-        .group = LINK,
-        .provenance = l->provenance,
-        .cut = {cut->n, cut->skip_sinks, cut->documents, cut->segments, cut->tokens_left_out},
-        .link = l};
-    return write_file(folder, &c, err);
 }

@@ -47,14 +47,26 @@
 #include "analyze/measure/segments.h"
 #include "capture/store/h5.h"
 
+/* A dataset of a group. */
+struct fkv_results_dataset {
+    const char *name;
+    enum fkv_h5_type type;
+    int rank;
+    int64_t dims[3];  /* [rank] */
+    const void *data; /* dims, row-major; NULL: not written */
+};
+
 /* What one command found: a spectrum per state, and beside it `curves` (one per state) for error,
- * `ratios` for gamma; else NULL. */
+ * `ratios` for gamma; else NULL. Of link `cut` and the datasets of its group, and no spectrum. */
 struct fkv_findings {
     const struct fkv_provenance *provenance;
     int32_t states;
     const struct fkv_spectrum *spectra;
     const struct fkv_error_curves *curves;
     const struct fkv_ratio_table *ratios;
+    const struct fkv_segment_plan *cut; /* for a file that has no other group yet */
+    int32_t datasets;
+    const struct fkv_results_dataset *dataset; /* [datasets] */
 };
 
 /* What a command intends to write. */
@@ -69,24 +81,5 @@ int fkv_results_check(const struct fkv_results_intent *intent, struct fkv_error 
 /* Writes FOLDER/results.h5. */
 int fkv_results_write(const char *folder, const struct fkv_findings *findings,
                       struct fkv_error *err);
-
-/* A dataset of a group. */
-struct fkv_results_dataset {
-    const char *name;
-    enum fkv_h5_type type;
-    int rank;
-    int64_t dims[3];  /* [rank] */
-    const void *data; /* dims, row-major; NULL: not written */
-};
-
-/* The group /link. */
-struct fkv_results_link {
-    const struct fkv_provenance *provenance;
-    const struct fkv_segment_plan *cut; /* for a file that has no other group yet */
-    int count;
-    const struct fkv_results_dataset *datasets; /* [count] */
-};
-int fkv_results_write_link(const char *folder, const struct fkv_results_link *link,
-                           struct fkv_error *err);
 
 #endif

@@ -48,6 +48,12 @@ void fkv_format_bytes(char out[16], int64_t bytes) {
         snprintf(out, 16, unit ? "%.1f %s" : "%.0f %s", x, units[unit]);
 }
 
+struct fkv_bytes_text fkv_bytes_text(int64_t bytes) {
+    struct fkv_bytes_text out;
+    fkv_format_bytes(out.text, bytes);
+    return out;
+}
+
 void fkv_format_seconds(char out[16], double seconds) {
     if (!(seconds >= 0))
         snprintf(out, 16, "unknown");

@@ -28,6 +28,11 @@ void fkv_host_processor(char out[128]);
 int fkv_host_disk_free(const char *path, int64_t *bytes,
                        struct fkv_error *err);      /* of the nearest existing parent of path */
 void fkv_format_bytes(char out[16], int64_t bytes); /* "1.5 GiB" */
+/* The same as a value, to be named in the arguments of a message. */
+struct fkv_bytes_text {
+    char text[16];
+};
+struct fkv_bytes_text fkv_bytes_text(int64_t bytes);
 void fkv_format_seconds(char out[16],
                         double seconds); /* "0.1 s" at least, "3 min", "2.5 h"; NaN: "unknown" */
 int fkv_make_directories(const char *path, struct fkv_error *err); /* mkdir -p */

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/memory.h"
+
 double fkv_pearson(int32_t n, const double *x, const double *y) {
     double mx = 0, my = 0, xx = 0, yy = 0, xy = 0;
     if (n < 3) return NAN;
@@ -44,37 +46,36 @@ double fkv_partial_correlation(double xy, double xz, double yz) {
 enum { SPEARMAN, PEARSON, PARTIAL, MEASURES };
 
 struct scratch {
+    double *mean;                     /* [points] y over all units */
+    int32_t *all;                     /* [points] 0, 1, 2, ... */
     double *x, *y, *z;                /* [points] a resample */
     double *rank_x, *rank_y, *rank_z; /* [points] */
     int32_t *order, *drawn;           /* [points] each */
     double *times;                    /* [units] of a resample of units */
+    double *found;                    /* [predictors, MEASURES] */
     double *replicate;                /* [resamples, predictors, MEASURES] */
     double *sorted, *difference;      /* [resamples] */
+    struct fkv_memory memory;
 };
-
-static void scratch_free(struct scratch *r) {
-    free(r->x);
-    free(r->order);
-    free(r->times);
-    free(r->replicate);
-}
 
 static int scratch_make(const struct fkv_correlation_task *t, struct scratch *r,
                         struct fkv_error *err) {
-    size_t n = (size_t)t->points, resamples = FKV_BOOTSTRAP_RESAMPLES;
-    *r = (struct scratch){.x = malloc((6 * n + 2 * resamples) * sizeof(double)),
-                          .order = malloc((2 * n + 1) * sizeof(int32_t)),
-                          .times = malloc((size_t)t->units->count * sizeof(double))};
-    r->replicate = malloc(resamples * (size_t)t->predictors * MEASURES * sizeof(double));
-    if (!r->x || !r->order || !r->times || !r->replicate) {
-        scratch_free(r);
-        return fkv_fail(err, "out of memory for correlations of %d points", t->points);
-    }
-    r->y = r->x + n, r->z = r->y + n, r->rank_x = r->z + n, r->rank_y = r->rank_x + n,
-    r->rank_z = r->rank_y + n;
-    r->sorted = r->rank_z + n, r->difference = r->sorted + resamples;
-    r->drawn = r->order + n;
-    return FKV_OK;
+    const size_t n = (size_t)t->points, found = (size_t)t->predictors * MEASURES;
+    *r = (struct scratch){0};
+    double **const points[] = {&r->mean, &r->x, &r->y, &r->z, &r->rank_x, &r->rank_y, &r->rank_z};
+    for (size_t i = 0; i < sizeof points / sizeof *points; i++)
+        *points[i] = fkv_memory_take(&r->memory, n, sizeof(double));
+    int32_t **const indices[] = {&r->all, &r->order, &r->drawn};
+    for (size_t i = 0; i < sizeof indices / sizeof *indices; i++)
+        *indices[i] = fkv_memory_take(&r->memory, n, sizeof(int32_t));
+    r->times = fkv_memory_take(&r->memory, (size_t)t->units->count, sizeof(double));
+    r->found = fkv_memory_take(&r->memory, found, sizeof(double));
+    r->replicate = fkv_memory_take(&r->memory, FKV_BOOTSTRAP_RESAMPLES * found, sizeof(double));
+    r->sorted = fkv_memory_take(&r->memory, FKV_BOOTSTRAP_RESAMPLES, sizeof(double));
+    r->difference = fkv_memory_take(&r->memory, FKV_BOOTSTRAP_RESAMPLES, sizeof(double));
+    if (!r->memory.failed) return FKV_OK;
+    fkv_memory_free(&r->memory);
+    return fkv_fail(err, "out of memory for correlations of %d points", t->points);
 }
 
 static bool usable(const struct fkv_correlation_task *t, int32_t predictor) {
@@ -117,32 +118,31 @@ static void mean_over_units(const struct fkv_correlation_task *t, const double *
     }
 }
 
-static void resample_points(const struct fkv_correlation_task *t, struct scratch *r,
-                            const double *y) {
+static void resample_points(const struct fkv_correlation_task *t, struct scratch *r) {
     struct fkv_random random = {0};
     for (int s = 0; s < FKV_BOOTSTRAP_RESAMPLES; s++) {
         for (int32_t i = 0; i < t->points; i++) {
             r->drawn[i] = (int32_t)fkv_random_below(&random, (uint64_t)t->points);
-            r->y[i] = y[r->drawn[i]];
+            r->y[i] = r->mean[r->drawn[i]];
         }
         measure(t, r, r->drawn, r->replicate + (size_t)s * (size_t)t->predictors * MEASURES);
     }
 }
 
-static void resample_units(const struct fkv_correlation_task *t, struct scratch *r,
-                           const int32_t *all) {
+static void resample_units(const struct fkv_correlation_task *t, struct scratch *r) {
     struct fkv_random random = {0};
     for (int s = 0; s < FKV_BOOTSTRAP_RESAMPLES; s++) {
         fkv_resample(t->units, &random, r->times);
         mean_over_units(t, r->times, r->y);
-        measure(t, r, all, r->replicate + (size_t)s * (size_t)t->predictors * MEASURES);
+        measure(t, r, r->all, r->replicate + (size_t)s * (size_t)t->predictors * MEASURES);
     }
 }
 
-static struct fkv_interval interval_of(const struct fkv_correlation_task *t, struct scratch *r,
-                                       int32_t predictor, int measure, double estimate) {
-    return fkv_percentile_interval(estimate, FKV_BOOTSTRAP_RESAMPLES,
-                                   r->replicate + predictor * MEASURES + measure,
+/* What was found, with the interval of the resamples at hand. */
+static struct fkv_interval interval_of(const struct fkv_correlation_task *t,
+                                       const struct scratch *r, int32_t predictor, int measure) {
+    const int32_t at = predictor * MEASURES + measure;
+    return fkv_percentile_interval(r->found[at], FKV_BOOTSTRAP_RESAMPLES, r->replicate + at,
                                    (size_t)t->predictors * MEASURES, r->sorted);
 }
 
@@ -175,36 +175,26 @@ static void rank_predictors(const struct fkv_correlation_task *t, struct scratch
 int fkv_correlate(const struct fkv_correlation_task *t, struct fkv_correlation *out,
                   struct fkv_error *err) {
     struct scratch r;
-    if (scratch_make(t, &r, err)) return FKV_FAILED;
-    double *y = malloc(((size_t)t->points + (size_t)t->predictors * MEASURES) * sizeof *y);
-    int32_t *all = malloc(((size_t)t->points + 1) * sizeof *all);
-    int status =
-        y && all ? FKV_OK : fkv_fail(err, "out of memory for correlations of %d points", t->points);
+    const struct fkv_interval none = {NAN, NAN, NAN};
     const bool over_texts = t->units->kind != FKV_SE_NONE;
+    if (scratch_make(t, &r, err)) return FKV_FAILED;
     memset(out, 0, (size_t)t->predictors * sizeof *out);
-    if (!status) {
-        double *found = y + t->points;
-        for (int32_t i = 0; i < t->points; i++) all[i] = i;
-        mean_over_units(t, NULL, y);
-        memcpy(r.y, y, (size_t)t->points * sizeof *y);
-        measure(t, &r, all, found);
-        resample_points(t, &r, y);
-        for (int32_t p = 0; p < t->predictors; p++) {
-            out[p].spearman = interval_of(t, &r, p, SPEARMAN, found[p * MEASURES + SPEARMAN]);
-            out[p].pearson = interval_of(t, &r, p, PEARSON, found[p * MEASURES + PEARSON]);
-            out[p].partial = interval_of(t, &r, p, PARTIAL, found[p * MEASURES + PARTIAL]);
-        }
-        rank_predictors(t, &r, out);
-        if (over_texts) resample_units(t, &r, all);
-        for (int32_t p = 0; p < t->predictors; p++) {
-            double spearman = over_texts ? found[p * MEASURES + SPEARMAN] : NAN;
-            double pearson = over_texts ? found[p * MEASURES + PEARSON] : NAN;
-            out[p].spearman_units = interval_of(t, &r, p, SPEARMAN, spearman);
-            out[p].pearson_units = interval_of(t, &r, p, PEARSON, pearson);
-        }
+    for (int32_t i = 0; i < t->points; i++) r.all[i] = i;
+    mean_over_units(t, NULL, r.mean);
+    memcpy(r.y, r.mean, (size_t)t->points * sizeof *r.y);
+    measure(t, &r, r.all, r.found);
+    resample_points(t, &r);
+    for (int32_t p = 0; p < t->predictors; p++) {
+        out[p].spearman = interval_of(t, &r, p, SPEARMAN);
+        out[p].pearson = interval_of(t, &r, p, PEARSON);
+        out[p].partial = interval_of(t, &r, p, PARTIAL);
     }
-    free(y);
-    free(all);
-    scratch_free(&r);
-    return status;
+    rank_predictors(t, &r, out);
+    if (over_texts) resample_units(t, &r);
+    for (int32_t p = 0; p < t->predictors; p++) {
+        out[p].spearman_units = over_texts ? interval_of(t, &r, p, SPEARMAN) : none;
+        out[p].pearson_units = over_texts ? interval_of(t, &r, p, PEARSON) : none;
+    }
+    fkv_memory_free(&r.memory);
+    return FKV_OK;
 }

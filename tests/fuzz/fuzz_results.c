@@ -118,10 +118,11 @@ static int carry_over(void) {
     const int32_t lengths[2] = {COEFFICIENTS, 0};
     const struct fkv_results_intent intent = {folder, "link", "0123", COEFFICIENTS, 4};
     const struct fkv_results_dataset dataset = {"segment_length", FKV_H5_I32, 1, {2}, lengths};
-    const struct fkv_results_link link = {&provenance, &cut, 1, &dataset};
+    const struct fkv_findings link = {
+        .provenance = &provenance, .cut = &cut, .datasets = 1, .dataset = &dataset};
     struct fkv_error err = {0};
     if (worded(fkv_results_check(&intent, &err), &err)) return FKV_FAILED;
-    return worded(fkv_results_write_link(folder, &link, &err), &err);
+    return worded(fkv_results_write(folder, &link, &err), &err);
 }
 
 static void clear(void) {

@@ -2,7 +2,7 @@
  * a 95% interval holds the truth. */
 #include "kernels/statistics/correlation.h"
 
-#include "analyze/link/damage.h"
+#include "analyze/link/token_classes.h"
 #include "tests/unit/support.h"
 
 /* Spearman from counts of smaller and equal values, O(n^2): no sorting to get wrong. */

@@ -19,14 +19,14 @@ struct findings {
     struct fkv_error_curves error;
 };
 
-static double *doubles(size_t n) {
-    double *p = malloc(n * sizeof *p);
+static double *doubles(struct fkv_memory *m, size_t n) {
+    double *p = fkv_memory_take(m, n, sizeof *p);
     assert_non_null(p);
     return p;
 }
 
-static int32_t *ascending(int n) {
-    int32_t *p = malloc((size_t)n * sizeof *p);
+static int32_t *ascending(struct fkv_memory *m, int n) {
+    int32_t *p = fkv_memory_take(m, (size_t)n, sizeof *p);
     assert_non_null(p);
     for (int i = 0, v = test_between(0, 3); i < n; i++, v += test_between(1, 3)) p[i] = v;
     return p;
@@ -44,11 +44,12 @@ static void make_findings(struct findings *f, int layers, int heads, int n, int 
                                .heads = heads,
                                .n = n};
     s->documents = test_between(1, 30), s->segments = test_between(1, 1000);
-    s->layer_index = ascending(layers), s->head_index = ascending(heads);
-    s->power = doubles(values), s->power_se = doubles(values),
-    s->null = null ? doubles(values) : NULL;
-    s->rounding_floor = doubles(curves), s->band_se = doubles(curves * FKV_BANDS);
-    s->band_edge = calloc(FKV_BANDS + 1, sizeof *s->band_edge);
+    s->layer_index = ascending(&s->memory, layers), s->head_index = ascending(&s->memory, heads);
+    s->power = doubles(&s->memory, values), s->power_se = doubles(&s->memory, values),
+    s->null = null ? doubles(&s->memory, values) : NULL;
+    s->rounding_floor = doubles(&s->memory, curves),
+    s->band_se = doubles(&s->memory, curves * FKV_BANDS);
+    s->band_edge = fkv_memory_take(&s->memory, FKV_BANDS + 1, sizeof *s->band_edge);
     assert_non_null(s->band_edge);
     s->bands = fkv_band_edges(n, s->band_edge);
     for (size_t i = 0; i < curves * FKV_BANDS; i++) s->band_se[i] = broken ? NAN : test_uniform();
@@ -67,13 +68,13 @@ static void make_findings(struct findings *f, int layers, int heads, int n, int 
     *e = (struct fkv_error_curves){
         .state = s->state, .layers = layers, .heads = heads, .n = n, .gammas = gammas};
     e->layer_index = s->layer_index, e->head_index = s->head_index;
-    e->gamma = doubles((size_t)gammas), e->floor = doubles(curves);
+    e->gamma = doubles(&e->memory, (size_t)gammas), e->floor = doubles(&e->memory, curves);
     for (int g = 0; g < gammas; g++) e->gamma[g] = (g + 1.0) / (gammas + 1);
     for (size_t i = 0; i < curves; i++) e->floor[i] = broken ? NAN : 1e-3;
-    e->curve = calloc(2 * (size_t)fkv_measure_count, sizeof *e->curve);
+    e->curve = fkv_memory_take(&e->memory, 2 * (size_t)fkv_measure_count, sizeof *e->curve);
     assert_non_null(e->curve);
     for (int d = 0; d < 2; d++) {
-        double *energy = doubles(points), *error = doubles(points);
+        double *energy = doubles(&e->memory, points), *error = doubles(&e->memory, points);
         e->curve[2 * FKV_RETAINED_ENERGY + d] = energy;
         e->curve[2 * FKV_RELATIVE_ERROR + d] = error;
         for (size_t i = 0; i < points; i++) {
@@ -85,7 +86,6 @@ static void make_findings(struct findings *f, int layers, int heads, int n, int 
 }
 
 static void free_findings(struct findings *f) {
-    f->error.layer_index = f->error.head_index = NULL; /* the spectrum's */
     fkv_error_curves_free(&f->error);
     fkv_spectrum_free(&f->spectrum);
 }

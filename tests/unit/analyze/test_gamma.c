@@ -10,9 +10,9 @@ enum { K = FKV_RATIO_STEPS };
 /* One layer; power [heads, n] of value(head, t) */
 static struct fkv_spectrum spectrum_of(int heads, int n, double (*value)(int head, int t)) {
     struct fkv_spectrum s = {.layers = 1, .heads = heads, .n = n};
-    s.layer_index = calloc(1, sizeof(int32_t));
-    s.head_index = calloc((size_t)heads, sizeof(int32_t));
-    s.power = malloc((size_t)(heads * n) * sizeof(double));
+    s.layer_index = fkv_memory_take(&s.memory, 1, sizeof(int32_t));
+    s.head_index = fkv_memory_take(&s.memory, (size_t)heads, sizeof(int32_t));
+    s.power = fkv_memory_take(&s.memory, (size_t)(heads * n), sizeof(double));
     for (int i = 0; i < heads * n; i++) s.power[i] = value(i / n, i % n);
     return s;
 }

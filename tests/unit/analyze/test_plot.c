@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 
 #include "analyze/commands/command.h"
-#include "analyze/link/damage.h"
+#include "analyze/link/token_classes.h"
 #include "analyze/plots/figures.h"
 #include "tests/unit/analyze/made_probes.h"
 

@@ -6,10 +6,10 @@
 /* A spectrum of one layer and `heads` heads with the given power [heads, n]. */
 static struct fkv_spectrum spectrum_of(const double *power, int heads, int n) {
     struct fkv_spectrum s = {.layers = 1, .heads = heads, .n = n};
-    s.layer_index = calloc(1, sizeof(int32_t));
-    s.head_index = calloc((size_t)heads, sizeof(int32_t));
-    s.power = malloc((size_t)(heads * n) * sizeof(double));
-    s.rounding_floor = calloc((size_t)heads, sizeof(double));
+    s.layer_index = fkv_memory_take(&s.memory, 1, sizeof(int32_t));
+    s.head_index = fkv_memory_take(&s.memory, (size_t)heads, sizeof(int32_t));
+    s.power = fkv_memory_take(&s.memory, (size_t)(heads * n), sizeof(double));
+    s.rounding_floor = fkv_memory_take(&s.memory, (size_t)heads, sizeof(double));
     memcpy(s.power, power, (size_t)(heads * n) * sizeof(double));
     return s;
 }

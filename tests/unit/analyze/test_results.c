@@ -17,8 +17,8 @@ static int setup(void **state) {
 
 enum { LAYERS = 2, HEADS = 2, N = 100 };
 
-static double *numbers(size_t count) {
-    double *x = malloc(count * sizeof *x);
+static double *numbers(struct fkv_memory *m, size_t count) {
+    double *x = fkv_memory_take(m, count, sizeof *x);
     for (size_t i = 0; i < count; i++) x[i] = exp(test_normal());
     return x;
 }
@@ -34,19 +34,19 @@ static struct fkv_spectrum random_spectrum(enum fkv_state state) {
                              .tokens_left_out = 11,
                              .se_kind = "bootstrap",
                              .null_kind = "permute"};
-    s.layer_index = calloc(LAYERS, sizeof(int32_t));
-    s.head_index = calloc(HEADS, sizeof(int32_t));
+    s.layer_index = fkv_memory_take(&s.memory, LAYERS, sizeof(int32_t));
+    s.head_index = fkv_memory_take(&s.memory, HEADS, sizeof(int32_t));
     s.layer_index[1] = 5;
     s.head_index[1] = 3;
-    s.power = numbers(LAYERS * HEADS * N);
-    s.power_se = numbers(LAYERS * HEADS * N);
-    s.null = numbers(LAYERS * HEADS * N);
-    s.normalised = numbers(LAYERS * N);
-    s.rounding_floor = numbers(LAYERS * HEADS);
+    s.power = numbers(&s.memory, LAYERS * HEADS * N);
+    s.power_se = numbers(&s.memory, LAYERS * HEADS * N);
+    s.null = numbers(&s.memory, LAYERS * HEADS * N);
+    s.normalised = numbers(&s.memory, LAYERS * N);
+    s.rounding_floor = numbers(&s.memory, LAYERS * HEADS);
     s.bands = 2;
-    s.band_edge = malloc(3 * sizeof(int32_t));
+    s.band_edge = fkv_memory_take(&s.memory, 3, sizeof(int32_t));
     s.band_edge[0] = 1, s.band_edge[1] = 10, s.band_edge[2] = N;
-    s.band_se = numbers(LAYERS * HEADS * 2);
+    s.band_se = numbers(&s.memory, LAYERS * HEADS * 2);
     return s;
 }
 
@@ -120,12 +120,12 @@ static struct fkv_ratio_table random_table(void) {
                                 .n = N,
                                 .losses = FKV_LOSSES,
                                 .choice = {.by_budget = true}};
-    t.layer_index = calloc(LAYERS, sizeof(int32_t));
-    t.head_index = calloc(HEADS, sizeof(int32_t));
+    t.layer_index = fkv_memory_take(&t.memory, LAYERS, sizeof(int32_t));
+    t.head_index = fkv_memory_take(&t.memory, HEADS, sizeof(int32_t));
     for (int i = 0; i < FKV_LOSSES; i++)
-        t.loss[i] = numbers(LAYERS * HEADS * (FKV_RATIO_STEPS + 1));
-    t.gamma = numbers(LAYERS * HEADS);
-    t.retained = calloc(LAYERS * HEADS, sizeof(int32_t));
+        t.loss[i] = numbers(&t.memory, LAYERS * HEADS * (FKV_RATIO_STEPS + 1));
+    t.gamma = numbers(&t.memory, LAYERS * HEADS);
+    t.retained = fkv_memory_take(&t.memory, LAYERS * HEADS, sizeof(int32_t));
     return t;
 }
 
@@ -185,7 +185,8 @@ TEST_WITH(a_cut_that_is_no_number_is_refused, setup, remove_folder) {
     struct fkv_provenance p = provenance;
     struct fkv_h5_writer *w;
     p.capture_sha256 = "abc123";
-    const struct fkv_results_link link = {&p, &cut, 1, &dataset};
+    const struct fkv_findings link = {
+        .provenance = &p, .cut = &cut, .datasets = 1, .dataset = &dataset};
     assert_ok(fkv_h5_create(path, &w, &err));
     assert_ok(fkv_h5_put_string(w, "/", "format", "freqkv-results", &err));
     assert_ok(fkv_h5_put_string(w, "/", "capture_sha256", "abc123", &err));
@@ -194,7 +195,7 @@ TEST_WITH(a_cut_that_is_no_number_is_refused, setup, remove_folder) {
     assert_ok(fkv_h5_commit(w, &err));
     assert_refused(fkv_results_check(&intent, &err),
                    "segment_length of /: expected an integer, found nan");
-    assert_refused(fkv_results_write_link(folder, &link, &err),
+    assert_refused(fkv_results_write(folder, &link, &err),
                    "segment_length: expected an integer, found nan");
 }
 
