@@ -11,10 +11,12 @@
 
 enum { FKV_DCT_STAGES = 32, FKV_DCT_PRIME = 251, FKV_DCT_SPLIT = 17, FKV_DCT_HALVES = 5 };
 
-/* One factor p of n: m butterflies of p numbers, each for `s` neighbours; n = p m s. */
+/* One factor p of a part's length: m butterflies of p numbers, each for `s` neighbours; the length
+ * is p m s. */
 struct fkv_dct_stage {
     int32_t p, m, s;
-    const float *turn; /* [m][p-1][2]: cos and sin of -2 pi q k / (p m), k = 1 .. p-1 */
+    const float *turn; /* [columns][m][p-1][2]: cos and sin of -2 pi c k / (p m columns), c = column
+                          + columns q, k = 1 .. p-1 */
     const float
         *root; /* odd p: [h][h][2], h = (p-1)/2: cos and sin of 2 pi r k / p, k and r = 1 .. h */
     /* In place of `root` where p is split (dct.c): */
@@ -23,18 +25,28 @@ struct fkv_dct_stage {
         power[FKV_DCT_PRIME / 2]; /* [h]: g^e mod p, g a primitive root; power[0] 0: not split */
 };
 
+/* One of the two parts whose lengths multiply to n (dct.c). */
+struct fkv_dct_part {
+    int32_t length, columns, stages; /* columns: the other part's length in the first one, else 1 */
+    struct fkv_dct_stage stage[FKV_DCT_STAGES];
+};
+
 /* Factors of one product of k x k: [k][k], or where k is even [3][k/2][k/2] */
 static inline int32_t fkv_dct_products(int32_t k) { return k % 2 ? k * k : 3 * (k / 2) * (k / 2); }
 
 struct fkv_dct {
-    int32_t n, stages;
-    struct fkv_dct_stage stage[FKV_DCT_STAGES];
-    struct fkv_dft *awkward; /* in place of stages where n has a prime factor above FKV_DCT_PRIME */
+    int32_t n;
+    struct fkv_dct_part part[2];
+    struct fkv_dft *awkward; /* in place of the second part, which has the length n, where n has a
+                                prime factor above FKV_DCT_PRIME */
     const float
-        *last; /* [n/2 + 1][2]: sqrt(2/n)/2 times cos and sin of pi t / 2n; sqrt(1/n), 0 at t = 0 */
+        *last;     /* [n][2]: sqrt(2/n)/2 times cos and sin of pi t / 2n; sqrt(1/n), 0 at t = 0 */
     float *tables; /* what the pointers above point into */
     const struct fkv_dct_set *set;
 };
+
+/* Rows of scratch beside the n of a block. */
+int32_t fkv_dct_spare_rows(const struct fkv_dct *plan);
 
 /* The functions of kernels/dct.h, with scratch 64-byte aligned. */
 typedef void fkv_dct_map(const struct fkv_dct *plan, const float *from, size_t from_stride,

@@ -75,19 +75,57 @@ static int factorise(int32_t n, int32_t factor[FKV_DCT_STAGES]) {
 
 static bool is_split(int32_t p) { return p >= FKV_DCT_SPLIT && p % 4 == 1; }
 
-/* The stages without their tables; returns how many floats those take. */
-static size_t lay_out(struct fkv_dct *d) {
-    int32_t factor[FKV_DCT_STAGES];
+/* The product of the factors in `mask`. */
+static int32_t product_of(const int32_t *factor, int count, uint32_t mask) {
+    int32_t product = 1;
+    for (int i = 0; i < count; i++)
+        if (mask >> i & 1) product *= factor[i];
+    return product;
+}
+
+/* The factors whose product is the least at or above the square root of n. */
+static uint32_t choose_first(int32_t n, const int32_t *factor, int count) {
+    uint32_t best = (1u << count) - 1;
+    int32_t least = n;
+    for (uint32_t mask = 0; mask < 1u << count; mask++) {
+        int32_t product = product_of(factor, count, mask);
+        if ((int64_t)product * product >= n && product < least) best = mask, least = product;
+    }
+    return best;
+}
+
+/* A part without its tables; returns how many floats those take. */
+static size_t lay_out_part(struct fkv_dct_part *part, int32_t length, int32_t columns,
+                           const int32_t *factor, int count, uint32_t mask) {
     size_t floats = 0;
-    d->stages = factorise(d->n, factor);
-    for (int32_t i = 0, s = 1; i < d->stages; s *= factor[i], i++) {
-        int32_t p = factor[i], h = (p - 1) / 2, m = d->n / s / p;
-        d->stage[i] = (struct fkv_dct_stage){.p = p, .m = m, .s = s};
-        floats += 2 * (size_t)m * (size_t)(p - 1);
+    int32_t s = 1;
+    *part = (struct fkv_dct_part){.length = length, .columns = columns};
+    for (int i = 0; i < count; i++) {
+        if (!(mask >> i & 1)) continue;
+        const int32_t p = factor[i], h = (p - 1) / 2, m = length / s / p;
+        part->stage[part->stages++] = (struct fkv_dct_stage){.p = p, .m = m, .s = s};
+        floats += 2 * (size_t)columns * (size_t)m * (size_t)(p - 1);
         floats += is_split(p) ? FKV_DCT_HALVES * (size_t)fkv_dct_products(h / 2)
                               : 2 * (size_t)h * (size_t)h;
+        s *= p;
     }
     return floats;
+}
+
+/* The parts without their tables; returns how many floats those take. */
+static size_t lay_out(struct fkv_dct *d) {
+    int32_t factor[FKV_DCT_STAGES];
+    const int count = factorise(d->n, factor);
+    const uint32_t first = count ? choose_first(d->n, factor, count) : 0;
+    const int32_t length = product_of(factor, count, first);
+    return lay_out_part(&d->part[0], length, d->n / length, factor, count, first) +
+           lay_out_part(&d->part[1], d->n / length, 1, factor, count, ~first);
+}
+
+int32_t fkv_dct_spare_rows(const struct fkv_dct *d) {
+    const int32_t longer =
+        d->part[0].length > d->part[1].length ? d->part[0].length : d->part[1].length;
+    return 3 * longer;
 }
 
 /* Angles in exact fractions of a turn: k mod n before the division, so that large products lose
@@ -140,12 +178,13 @@ static float *fill_halves(struct fkv_dct_stage *stage, float *table) {
     return table;
 }
 
-static float *fill_stage(struct fkv_dct_stage *g, float *table) {
-    int32_t h = (g->p - 1) / 2;
+static float *fill_stage(struct fkv_dct_stage *g, int32_t columns, float *table) {
+    const int32_t h = (g->p - 1) / 2;
     g->turn = table;
-    for (int32_t q = 0; q < g->m; q++)
+    for (int32_t i = 0; i < columns * g->m; i++)
         for (int32_t k = 1; k < g->p; k++, table += 2)
-            set_angle(table, (int64_t)q * k, (int64_t)g->p * g->m, -1);
+            set_angle(table, (int64_t)(i / g->m + columns * (i % g->m)) * k,
+                      (int64_t)g->p * g->m * columns, -1);
     if (is_split(g->p)) return fill_halves(g, table);
     g->root = table;
     for (int32_t k = 1; g->p % 2 && k <= h; k++)
@@ -155,12 +194,16 @@ static float *fill_stage(struct fkv_dct_stage *g, float *table) {
 
 static void fill_last(int32_t n, float *last) {
     double scale = sqrt(0.5 / n), step = acos(-1) / (2.0 * n);
-    for (int32_t t = 1; t <= n / 2; t++) {
+    for (int32_t t = 1; t < n; t++) {
         last[2 * t] = (float)(scale * cos(t * step));
         last[2 * t + 1] = (float)(scale * sin(t * step));
     }
     last[0] = (float)sqrt(1.0 / n);
     last[1] = 0;
+}
+
+static bool has_awkward_length(const struct fkv_dct *d) {
+    return d->n > 1 && !d->part[0].stages && !d->part[1].stages;
 }
 
 int fkv_dct_create_for(const struct fkv_dct_set *set, int32_t n, struct fkv_dct **out,
@@ -170,15 +213,17 @@ int fkv_dct_create_for(const struct fkv_dct_set *set, int32_t n, struct fkv_dct 
     struct fkv_dct *d = calloc(1, sizeof *d);
     if (d) {
         *d = (struct fkv_dct){.n = n, .set = set};
-        d->tables = malloc((lay_out(d) + 2 * ((size_t)n / 2 + 1)) * sizeof *d->tables);
-        if (n > 1 && !d->stages) d->awkward = fkv_dft_create(n, set->lanes);
+        d->tables = malloc((lay_out(d) + 2 * (size_t)n) * sizeof *d->tables);
+        if (has_awkward_length(d)) d->awkward = fkv_dft_create(n, set->lanes);
     }
-    if (!d || !d->tables || (n > 1 && !d->stages && !d->awkward)) {
+    if (!d || !d->tables || (has_awkward_length(d) && !d->awkward)) {
         fkv_dct_destroy(d);
         return fkv_fail(err, "no memory for a DCT of %d tokens", n);
     }
     float *table = d->tables;
-    for (int32_t i = 0; i < d->stages; i++) table = fill_stage(&d->stage[i], table);
+    for (struct fkv_dct_part *part = d->part; part < d->part + 2; part++)
+        for (int32_t i = 0; i < part->stages; i++)
+            table = fill_stage(&part->stage[i], part->columns, table);
     fill_last(n, table);
     d->last = table;
     *out = d;
@@ -200,7 +245,8 @@ void fkv_dct_destroy(struct fkv_dct *d) {
 /* ---- the public functions ---- */
 
 size_t fkv_dct_scratch(const struct fkv_dct *d) {
-    return 4 * (size_t)d->n * (size_t)d->set->lanes + ALIGNMENT / sizeof(float);
+    return 2 * (size_t)(d->n + fkv_dct_spare_rows(d)) * (size_t)d->set->lanes +
+           ALIGNMENT / sizeof(float);
 }
 
 static float *align(float *at) {

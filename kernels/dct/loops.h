@@ -2,246 +2,64 @@
  * floats; vec_set, vec_zero, vec_load, vec_load_f16, vec_load_bf16, vec_store, vec_fma (a b + c),
  * vec_fnma (c - a b), vec_sum; AT_ONCE, how many outputs of an odd butterfly are formed from one
  * reading of its inputs (as many as have room in registers); DCT_TABLE and DCT_NAME. */
-#include <stdbool.h>
 #include <string.h>
 
-enum { WIDTH = 2 * LANES };
+#include "kernels/dct/butterflies.h"
 
-struct pair { /* two channels per lane, one the real part, one the imaginary */
-    vec re, im;
+/* The rows x[step * r], r < length, of one column -> y [length], by way of spare [length]. */
+static void run_part(const struct fkv_dct_part *part, int32_t column, const struct pair *x,
+                     size_t step, struct pair *y, struct pair *spare) {
+    if (!part->stages) *y = *x; /* of one row */
+    for (int32_t i = 0; i < part->stages; i++) {
+        struct pair *to = (part->stages - i) % 2 ? y : spare;
+        run_stage(&part->stage[i], column, x, step, to);
+        x = to;
+        step = 1;
+    }
+}
+
+/* A block in scratch */
+struct block {
+    struct pair *rows;      /* [n]: [columns][first part's length] */
+    struct pair *u, *v, *w; /* [the longer part's length] each */
 };
 
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE struct pair pair_add(struct pair a, struct pair b) {
-    return (struct pair){a.re + b.re, a.im + b.im};
-}
-INLINE struct pair pair_sub(struct pair a, struct pair b) {
-    return (struct pair){a.re - b.re, a.im - b.im};
-}
-/* a - i b, a + i b */
-INLINE struct pair pair_minus_i(struct pair a, struct pair b) {
-    return (struct pair){a.re + b.im, a.im - b.re};
-}
-INLINE struct pair pair_plus_i(struct pair a, struct pair b) {
-    return (struct pair){a.re - b.im, a.im + b.re};
+static struct block lay_block(const struct fkv_dct *d, float *scratch) {
+    struct pair *rows = (struct pair *)(void *)scratch;
+    const int32_t spare = fkv_dct_spare_rows(d) / 3;
+    return (struct block){rows, rows + d->n, rows + d->n + spare, rows + d->n + 2 * spare};
 }
 
-INLINE void put(struct pair *to, struct pair a, const float *turn, bool turned) {
-    if (!turned) {
-        *to = a;
-        return;
-    }
-    vec c = vec_set(turn[0]), s = vec_set(turn[1]);
-    to->re = vec_fnma(a.im, s, a.re * c);
-    to->im = vec_fma(a.im, c, a.re * s);
+/* Column `column` of the first part, from x [length] */
+static void run_column(const struct fkv_dct *d, const struct block *b, int32_t column,
+                       const struct pair *x) {
+    const struct fkv_dct_part *first = &d->part[0];
+    run_part(first, column, x, 1, b->rows + (size_t)column * (size_t)first->length, b->w);
 }
 
-/* Butterflies: inputs x[r * in], outputs y[k * out] turned by turn[k-1]. */
-INLINE void butterfly_2(const struct pair *x, size_t in, struct pair *y, size_t out,
-                        const float *turn, bool turned) {
-    struct pair a = x[0], b = x[in];
-    y[0] = pair_add(a, b);
-    put(y + out, pair_sub(a, b), turn, turned);
-}
-
-INLINE void butterfly_4(const struct pair *x, size_t in, struct pair *y, size_t out,
-                        const float *turn, bool turned) {
-    struct pair a = x[0], b = x[in], c = x[2 * in], d = x[3 * in];
-    struct pair even = pair_add(a, c), odd = pair_add(b, d), u = pair_sub(a, c), v = pair_sub(b, d);
-    y[0] = pair_add(even, odd);
-    put(y + out, pair_minus_i(u, v), turn, turned);
-    put(y + 2 * out, pair_sub(even, odd), turn + 2, turned);
-    put(y + 3 * out, pair_plus_i(u, v), turn + 4, turned);
-}
-
-/* Outputs k .. k+count-1 and p-k .. : C_k = x_0 + sum_r u_r cos, S_k = sum_r v_r sin; X_k = C_k - i
- * S_k, X_(p-k) = C_k + i S_k */
-INLINE void odd_outputs(int32_t p, int32_t k, int count, struct pair first, const struct pair *u,
-                        const struct pair *v, const float *root, struct pair *y, size_t out,
-                        const float *turn, bool turned) {
-    int32_t h = (p - 1) / 2;
-    struct pair c[AT_ONCE], s[AT_ONCE];
-    for (int j = 0; j < count; j++) c[j] = first, s[j] = (struct pair){vec_zero(), vec_zero()};
-    for (int32_t r = 0; r < h; r++)
-        for (int j = 0; j < count; j++) {
-            const float *angle = root + 2 * ((size_t)(k - 1 + j) * (size_t)h + (size_t)r);
-            vec cosine = vec_set(angle[0]), sine = vec_set(angle[1]);
-            c[j].re = vec_fma(u[r].re, cosine, c[j].re);
-            c[j].im = vec_fma(u[r].im, cosine, c[j].im);
-            s[j].re = vec_fma(v[r].re, sine, s[j].re);
-            s[j].im = vec_fma(v[r].im, sine, s[j].im);
-        }
-    for (int j = 0; j < count; j++) {
-        size_t low = (size_t)(k + j), high = (size_t)(p - k - j);
-        put(y + low * out, pair_minus_i(c[j], s[j]), turn + 2 * (low - 1), turned);
-        put(y + high * out, pair_plus_i(c[j], s[j]), turn + 2 * (high - 1), turned);
-    }
-}
-
-INLINE void butterfly_odd(int32_t p, const float *root, const struct pair *x, size_t in,
-                          struct pair *y, size_t out, const float *turn, bool turned) {
-    int32_t h = (p - 1) / 2, k = 1;
-    struct pair u[FKV_DCT_PRIME / 2], v[FKV_DCT_PRIME / 2], first = x[0], sum = first;
-    for (int32_t r = 1; r <= h; r++) {
-        struct pair a = x[(size_t)r * in], b = x[(size_t)(p - r) * in];
-        u[r - 1] = pair_add(a, b);
-        v[r - 1] = pair_sub(a, b);
-        sum = pair_add(sum, u[r - 1]);
-    }
-    y[0] = sum;
-    for (; k + AT_ONCE - 1 <= h; k += AT_ONCE)
-        odd_outputs(p, k, AT_ONCE, first, u, v, root, y, out, turn, turned);
-    for (; k <= h; k++) odd_outputs(p, k, 1, first, u, v, root, y, out, turn, turned);
-}
-
-/* sum[j] = sum_e m[e][j] x[e], e < k, j < count; m [k, k] */
-INLINE void some_products(const float *m, int32_t k, int count, const struct pair *x,
-                          struct pair *sum) {
-    struct pair s[2 * AT_ONCE];
-    for (int j = 0; j < count; j++) s[j] = (struct pair){vec_zero(), vec_zero()};
-    for (int32_t e = 0; e < k; e++, m += k)
-        for (int j = 0; j < count; j++) {
-            vec factor = vec_set(m[j]);
-            s[j].re = vec_fma(x[e].re, factor, s[j].re);
-            s[j].im = vec_fma(x[e].im, factor, s[j].im);
-        }
-    for (int j = 0; j < count; j++) sum[j] = s[j];
-}
-
-/* The same for j < k, as many at once as have room in registers. */
-INLINE void products(const float *m, int32_t k, const struct pair *x, struct pair *sum) {
-    int32_t j = 0;
-    for (; j + 2 * AT_ONCE - 1 <= k; j += 2 * AT_ONCE - 1)
-        some_products(m + j, k, 2 * AT_ONCE - 1, x, sum + j);
-    for (; j + AT_ONCE <= k; j += AT_ONCE) some_products(m + j, k, AT_ONCE, x, sum + j);
-    for (; j < k; j++) some_products(m + j, k, 1, x, sum + j);
-}
-
-/* sum[f] = sum_e m_(e+f) x_e, e and f < k, by three products of half the size where k is even: see
- * dct.c */
-INLINE void split_products(const float *m, int32_t k, const struct pair *x, struct pair *sum) {
-    enum { MOST = FKV_DCT_PRIME / 8 };
-    const int32_t j = k / 2;
-    struct pair both[MOST], part[MOST];
-    if (k % 2) {
-        products(m, k, x, sum);
-        return;
-    }
-    for (int32_t e = 0; e < j; e++) both[e] = pair_add(x[e], x[e + j]);
-    products(m, j, x, sum);
-    products(m + j * j, j, both, part);
-    products(m + 2 * j * j, j, x + j, sum + j);
-    for (int32_t f = 0; f < j; f++) {
-        sum[f] = pair_add(sum[f], part[f]);
-        sum[f + j] = pair_add(sum[f + j], part[f]);
-    }
-}
-
-/* An odd butterfly that is split: see dct.c. */
-INLINE void butterfly_split(const struct fkv_dct_stage *g, const struct pair *x, size_t in,
-                            struct pair *y, size_t out, const float *turn, bool turned) {
-    enum { MOST = FKV_DCT_PRIME / 4 };
-    const int32_t p = g->p, k = (p - 1) / 4;
-    struct pair of[FKV_DCT_HALVES][MOST], sum[FKV_DCT_HALVES][MOST], first = x[0], all = first;
-    for (int32_t e = 0; e < k; e++) {
-        const size_t low = g->power[e], high = g->power[e + k];
-        const struct pair a = x[low * in], b = x[((size_t)p - low) * in], c = x[high * in],
-                          d = x[((size_t)p - high) * in], u = pair_add(a, b), w = pair_add(c, d);
-        of[0][e] = pair_add(u, w);
-        of[1][e] = pair_sub(u, w);
-        of[2][e] = pair_sub(a, b);
-        of[4][e] = pair_sub(c, d);
-        of[3][e] = pair_add(of[2][e], of[4][e]);
-        all = pair_add(all, of[0][e]);
-    }
-    y[0] = all;
-    for (int i = 0; i < FKV_DCT_HALVES; i++)
-        split_products(g->halves + i * fkv_dct_products(k), k, of[i], sum[i]);
-    for (int32_t f = 0; f < k; f++) {
-        const struct pair level = pair_add(first, sum[0][f]),
-                          c[2] = {pair_add(level, sum[1][f]), pair_sub(level, sum[1][f])},
-                          s[2] = {pair_add(sum[2][f], sum[3][f]), pair_sub(sum[3][f], sum[4][f])};
-        for (int i = 0; i < 2; i++) {
-            const size_t low = g->power[f + i * k], high = (size_t)p - low;
-            put(y + low * out, pair_minus_i(c[i], s[i]), turn + 2 * (low - 1), turned);
-            put(y + high * out, pair_plus_i(c[i], s[i]), turn + 2 * (high - 1), turned);
-        }
-    }
-}
-
-/* x[i + r * in], y[i + k * out] for i < count */
-INLINE void butterflies(const struct fkv_dct_stage *g, const struct pair *x, size_t in,
-                        struct pair *y, size_t out, size_t count, const float *turn, bool turned) {
-    if (g->p == 4)
-        for (size_t i = 0; i < count; i++) butterfly_4(x + i, in, y + i, out, turn, turned);
-    else if (g->p == 2)
-        for (size_t i = 0; i < count; i++) butterfly_2(x + i, in, y + i, out, turn, turned);
-    else if (g->p == 3)
-        for (size_t i = 0; i < count; i++)
-            butterfly_odd(3, g->root, x + i, in, y + i, out, turn, turned);
-    else if (g->p == 5)
-        for (size_t i = 0; i < count; i++)
-            butterfly_odd(5, g->root, x + i, in, y + i, out, turn, turned);
-    else if (g->p == 7)
-        for (size_t i = 0; i < count; i++)
-            butterfly_odd(7, g->root, x + i, in, y + i, out, turn, turned);
-    else if (g->power[0])
-        for (size_t i = 0; i < count; i++) butterfly_split(g, x + i, in, y + i, out, turn, turned);
+/* Row `row` of the first part's results, along the second: rows row + length * t of the DFT -> y */
+static void run_row(const struct fkv_dct *d, const struct block *b, int32_t row, struct pair *y) {
+    if (d->awkward)
+        fkv_dft_run(d->awkward, (float *)b->rows, (float *)y);
     else
-        for (size_t i = 0; i < count; i++)
-            butterfly_odd(g->p, g->root, x + i, in, y + i, out, turn, turned);
+        run_part(&d->part[1], 0, b->rows + row, (size_t)d->part[0].length, y, b->w);
 }
 
-INLINE void run_q(const struct fkv_dct_stage *g, const struct pair *x, struct pair *y, int32_t q,
-                  bool turned) {
-    size_t s = (size_t)g->s, in = (size_t)g->m * s;
-    const float *turn = g->turn + 2 * (size_t)q * (size_t)(g->p - 1);
-    butterflies(g, x + (size_t)q * s, in, y + (size_t)q * (size_t)g->p * s, s, s, turn, turned);
-}
+/* Two rows of the spectrum that coefficients come from together: t = first + step * i in u[i], n -
+ * t in v[mirror - i], begin <= i < end. */
+struct mirrored {
+    const struct pair *u, *v;
+    int32_t first, step, mirror, begin, end;
+};
 
-/* a [n] -> its DFT from stage `first` on, in a or b (returned); the other one is overwritten. */
-static struct pair *transform_from(const struct fkv_dct *d, int32_t first, struct pair *a,
-                                   struct pair *b) {
-    if (d->awkward) {
-        fkv_dft_run(d->awkward, (float *)a, (float *)b);
-        return b;
-    }
-    for (int32_t i = first; i < d->stages; i++) {
-        const struct fkv_dct_stage *g = &d->stage[i];
-        run_q(g, a, b, 0, false);
-        for (int32_t q = 1; q < g->m; q++) run_q(g, a, b, q, true);
-        struct pair *swap = a;
-        a = b;
-        b = swap;
-    }
-    return a;
-}
-
-static struct pair *transform(const struct fkv_dct *d, struct pair *a, struct pair *b) {
-    return transform_from(d, 0, a, b);
-}
-
-/* The first stage of the DFT of a less `level`: a -> b */
-static void first_stage(const struct fkv_dct_stage *g, const struct pair *a, struct pair level,
-                        struct pair *b) {
-    struct pair x[FKV_DCT_PRIME];
-    size_t p = (size_t)g->p, m = (size_t)g->m;
-    for (size_t q = 0; q < m; q++) {
-        for (size_t r = 0; r < p; r++) x[r] = pair_sub(a[q + m * r], level);
-        butterflies(g, x, 1, b + q * p, 1, 1, g->turn + 2 * q * (p - 1), q > 0);
-    }
-}
-
-/* a [n] less `level` -> its DFT, as above. */
-static struct pair *transform_less(const struct fkv_dct *d, struct pair level, struct pair *a,
-                                   struct pair *b) {
-    if (d->stages) {
-        first_stage(&d->stage[0], a, level, b);
-        return transform_from(d, 1, b, a);
-    }
-    for (int32_t j = 0; j < d->n; j++) a[j] = pair_sub(a[j], level);
-    return transform(d, a, b);
+static struct mirrored run_mirrored(const struct fkv_dct *d, const struct block *b, int32_t row) {
+    const int32_t step = d->part[0].length, length = d->part[1].length;
+    const bool alone = !row || 2 * row == step;
+    struct mirrored r = {b->u, alone ? b->u : b->v, row, step, length - (row != 0), !row, length};
+    if (alone) r.end = r.mirror / 2 + 1;
+    run_row(d, b, row, b->u);
+    if (!alone) run_row(d, b, step - row, b->v);
+    return r;
 }
 
 /* ---- in and out ---- */
@@ -260,8 +78,19 @@ INLINE void store_row(float *x, int32_t width, struct pair a) {
     if (width < WIDTH) memcpy(x, row, (size_t)width * sizeof *row);
 }
 
-/* Where Makhoul's order puts token j */
-INLINE int32_t place_of(int32_t j, int32_t n) { return j % 2 ? n - 1 - j / 2 : j / 2; }
+/* The token at place r of Makhoul's order */
+INLINE int32_t token_at(int32_t r, int32_t n) { return 2 * r < n ? 2 * r : 2 * (n - r) - 1; }
+
+/* Rows far apart are found by no hardware prefetcher. The row that follows in the next column is
+ * asked for while one is read or written, into the second level, which has room for more requests
+ * than the first. */
+INLINE int32_t next_of(int32_t r, int32_t n) { return r + 1 < n ? r + 1 : r; }
+
+enum { LINE = 64, ROW = WIDTH * sizeof(float) };
+
+INLINE void prefetch_row(const void *row, size_t bytes) {
+    for (size_t at = 0; at < bytes; at += LINE) __builtin_prefetch((const char *)row + at, 0, 2);
+}
 
 /* Coefficients t and u = n - t of both channels */
 struct four {
@@ -288,39 +117,74 @@ INLINE struct four pack(struct pair yt, struct pair yu, const float *last) {
 
 static void dct_forward(const struct fkv_dct *d, const float *x, size_t x_stride, int32_t channels,
                         float *y, size_t y_stride, float *scratch) {
+    const int32_t n = d->n, length = d->part[0].length, columns = d->part[0].columns;
+    const struct block b = lay_block(d, scratch);
     vec first = vec_set(d->last[0]);
-    struct pair *a = (struct pair *)(void *)scratch;
     for (int32_t width = channels; width > 0; width -= WIDTH, x += WIDTH, y += WIDTH) {
-        for (int32_t j = 0; j < d->n; j++)
-            a[place_of(j, d->n)] = load_row(x + (size_t)j * x_stride, width);
-        const struct pair *v = transform(d, a, a + d->n);
-        store_row(y, width, (struct pair){first * v[0].re, first * v[0].im});
-        for (int32_t t = 1, u = d->n - 1; t <= u; t++, u--) {
-            struct four out = unpack(v[t], v[u], d->last + 2 * (size_t)t);
-            store_row(y + (size_t)t * y_stride, width, out.t);
-            store_row(y + (size_t)u * y_stride, width, out.u);
+        for (int32_t q = 0; q < columns; q++) {
+            for (int32_t r = 0; r < length; r++) {
+                const int32_t at = q + columns * r;
+                prefetch_row(x + (size_t)token_at(next_of(at, n), n) * x_stride, ROW);
+                b.u[r] = load_row(x + (size_t)token_at(at, n) * x_stride, width);
+            }
+            run_column(d, &b, q, b.u);
         }
+        for (int32_t row = 0; 2 * row <= length; row++) {
+            const struct mirrored r = run_mirrored(d, &b, row);
+            if (!row) store_row(y, width, (struct pair){first * r.u->re, first * r.u->im});
+            for (int32_t i = r.begin; i < r.end; i++) {
+                const int32_t t = r.first + r.step * i;
+                struct four out = unpack(r.u[i], r.v[r.mirror - i], d->last + 2 * (size_t)t);
+                prefetch_row(y + (size_t)(t + 1) * y_stride, ROW);
+                prefetch_row(y + (size_t)(n - t - 1) * y_stride, ROW);
+                store_row(y + (size_t)t * y_stride, width, out.t);
+                store_row(y + (size_t)(n - t) * y_stride, width, out.u);
+            }
+        }
+    }
+}
+
+/* Columns `column` and, unless they are one, columns - column: row t of one beside row n - t */
+INLINE void pack_columns(const struct fkv_dct *d, const float *y, size_t y_stride, int32_t width,
+                         int32_t column, struct pair *u, struct pair *v) {
+    const int32_t n = d->n, length = d->part[0].length, columns = d->part[0].columns,
+                  mirror = length - (column != 0);
+    if (!column) {
+        vec first = vec_set(d->last[0]);
+        struct pair mean = load_row(y, width);
+        u[0] = (struct pair){first * mean.im, first * mean.re};
+    }
+    for (int32_t i = !column; i < length; i++) {
+        const int32_t t = column + columns * i;
+        prefetch_row(y + (size_t)(t + 1) * y_stride, ROW);
+        prefetch_row(y + (size_t)(n - t - 1) * y_stride, ROW);
+        struct four in =
+            pack(load_row(y + (size_t)t * y_stride, width),
+                 load_row(y + (size_t)(n - t) * y_stride, width), d->last + 2 * (size_t)t);
+        u[i] = in.t;
+        v[mirror - i] = in.u;
     }
 }
 
 static void dct_inverse(const struct fkv_dct *d, const float *y, size_t y_stride, int32_t channels,
                         float *x, size_t x_stride, float *scratch) {
-    vec first = vec_set(d->last[0]);
-    struct pair *a = (struct pair *)(void *)scratch;
+    const int32_t n = d->n, length = d->part[0].length, columns = d->part[0].columns;
+    const struct block b = lay_block(d, scratch);
     for (int32_t width = channels; width > 0; width -= WIDTH, x += WIDTH, y += WIDTH) {
-        struct pair mean = load_row(y, width);
-        a[0] = (struct pair){first * mean.im, first * mean.re};
-        for (int32_t t = 1, u = d->n - 1; t <= u; t++, u--) {
-            struct four in =
-                pack(load_row(y + (size_t)t * y_stride, width),
-                     load_row(y + (size_t)u * y_stride, width), d->last + 2 * (size_t)t);
-            a[t] = in.t;
-            a[u] = in.u;
+        for (int32_t q = 0; 2 * q <= columns; q++) {
+            const bool alone = !q || 2 * q == columns;
+            pack_columns(d, y, y_stride, width, q, b.u, alone ? b.u : b.v);
+            run_column(d, &b, q, b.u);
+            if (!alone) run_column(d, &b, columns - q, b.v);
         }
-        const struct pair *v = transform(d, a, a + d->n);
-        for (int32_t j = 0; j < d->n; j++) {
-            struct pair row = v[place_of(j, d->n)];
-            store_row(x + (size_t)j * x_stride, width, (struct pair){row.im, row.re});
+        for (int32_t row = 0; row < length; row++) {
+            run_row(d, &b, row, b.u);
+            for (int32_t i = 0; i < d->part[1].length; i++) {
+                const int32_t at = row + length * i;
+                prefetch_row(x + (size_t)token_at(next_of(at, n), n) * x_stride, ROW);
+                store_row(x + (size_t)token_at(at, n) * x_stride, width,
+                          (struct pair){b.u[i].im, b.u[i].re});
+            }
         }
     }
 }
@@ -328,8 +192,15 @@ static void dct_inverse(const struct fkv_dct *d, const float *y, size_t y_stride
 /* ---- power ---- */
 
 enum {
-    RUN = 64,  /* rows summed in float before they go to the sum in double */
-    AHEAD = 16 /* rows between asking for one and reading it */
+    RUN = 64,    /* rows summed in float before they go to the sum in double, about */
+    SAMPLES = 64 /* rows that give the level */
+};
+
+/* Sums over tokens of a block: of the rows less `level`, and of its squares */
+struct moments {
+    struct pair level, sum, squares; /* the sums since the last `flush` */
+    int32_t rows;                    /* that are in them */
+    double total[2][WIDTH];
 };
 
 /* Channels [channel, channel + width) of row j, widened */
@@ -344,119 +215,116 @@ INLINE struct pair load_stored(const struct fkv_dct_rows *rows, enum fkv_dtype d
     return (struct pair){vec_load_bf16(x), vec_load_bf16(x + LANES)};
 }
 
-/* Rows in any order are found by no hardware prefetcher. */
-INLINE void prefetch_row(const struct fkv_dct_rows *rows, enum fkv_dtype dtype, int32_t j,
-                         size_t channel) {
-    enum { LINE = 64 };
-    size_t bytes = fkv_dtype_bytes(dtype);
-    const char *row =
-        (const char *)rows->x + ((size_t)rows->order[j] * rows->stride + channel) * bytes;
-    for (size_t at = 0; at < WIDTH * bytes; at += LINE) __builtin_prefetch(row + at);
+INLINE void prefetch_stored(const struct fkv_dct_rows *rows, enum fkv_dtype dtype, int32_t j,
+                            size_t channel) {
+    const size_t bytes = fkv_dtype_bytes(dtype),
+                 at = (size_t)(rows->order ? rows->order[j] : j) * rows->stride + channel;
+    prefetch_row((const char *)rows->x + at * bytes, WIDTH * bytes);
 }
 
-/* The rows in Makhoul's order -> a [n], and their sums over tokens -> sum */
-INLINE void take_rows_of(const struct fkv_dct_rows *rows, enum fkv_dtype dtype, int32_t n,
-                         size_t channel, int32_t width, struct pair *a, double sum[WIDTH]) {
-    float part[WIDTH];
-    memset(sum, 0, WIDTH * sizeof *sum);
-    for (int32_t j = 0; j < n;) {
-        int32_t end = n - j < RUN ? n : j + RUN;
-        struct pair run = load_stored(rows, dtype, j, channel, width);
-        a[place_of(j, n)] = run;
-        for (j++; j < end; j++) {
-            if (rows->order && j + AHEAD < n) prefetch_row(rows, dtype, j + AHEAD, channel);
-            struct pair x = load_stored(rows, dtype, j, channel, width);
-            a[place_of(j, n)] = x;
-            run = pair_add(run, x);
+/* About the mean of each channel: that of rows spread over the tokens, to the bit where all are
+ * equal. */
+INLINE struct pair find_level(const struct fkv_dct_rows *rows, enum fkv_dtype dtype, int32_t n,
+                              size_t channel, int32_t width) {
+    const int32_t count = n < SAMPLES ? n : SAMPLES;
+    double sum[WIDTH] = {0};
+    float row[WIDTH];
+    for (int32_t i = 0; i < count; i++) {
+        struct pair x = load_stored(rows, dtype, (int32_t)((int64_t)i * n / count), channel, width);
+        vec_store(row, x.re);
+        vec_store(row + LANES, x.im);
+        for (int c = 0; c < WIDTH; c++) sum[c] += row[c];
+    }
+    for (int c = 0; c < WIDTH; c++) row[c] = (float)(sum[c] / count);
+    return (struct pair){vec_load(row), vec_load(row + LANES)};
+}
+
+static void flush(struct moments *m) {
+    float part[2][WIDTH];
+    vec_store(part[0], m->sum.re);
+    vec_store(part[0] + LANES, m->sum.im);
+    vec_store(part[1], m->squares.re);
+    vec_store(part[1] + LANES, m->squares.im);
+    for (int i = 0; i < WIDTH; i++) m->total[0][i] += part[0][i], m->total[1][i] += part[1][i];
+    m->sum = m->squares = (struct pair){vec_zero(), vec_zero()};
+    m->rows = 0;
+}
+
+/* The first part of the rows less their level */
+INLINE void take_rows_of(const struct fkv_dct *d, const struct fkv_dct_rows *rows,
+                         enum fkv_dtype dtype, size_t channel, int32_t width, const struct block *b,
+                         struct moments *m) {
+    const int32_t n = d->n, length = d->part[0].length, columns = d->part[0].columns;
+    const struct pair level = find_level(rows, dtype, n, channel, width);
+    *m = (struct moments){.level = level};
+    for (int32_t q = 0; q < columns; q++) {
+        struct pair sum = m->sum, squares = m->squares;
+        for (int32_t r = 0; r < length; r++) {
+            const int32_t at = q + columns * r;
+            prefetch_stored(rows, dtype, token_at(next_of(at, n), n), channel);
+            struct pair x =
+                pair_sub(load_stored(rows, dtype, token_at(at, n), channel, width), level);
+            b->u[r] = x;
+            sum = pair_add(sum, x);
+            squares =
+                (struct pair){vec_fma(x.re, x.re, squares.re), vec_fma(x.im, x.im, squares.im)};
         }
-        vec_store(part, run.re);
-        vec_store(part + LANES, run.im);
-        for (int i = 0; i < WIDTH; i++) sum[i] += part[i];
+        m->sum = sum, m->squares = squares;
+        if ((m->rows += length) >= RUN) flush(m);
+        run_column(d, b, q, b->u);
     }
+    flush(m);
 }
 
-static void take_rows(const struct fkv_dct_rows *rows, int32_t n, size_t channel, int32_t width,
-                      struct pair *a, double sum[WIDTH]) {
+static void take_rows(const struct fkv_dct *d, const struct fkv_dct_rows *rows, size_t channel,
+                      int32_t width, const struct block *b, struct moments *m) {
     if (rows->dtype == FKV_F32)
-        take_rows_of(rows, FKV_F32, n, channel, width, a, sum);
+        take_rows_of(d, rows, FKV_F32, channel, width, b, m);
     else if (rows->dtype == FKV_F16)
-        take_rows_of(rows, FKV_F16, n, channel, width, a, sum);
+        take_rows_of(d, rows, FKV_F16, channel, width, b, m);
     else
-        take_rows_of(rows, FKV_BF16, n, channel, width, a, sum);
+        take_rows_of(d, rows, FKV_BF16, channel, width, b, m);
 }
 
-static bool is_constant(const struct fkv_dct_rows *rows, int32_t n, size_t channel) {
-    size_t bytes = fkv_dtype_bytes(rows->dtype);
-    const char *x = (const char *)rows->x + channel * bytes;
-    float first, other;
-    fkv_to_f32(x, rows->dtype, 1, &first);
-    for (int32_t j = 0; j < n; j++) {
-        fkv_to_f32(x + (size_t)(rows->order ? rows->order[j] : j) * rows->stride * bytes,
-                   rows->dtype, 1, &other);
-        if (other != first) return false;
-    }
-    return true;
+INLINE vec squares(struct pair y) { return vec_fma(y.re, y.re, y.im * y.im); }
+
+/* of each channel times its factor */
+INLINE vec squares_times(struct pair y, struct pair factor) {
+    return vec_fma(y.re * y.re, factor.re, y.im * y.im * factor.im);
 }
 
-/* factor: per channel, NULL for 1 */
-INLINE float sum_of_squares(struct pair y, const struct pair *factor) {
-    if (factor) return vec_sum(vec_fma(y.re * y.re, factor->re, y.im * y.im * factor->im));
-    return vec_sum(vec_fma(y.re, y.re, y.im * y.im));
-}
-
-static void add_squares(const struct fkv_dct *d, const struct pair *v, const struct pair *factor,
-                        double *power) {
-    int32_t n = d->n, t = 1, u = n - 1;
-    for (; t < u; t++, u--) {
-        struct four y = unpack(v[t], v[u], d->last + 2 * (size_t)t);
-        power[t] += (double)sum_of_squares(y.t, factor);
-        power[u] += (double)sum_of_squares(y.u, factor);
-    }
-    if (t == u)
-        power[t] += (double)sum_of_squares(unpack(v[t], v[t], d->last + 2 * (size_t)t).t, factor);
-}
-
-/* 1 / variance of each channel, from the energy of its coefficients but the first (Parseval); 0
- * where it is constant */
-static struct pair variance_factors(const struct fkv_dct *d, const struct pair *v,
-                                    const struct fkv_dct_rows *rows, size_t channel, int32_t width,
-                                    float factor[WIDTH]) {
-    int32_t n = d->n, t = 1, u = n - 1;
-    struct pair sum = {vec_zero(), vec_zero()};
-    for (; t <= u; t++, u--) {
-        struct four y = unpack(v[t], v[u], d->last + 2 * (size_t)t);
-        sum = (struct pair){vec_fma(y.t.re, y.t.re, sum.re), vec_fma(y.t.im, y.t.im, sum.im)};
-        if (t < u)
-            sum = (struct pair){vec_fma(y.u.re, y.u.re, sum.re), vec_fma(y.u.im, y.u.im, sum.im)};
-    }
-    vec_store(factor, sum.re);
-    vec_store(factor + LANES, sum.im);
-    for (int32_t c = 0; c < WIDTH; c++) {
-        bool varies = c < width && !is_constant(rows, n, channel + (size_t)c);
-        factor[c] = varies && factor[c] > 0 ? (float)n / factor[c] : 0;
-    }
-    return (struct pair){vec_load(factor), vec_load(factor + LANES)};
-}
-
-/* Channels [channel, channel + width) of the rows */
+/* Channels [channel, channel + width) of the rows. What the level leaves of the mean falls on t = 0
+ * alone, and that coefficient comes from the mean in double. */
 static void add_block(const struct fkv_dct *d, const struct fkv_dct_rows *rows, size_t channel,
                       int32_t width, double *power, double *normalised, float *scratch) {
-    int32_t n = d->n;
-    struct pair *a = (struct pair *)(void *)scratch;
-    double mean[WIDTH];
-    float rounded[WIDTH], factor[WIDTH];
-    take_rows(rows, n, channel, width, a, mean);
-    for (int i = 0; i < WIDTH; i++) mean[i] /= n, rounded[i] = (float)mean[i];
-    /* What rounding the mean leaves is a constant, which falls on t = 0 alone, and that coefficient
-     * comes from the mean in double. */
-    struct pair level = {vec_load(rounded), vec_load(rounded + LANES)};
-    const struct pair *v = transform_less(d, level, a, a + n);
-    add_squares(d, v, NULL, power);
-    for (int32_t c = 0; c < width; c++) power[0] += n * mean[c] * mean[c];
-    if (!normalised) return;
-    struct pair factors = variance_factors(d, v, rows, channel, width, factor);
-    add_squares(d, v, &factors, normalised);
-    for (int32_t c = 0; c < width; c++) normalised[0] += n * mean[c] * mean[c] * (double)factor[c];
+    const int32_t n = d->n;
+    const struct block b = lay_block(d, scratch);
+    struct moments m;
+    float level[WIDTH], factor[WIDTH];
+    take_rows(d, rows, channel, width, &b, &m);
+    vec_store(level, m.level.re);
+    vec_store(level + LANES, m.level.im);
+    for (int c = 0; c < WIDTH; c++) {
+        const double rest = m.total[0][c] / n, energy = m.total[1][c] - n * rest * rest,
+                     mean = level[c] + rest;
+        factor[c] = c < width && energy > 0 ? (float)(n / energy) : 0;
+        if (c >= width) continue;
+        power[0] += n * mean * mean;
+        if (normalised) normalised[0] += n * mean * mean * (double)factor[c];
+    }
+    const struct pair factors = {vec_load(factor), vec_load(factor + LANES)};
+    for (int32_t row = 0; 2 * row <= d->part[0].length; row++) {
+        const struct mirrored r = run_mirrored(d, &b, row);
+        for (int32_t i = r.begin; i < r.end; i++) {
+            const int32_t t = r.first + r.step * i, u = n - t;
+            struct four y = unpack(r.u[i], r.v[r.mirror - i], d->last + 2 * (size_t)t);
+            power[t] += (double)vec_sum(squares(y.t));
+            if (t != u) power[u] += (double)vec_sum(squares(y.u));
+            if (!normalised) continue;
+            normalised[t] += (double)vec_sum(squares_times(y.t, factors));
+            if (t != u) normalised[u] += (double)vec_sum(squares_times(y.u, factors));
+        }
+    }
 }
 
 static void dct_add_power(const struct fkv_dct *d, const struct fkv_dct_rows *rows,
