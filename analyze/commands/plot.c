@@ -165,11 +165,14 @@ static int plot_table(struct inputs *in, const char *path, struct fkv_error *err
     char stem[256];
     stem_of(in->o, path, stem);
     struct fkv_plot_target to = target_of(in, stem);
-    for (const struct fkv_figure_row *f = fkv_figures; f->files; f++)
-        if (f->table && f->table(path, &to, err)) return FKV_FAILED;
+    struct fkv_table table;
+    int status = fkv_table_read(path, &table, err);
+    for (const struct fkv_figure_row *f = fkv_figures; !status && f->files; f++)
+        if (f->table) status = f->table(&table, path, &to, err);
+    fkv_table_free(&table);
     in->figures += to.figures;
     in->tables++;
-    return FKV_OK;
+    return status;
 }
 
 /* Runs are collected, everything else is drawn as it comes. */

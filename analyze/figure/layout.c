@@ -141,6 +141,7 @@ static void fit_ticks(cairo_t *cr, const struct fkv_scale *s, double factor, boo
     while ((hit = colliding(cr, t, s, factor, upright)) >= 0) t->label[hit][0] = 0;
 }
 
+/* names [count]; NULL: 0, 1, 2, ... */
 static void name_ticks(cairo_t *cr, const struct fkv_scale *s, bool upright, int count,
                        const int *names, double offset, struct fkv_ticks *t) {
     static const int strides[] = {1, 2, 4, 5, 8, 10, 16, 20, 25, 50, 100, 200, 500, 1000};
@@ -148,7 +149,7 @@ static void name_ticks(cairo_t *cr, const struct fkv_scale *s, bool upright, int
         t->count = 0;
         for (int i = 0; i < count && t->count < FKV_TICKS; i += strides[k]) {
             t->at[t->count] = i + offset;
-            snprintf(t->label[t->count++], sizeof t->label[0], "%d", names[i]);
+            snprintf(t->label[t->count++], sizeof t->label[0], "%d", names ? names[i] : i);
         }
         if ((count - 1) / strides[k] < FKV_TICKS && colliding(cr, t, s, 1, upright) < 0) return;
     }
@@ -189,7 +190,7 @@ static void find_ticks(struct fkv_panel *p, cairo_t *cr) {
         text_ticks(cr, &p->y, &p->sy, true, &p->ty);
     else
         number_ticks(cr, &p->y, &p->sy, true, &p->ty);
-    if (p->top_label) fit_ticks(cr, &p->sx, p->top_scale, false, false, &p->tt);
+    if (p->x.top_label) fit_ticks(cr, &p->sx, p->x.top_scale, false, false, &p->tt);
 }
 
 static double widest(cairo_t *cr, const struct fkv_ticks *t) {
@@ -222,9 +223,9 @@ static struct margins find_margins(const struct fkv_figure *f, const struct fkv_
     if (p->show_x)
         m.bottom = tick_length + 2 + FKV_SIZE_TICK + (f->share || !p->x.label ? 0 : label_height);
     if (p->show_x) overhang(cr, p, &p->tx, 1, &m);
-    if (p->top_label) {
+    if (p->x.top_label) {
         m.top = tick_length + 4 + FKV_SIZE_TICK + label_height;
-        overhang(cr, p, &p->tt, p->top_scale, &m);
+        overhang(cr, p, &p->tt, p->x.top_scale, &m);
     }
     if (p->title && *p->title) m.top += FKV_SIZE_LABEL + 1;
     return m;

@@ -20,23 +20,22 @@ struct fkv_box {
 struct fkv_item { /* a line, or a band when `high` is there */
     struct fkv_line style;
     int n;
-    double *x, *y, *high;
+    const double *x, *y, *high; /* [n] each */
 };
 
 struct fkv_heatmap {
     int rows, columns;
-    double *values, low, high;
-    int *row_names, *column_names;
+    const double *values;                /* [rows, columns] */
+    const int *row_names, *column_names; /* [rows], [columns], or NULL */
 };
 
 struct fkv_panel {
     bool used;
-    char *title, *top_label;
-    struct fkv_axis x, y; /* labels owned */
-    double top_scale;
-    struct fkv_item *items;
+    const char *title; /* or NULL */
+    struct fkv_axis x, y;
+    struct fkv_item *items; /* [count]; owned */
     int count;
-    struct fkv_heatmap *map;
+    struct fkv_heatmap *map; /* or NULL */
     /* the layout */
     bool show_x, show_y; /* tick labels */
     struct fkv_box box;
@@ -57,13 +56,21 @@ struct fkv_text_box {
     char text[48];
 };
 
+/* Memory that a figure frees with itself. Texts and numbers of its parts are in there. */
+struct fkv_block {
+    struct fkv_block *next;
+    double data[];
+};
+
 struct fkv_figure {
     double width, height; /* points */
     int rows, columns;
-    char *title, *note;
+    const char *title, *note; /* or NULL */
     bool share;
-    struct fkv_panel *panels; /* [rows * columns] */
-    struct fkv_color_bar bar; /* label NULL: none; label and names owned */
+    struct fkv_panel *panels; /* [rows * columns]; owned */
+    struct fkv_color_bar bar; /* label NULL: none */
+    struct fkv_block *blocks; /* owned */
+    struct fkv_error failure; /* the first while it was filled; message "": none */
     cairo_font_face_t *font;
     /* the layout */
     struct fkv_box area; /* of the panels with their ticks and labels */

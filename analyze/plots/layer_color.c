@@ -41,9 +41,8 @@ struct fkv_color_bar fkv_plot_color_bar(const char *label, int count, const int3
                                   .names = index};
 }
 
-int fkv_plot_add_color_bar(struct fkv_figure *f, const char *label, int count, const int32_t *index,
-                           struct fkv_error *err) {
-    if (count == 1) return FKV_OK;
+void fkv_plot_add_color_bar(struct fkv_figure *f, const char *label, int count,
+                            const int32_t *index) {
     const struct fkv_color_bar bar = fkv_plot_color_bar(label, count, index);
-    return fkv_figure_color_bar(f, &bar, err);
+    if (count > 1) fkv_figure_color_bar(f, &bar);
 }

@@ -20,7 +20,7 @@ int fkv_plot_drawn(int count, int k);
 /* The bar that says which is which. `index` is borrowed. */
 struct fkv_color_bar fkv_plot_color_bar(const char *label, int count, const int32_t *index);
 /* Puts it beside the panels; none for a single layer. */
-int fkv_plot_add_color_bar(struct fkv_figure *f, const char *label, int count, const int32_t *index,
-                           struct fkv_error *err);
+void fkv_plot_add_color_bar(struct fkv_figure *f, const char *label, int count,
+                            const int32_t *index);
 
 #endif

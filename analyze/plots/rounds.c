@@ -40,22 +40,22 @@ static int add_rounds(struct fkv_charts *c, const struct fkv_run *run, int round
     double *before = malloc(2 * n * sizeof *before), *kept = before + n;
     if (!before) return fkv_fail(err, "out of memory for %d rounds", rounds);
     for (int state = 0; state < 2; state++) {
-        int panel = fkv_charts_panel(c, state ? "values" : "keys",
-                                     run->actions.evictions ? "eviction" : "round of compression",
-                                     "share of energy kept");
-        c->chart[panel].integers = true;
+        struct fkv_chart *chart = fkv_charts_panel(
+            c, state ? "values" : "keys",
+            run->actions.evictions ? "eviction" : "round of compression", "share of energy kept");
+        chart->integers = true;
         memset(before, 0, 2 * n * sizeof *before);
         add_up_rounds(run, state, rounds, before, kept);
         for (int32_t l = 0; l < run->layers; l++)
             for (int r = 0; r < rounds; r++) {
                 char label[32];
                 snprintf(label, sizeof label, "layer %d", l);
-                fkv_charts_add(c, panel, label, fkv_plot_color(run->layers, layers, l),
-                               FKV_LOOK_LINE, r + 1, over_heads(run, l, r, rounds, before, kept));
+                fkv_chart_add(chart, label, fkv_plot_color(run->layers, layers, l), FKV_LOOK_LINE,
+                              r + 1, over_heads(run, l, r, rounds, before, kept));
             }
-        for (int s = 0; s < c->chart[panel].series; s++) {
-            c->chart[panel].one[s].bare = run->layers > FKV_PLOT_FEW;
-            c->chart[panel].one[s].unnamed = run->layers > 1;
+        for (int s = 0; s < chart->series; s++) {
+            chart->one[s].bare = run->layers > FKV_PLOT_FEW;
+            chart->one[s].unnamed = run->layers > 1;
         }
     }
     free(before);
@@ -68,19 +68,13 @@ int fkv_plot_rounds(const struct fkv_run *run, struct fkv_plot_target *to, struc
         if (run->actions.round[i] > rounds) rounds = run->actions.round[i];
     if (!rounds) return FKV_OK;
     rounds = rounds < MOST_ROUNDS ? rounds : MOST_ROUNDS;
-    struct fkv_charts c;
+    struct fkv_charts c = {0};
     int32_t *layers = malloc((size_t)run->layers * sizeof *layers);
-    int status = layers ? fkv_charts_open(&c, err)
-                        : fkv_fail(err, "out of memory for %d layers", run->layers);
-    if (status) {
-        free(layers);
-        return status;
-    }
+    if (!layers) return fkv_fail(err, "out of memory for %d layers", run->layers);
     for (int32_t l = 0; l < run->layers; l++) layers[l] = l;
-    status = add_rounds(&c, run, rounds, layers, err);
-    char name[FKV_PLOT_NAME], title[400], note[FKV_PLOT_NOTE];
+    int status = add_rounds(&c, run, rounds, layers, err);
+    char title[400], note[FKV_PLOT_NOTE];
     const char *action = run->actions.evictions ? "eviction" : "compression";
-    snprintf(name, sizeof name, "%.280s_rounds", to->stem);
     snprintf(title, sizeof title, "Energy that each %s keeps (%s, \u03b3 = %.3g, window %d)",
              action, run->policy_label, fkv_run_gamma(run), run->window);
     const bool shaded = run->layers <= FKV_PLOT_FEW && run->kv_heads > 1;
@@ -92,7 +86,7 @@ int fkv_plot_rounds(const struct fkv_run *run, struct fkv_plot_target *to, struc
                              "compressed already."
                            : "");
     const struct fkv_color_bar bar = fkv_plot_color_bar("layer", run->layers, layers);
-    const struct fkv_charts_page page = {.name = name,
+    const struct fkv_charts_page page = {.name = "rounds",
                                          .title = title,
                                          .note = note,
                                          .width = 7.2,

@@ -74,13 +74,13 @@ static double full_perplexity(const struct fkv_run *runs, int32_t count) {
 static const char *const sweep_titles[] = {"perplexity", "\u0394 nll to full attention",
                                            "KL to full attention"};
 
-/* Fills a panel; a run without a ratio is one value along the whole axis. Returns the panel, -1
- * where it is empty. */
-static int fill_sweep(struct fkv_charts *c, int which, const struct fkv_run *runs, int32_t count,
-                      struct fkv_plot_target *to) {
+/* Fills a panel; a run without a ratio is one value along the whole axis. Returns the panel,
+ * NULL where it is empty. */
+static struct fkv_chart *fill_sweep(struct fkv_charts *c, int which, const struct fkv_run *runs,
+                                    int32_t count, struct fkv_plot_target *to) {
     static const char *const units[] = {"perplexity", "nats per token", "nats per token"};
     char label[FKV_RUN_LABEL], figure[FKV_RUN_LABEL];
-    int panel = -1;
+    struct fkv_chart *chart = NULL;
     bool any_ratio = false;
     snprintf(figure, sizeof figure, "%s_perplexity: %s", to->stem, sweep_titles[which]);
     for (int32_t i = 0; i < count; i++)
@@ -97,22 +97,22 @@ static int fill_sweep(struct fkv_charts *c, int which, const struct fkv_run *run
                                "no run has a retaining ratio, which is the axis");
             continue;
         }
-        if (panel < 0)
-            panel =
+        if (!chart)
+            chart =
                 fkv_charts_panel(c, sweep_titles[which], "retaining ratio \u03b3", units[which]);
         fkv_run_label(runs, count, i, label);
         struct fkv_chart_series *series =
-            fkv_charts_add(c, panel, label, fkv_color_cycle(fkv_plot_run_color(runs, count, i)),
-                           FKV_LOOK_JOINED, fkv_run_gamma(&runs[i]), y);
+            fkv_chart_add(chart, label, fkv_color_cycle(fkv_plot_run_color(runs, count, i)),
+                          FKV_LOOK_JOINED, fkv_run_gamma(&runs[i]), y);
         if (series) series->policy = runs[i].policy;
     }
-    return panel;
+    return chart;
 }
 
 int fkv_plot_runs_perplexity(const struct fkv_run *runs, int32_t count, struct fkv_plot_target *to,
                              struct fkv_error *err) {
-    struct fkv_charts c;
-    char name[FKV_PLOT_NAME], note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
+    struct fkv_charts c = {0};
+    char note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
     double full = full_perplexity(runs, count);
     bool flat = false;
     for (int32_t i = 0; i < count; i++) flat = flat || !isfinite(fkv_run_gamma(&runs[i]));
@@ -125,12 +125,11 @@ int fkv_plot_runs_perplexity(const struct fkv_run *runs, int32_t count, struct f
              "Whiskers and shading: 95%%, of the paired mean over all scored tokens, %s.%s%s",
              words, isfinite(full) ? " Grey: full attention." : "",
              flat ? " Dashed: policies without a ratio." : "");
-    if (fkv_charts_open(&c, err)) return FKV_FAILED;
     for (int which = 0; which < 3; which++) {
-        int panel = fill_sweep(&c, which, runs, count, to);
-        if (panel < 0) continue;
-        c.chart[panel].level = which ? 0 : full;
-        c.chart[panel].apart = true;
+        struct fkv_chart *chart = fill_sweep(&c, which, runs, count, to);
+        if (!chart) continue;
+        chart->level = which ? 0 : full;
+        chart->apart = true;
     }
     for (int32_t i = 0; i < count; i++)
         if (runs[i].baseline_invalid[0]) {
@@ -138,9 +137,8 @@ int fkv_plot_runs_perplexity(const struct fkv_run *runs, int32_t count, struct f
                      " The baseline is no reference: %.300s.", runs[i].baseline_invalid);
             break;
         }
-    snprintf(name, sizeof name, "%.280s_perplexity", to->stem);
     const struct fkv_charts_page page = {
-        .name = name,
+        .name = "perplexity",
         .title = "Perplexity, and the distance to full attention, over the retaining ratio",
         .note = note,
         .width = c.panels < 2 ? 4.6 : 7.2,

@@ -24,8 +24,8 @@ static bool has_time(const struct fkv_run *run) { return isfinite(run->ms_per_to
 
 int fkv_plot_runs_time(const struct fkv_run *runs, int32_t count, struct fkv_plot_target *to,
                        struct fkv_error *err) {
-    struct fkv_charts c;
-    char name[FKV_PLOT_NAME], note[FKV_PLOT_NOTE], label[FKV_RUN_LABEL];
+    struct fkv_charts c = {0};
+    char note[FKV_PLOT_NOTE], label[FKV_RUN_LABEL];
     bool any = false, flat = false;
     for (int32_t i = 0; i < count; i++) {
         const bool ratio = isfinite(fkv_run_gamma(&runs[i]));
@@ -33,27 +33,25 @@ int fkv_plot_runs_time(const struct fkv_run *runs, int32_t count, struct fkv_plo
         flat = flat || (has_time(&runs[i]) && !ratio);
     }
     if (!any) return FKV_OK; /* files of before there were times, or no ratio */
-    if (fkv_charts_open(&c, err)) return FKV_FAILED;
     for (int which = 0; which < PANELS; which++) {
-        const int panel =
+        struct fkv_chart *chart =
             fkv_charts_panel(&c, titles[which], "retaining ratio \u03b3", units[which]);
         for (int32_t i = 0; i < count; i++) {
             if (!has_time(&runs[i])) continue;
             fkv_run_label(runs, count, i, label);
-            struct fkv_chart_series *series = fkv_charts_add(
-                &c, panel, label, fkv_color_cycle(fkv_plot_run_color(runs, count, i)),
-                FKV_LOOK_JOINED, fkv_run_gamma(&runs[i]), quantity(&runs[i], which));
+            struct fkv_chart_series *series =
+                fkv_chart_add(chart, label, fkv_color_cycle(fkv_plot_run_color(runs, count, i)),
+                              FKV_LOOK_JOINED, fkv_run_gamma(&runs[i]), quantity(&runs[i], which));
             if (series) series->policy = runs[i].policy;
         }
-        c.chart[panel].apart = !which;
+        chart->apart = !which;
     }
     snprintf(
         note, sizeof note,
         "Whiskers: 95%%, of the mean over all scored tokens. Time: wall time of the policy\u2019s "
         "feeds over their tokens, one run each.%s",
         flat ? " Dashed: policies without a ratio." : "");
-    snprintf(name, sizeof name, "%.280s_time", to->stem);
-    const struct fkv_charts_page page = {.name = name,
+    const struct fkv_charts_page page = {.name = "time",
                                          .title = "Perplexity and time over the retaining ratio",
                                          .note = note,
                                          .width = 7.2,
