@@ -34,15 +34,11 @@ int fkv_report_figure(struct fkv_report *r, FILE *out, const char *name, struct 
         return fkv_text_list_add(&r->outline->left_out, err, "%s", why.message);
     int number = ++r->figures, status = fkv_text_list_add_once(&r->commands, svg.command, err);
     fprintf(out, "<figure id='figure-%d'>\n<div class='plate'><img alt='", number);
-    fkv_html_text(out, svg.title);
-    if (*reading) fputs(". ", out), fkv_html_text(out, reading);
-    fputs("' src='", out);
+    fkv_html(out, *reading ? "%s. %s' src='" : "%s%s' src='", svg.title, reading);
     put_data_address(out, &svg);
     fprintf(out, "'></div>\n<figcaption><b>Figure %d.</b> ", number);
-    fkv_html_text(out, *reading ? reading : svg.title);
-    fputs(" <span class='note'>(", out);
-    fkv_html_text(out, name);
-    fputs(")</span></figcaption>\n</figure>\n", out);
+    fkv_html(out, "%s <span class='note'>(%s)</span></figcaption>\n</figure>\n",
+             *reading ? reading : svg.title, name);
     fkv_figure_svg_free(&svg);
     return status;
 }

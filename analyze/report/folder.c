@@ -17,6 +17,13 @@ bool fkv_report_has(const struct fkv_report *r, const char *name) {
     return false;
 }
 
+int fkv_report_table_read(const struct fkv_report *r, const char *name, struct fkv_table *out,
+                          struct fkv_error *err) {
+    char path[FKV_PATH];
+    *out = (struct fkv_table){0};
+    return fkv_report_path(r, name, path, err) ? FKV_FAILED : fkv_table_read(path, out, err);
+}
+
 static int by_text(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }

@@ -3,6 +3,7 @@
 #include "analyze/report/page.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,23 @@ void fkv_html_text(FILE *out, const char *text) {
         default: fputc(*p, out);
         }
     free(clean);
+}
+
+void fkv_html(FILE *out, const char *markup, ...) {
+    va_list texts;
+    va_start(texts, markup);
+    for (const char *p = markup; *p; p++)
+        if (p[0] == '%' && p[1] == 's')
+            fkv_html_text(out, va_arg(texts, const char *)), p++;
+        else
+            fputc(*p, out);
+    va_end(texts);
+}
+
+void fkv_html_list(FILE *out, const char *attributes, const struct fkv_text_list *list) {
+    fprintf(out, "<ul%s>\n", attributes);
+    for (int i = 0; i < list->count; i++) fkv_html(out, "<li>%s</li>\n", list->text[i]);
+    fputs("</ul>\n", out);
 }
 
 void fkv_html_number(FILE *out, double x) {
@@ -65,7 +83,7 @@ void fkv_html_open(FILE *out, const struct fkv_report_facts *f) {
           "<meta name='generator' content='freqkv-analyze report " FKV_VERSION
           "'>\n<title>FreqKV report",
           out);
-    if (*f->model) fputs(": ", out), fkv_html_text(out, f->model);
+    if (*f->model) fkv_html(out, ": %s", f->model);
     fputs("</title>\n<style>\n", out);
     fputs((const char *)fkv_report_css, out);
     fputs("</style>\n</head>\n<body>\n<a class='skip' href='#main'>Skip to the "

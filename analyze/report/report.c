@@ -161,14 +161,10 @@ static void put_section(FILE *out, const char *id, const char *title, const char
 
 static void put_summary(FILE *out, const struct fkv_report_outline *o) {
     fputs("<section id='summary' aria-labelledby='summary-title'>\n<h2 id='summary-title'>In "
-          "words</h2>\n<p>Computed from the numbers below.</p>\n<ul>\n",
+          "words</h2>\n<p>Computed from the numbers below.</p>\n",
           out);
-    for (int i = 0; i < o->summary.count; i++) {
-        fputs("<li>", out);
-        fkv_html_text(out, o->summary.text[i]);
-        fputs("</li>\n", out);
-    }
-    fputs("</ul>\n</section>\n", out);
+    fkv_html_list(out, "", &o->summary);
+    fputs("</section>\n", out);
 }
 
 static void put_page(FILE *out, const struct fkv_report *r, char *const text[SECTIONS],
@@ -221,6 +217,14 @@ static int write_page(struct fkv_report *r, struct fkv_error *err) {
     free(data);
     r->outline->figures = r->figures;
     return status;
+}
+
+void fkv_report_outline_free(struct fkv_report_outline *o) {
+    free(o->path);
+    fkv_text_list_free(&o->sections);
+    fkv_text_list_free(&o->summary);
+    fkv_text_list_free(&o->left_out);
+    *o = (struct fkv_report_outline){0};
 }
 
 int fkv_report_write(const char *folder, struct fkv_report_outline *out, struct fkv_error *err) {

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "analyze/tables/sources.h"
-#include "analyze/tables/table.h"
 #include "kernels/base/json.h"
 
 enum { LARGEST = 64 << 20 };
@@ -86,15 +85,15 @@ static void user_of(const char *file, char user[300]) {
 
 static int add_rows(struct fkv_report *r, const char *path, const struct fkv_table *table,
                     const char *user, struct fkv_report_sources *s, struct fkv_error *err) {
-    int kind = fkv_table_column(table, "kind"), name = fkv_table_column(table, "name"),
-        sha256 = fkv_table_column(table, "sha256"), status = FKV_OK;
-    if (kind < 0 || name < 0 || sha256 < 0)
+    if (!fkv_table_has(table, fkv_sources_header))
         return fkv_text_list_add(&r->outline->left_out, err, "%s: expected columns %s", path,
                                  fkv_sources_header);
     int64_t known = s->count;
+    int status = FKV_OK;
     for (int64_t row = 0; !status && row < table->rows; row++)
-        status = add(s, known, fkv_table_text(table, row, kind), fkv_table_text(table, row, name),
-                     fkv_table_text(table, row, sha256), user, err);
+        status = add(s, known, fkv_table_text_of(table, row, "kind"),
+                     fkv_table_text_of(table, row, "name"), fkv_table_text_of(table, row, "sha256"),
+                     user, err);
     return status;
 }
 

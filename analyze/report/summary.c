@@ -13,9 +13,9 @@
 #include <string.h>
 
 #include "analyze/measure/depth.h"
+#include "analyze/plots/words.h"
 #include "analyze/report/losses.h"
 #include "analyze/report/spread.h"
-#include "analyze/tables/table.h"
 
 #define MINUS "\u2212"
 #define HALF "\u03b3\u00a0=\u00a00.5"
@@ -54,8 +54,8 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s,
             "which " HALF
             " keeps (median over %lld head%s, %.1f%% to %.1f%%); no permuted null was "
             "measured, so chance is not ruled out.",
-            100 * half.median, fkv_report_state[s->state], (long long)heads, heads == 1 ? "" : "s",
-            100 * half.least, 100 * half.largest);
+            100 * half.median, fkv_plot_state_words[s->state], (long long)heads,
+            heads == 1 ? "" : "s", 100 * half.least, 100 * half.largest);
     double *difference = malloc((size_t)heads * sizeof *difference);
     if (!difference) return fkv_fail(err, "out of memory for %lld heads", (long long)heads);
     for (int64_t i = 0; i < heads; i++) {
@@ -73,7 +73,7 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s,
         "tokens permuted; "
         "%lld of %lld lean further to low frequencies than that. %s DC alone holds %.1f%% of all "
         "their energy; with it, " HALF " keeps %.1f%%.",
-        100 * half.median, fkv_report_state[s->state], (long long)heads, heads == 1 ? "" : "s",
+        100 * half.median, fkv_plot_state_words[s->state], (long long)heads, heads == 1 ? "" : "s",
         100 * half.least, 100 * half.largest, 100 * null.median, (long long)above, (long long)heads,
         verdict_on_shares(advantage.median, above, heads), 100 * dc.median, 100 * half_dc.median);
 }
@@ -90,7 +90,7 @@ static int say_course(struct fkv_report *r, const struct fkv_report_shares *s,
     return fkv_text_list_add(
         &r->outline->summary, err,
         "Over depth the lower half of the %s (without DC, pooled over heads) goes %s.",
-        fkv_report_state[s->state],
+        fkv_plot_state_words[s->state],
         fkv_course_words(&course, s->layer_half, s->layer_index, words));
 }
 
@@ -154,10 +154,9 @@ static int say_ratios(struct fkv_report *r, struct fkv_error *err) {
 
 /* ---- links ---- */
 
-enum { CHANGE, DAMAGE, DEPTH, PREDICTOR, POINTS, RANK, SPEARMAN, LOW, HIGH, LINK_COLUMNS };
-static const char *const link_columns[LINK_COLUMNS] = {
-    "change", "damage",   "depth",        "predictor",    "points",
-    "place",  "spearman", "spearman_low", "spearman_high"};
+/* Of link_predictors.csv. */
+static const char link_columns[] =
+    "change,damage,depth,predictor,points,place,spearman,spearman_low,spearman_high";
 
 /* By where a correlation's interval is. expected: the sign that it has if energy matters. */
 static const char *verdict_on_link(double low, double high, int expected) {
@@ -188,91 +187,79 @@ static const char *in_words(const char *predictor) {
     return predictor;
 }
 
-/* link_predictors.csv. */
-struct links {
-    struct fkv_table table;
-    int column[LINK_COLUMNS]; /* index in the file of each of link_columns */
-};
-
-static const char *link_text(const struct links *l, int64_t row, int column) {
-    return fkv_table_text(&l->table, row, l->column[column]);
-}
-static double link_number(const struct links *l, int64_t row, int column) {
-    return fkv_table_number(&l->table, row, l->column[column]);
-}
-
 /* "0.42 [0.10, 0.66]", the interval where there is one. */
-static const char *correlation_text(char text[96], const struct links *l, int64_t row) {
+static const char *correlation_text(char text[96], const struct fkv_table *l, int64_t row) {
     char x[32], low[32], high[32];
-    double from = link_number(l, row, LOW), to = link_number(l, row, HIGH);
+    double from = fkv_table_number_of(l, row, "spearman_low"),
+           to = fkv_table_number_of(l, row, "spearman_high");
     snprintf(text, 96, isfinite(from + to) ? "%s [%s, %s]" : "%s",
-             signed_text(x, link_number(l, row, SPEARMAN)), signed_text(low, from),
+             signed_text(x, fkv_table_number_of(l, row, "spearman")), signed_text(low, from),
              signed_text(high, to));
     return text;
 }
 
-static int say_link(struct fkv_report *r, const struct links *l, int64_t row,
+static int say_link(struct fkv_report *r, const struct fkv_table *l, int64_t row,
                     struct fkv_error *err) {
     char correlation[96];
-    bool sweep = !strcmp(link_text(l, row, CHANGE), "sweep");
+    bool sweep = !strcmp(fkv_table_text_of(l, row, "change"), "sweep");
     const char *verdict =
-        verdict_on_link(link_number(l, row, LOW), link_number(l, row, HIGH), sweep ? -1 : 1);
-    if (!isfinite(link_number(l, row, SPEARMAN))) return FKV_OK;
+        verdict_on_link(fkv_table_number_of(l, row, "spearman_low"),
+                        fkv_table_number_of(l, row, "spearman_high"), sweep ? -1 : 1);
+    if (!isfinite(fkv_table_number_of(l, row, "spearman"))) return FKV_OK;
     if (sweep)
         return fkv_text_list_add(
             &r->outline->summary, err,
             "Along a sweep of %s runs, %s and the loss have a rank correlation of %s: %s. Both "
             "follow the ratio, so this alone says little.",
-            link_text(l, row, POINTS), in_words(link_text(l, row, PREDICTOR)),
+            fkv_table_text_of(l, row, "points"), in_words(fkv_table_text_of(l, row, "predictor")),
             correlation_text(correlation, l, row), verdict);
     return fkv_text_list_add(&r->outline->summary, err,
                              "Over %s heads changed one at a time (%s), %s and the damage have a "
                              "rank correlation of %s: %s.",
-                             link_text(l, row, POINTS), link_text(l, row, CHANGE),
-                             in_words(link_text(l, row, PREDICTOR)),
+                             fkv_table_text_of(l, row, "points"),
+                             fkv_table_text_of(l, row, "change"),
+                             in_words(fkv_table_text_of(l, row, "predictor")),
                              correlation_text(correlation, l, row), verdict);
 }
 
-static int say_first_predictor(struct fkv_report *r, const struct links *l, int64_t row,
+static int say_first_predictor(struct fkv_report *r, const struct fkv_table *l, int64_t row,
                                struct fkv_error *err) {
     char correlation[96];
-    bool clear = link_number(l, row, LOW) > 0;
+    bool clear = fkv_table_number_of(l, row, "spearman_low") > 0;
     return fkv_text_list_add(
         &r->outline->summary, err,
         clear ? "The best predictor of that damage (%s) is %s: %s."
               : "No predictor is shown to rank that damage (%s); the first among them is %s: %s.",
-        link_text(l, row, CHANGE), in_words(link_text(l, row, PREDICTOR)),
+        fkv_table_text_of(l, row, "change"), in_words(fkv_table_text_of(l, row, "predictor")),
         correlation_text(correlation, l, row));
+}
+
+/* Whether a row is about delta nll, and about all layers. */
+static bool is_overall(const struct fkv_table *l, int64_t row) {
+    return !strcmp(fkv_table_text_of(l, row, "depth"), "all") &&
+           !strcmp(fkv_table_text_of(l, row, "damage"), "delta_nll");
 }
 
 /* From link_predictors.csv: energy without DC against delta nll, and which predictor came first
  * over heads. A file of that name with other columns adds nothing. */
 static int say_links(struct fkv_report *r, struct fkv_error *err) {
-    char path[4096];
-    struct links l;
+    struct fkv_table l;
     int status = FKV_OK;
-    bool has_columns = true;
     if (!fkv_report_has(r, "link_predictors.csv")) return FKV_OK;
-    if (fkv_report_path(r, "link_predictors.csv", path, err) || fkv_table_read(path, &l.table, err))
-        return FKV_FAILED;
-    for (int i = 0; i < LINK_COLUMNS; i++)
-        has_columns =
-            (l.column[i] = fkv_table_column(&l.table, link_columns[i])) >= 0 && has_columns;
-    for (int64_t row = 0; has_columns && !status && row < l.table.rows; row++) {
-        const char *predictor = link_text(&l, row, PREDICTOR);
-        if (strcmp(link_text(&l, row, DEPTH), "all") ||
-            strcmp(link_text(&l, row, DAMAGE), "delta_nll"))
-            continue;
-        if (!strcmp(predictor, "energy_no_dc") || !strcmp(predictor, "retained_key_no_dc") ||
-            !strcmp(predictor, "retained_value_no_dc"))
+    if (fkv_report_table_read(r, "link_predictors.csv", &l, err)) return FKV_FAILED;
+    const int64_t rows = fkv_table_has(&l, link_columns) ? l.rows : 0;
+    for (int64_t row = 0; !status && row < rows; row++) {
+        const char *predictor = fkv_table_text_of(&l, row, "predictor");
+        if (is_overall(&l, row) &&
+            (!strcmp(predictor, "energy_no_dc") || !strcmp(predictor, "retained_key_no_dc") ||
+             !strcmp(predictor, "retained_value_no_dc")))
             status = say_link(r, &l, row, err);
     }
-    for (int64_t row = 0; has_columns && !status && row < l.table.rows; row++)
-        if (!strcmp(link_text(&l, row, DEPTH), "all") &&
-            !strcmp(link_text(&l, row, DAMAGE), "delta_nll") &&
-            strcmp(link_text(&l, row, CHANGE), "sweep") && link_number(&l, row, RANK) == 1)
+    for (int64_t row = 0; !status && row < rows; row++)
+        if (is_overall(&l, row) && strcmp(fkv_table_text_of(&l, row, "change"), "sweep") &&
+            fkv_table_number_of(&l, row, "place") == 1)
             status = say_first_predictor(r, &l, row, err);
-    fkv_table_free(&l.table);
+    fkv_table_free(&l);
     return status;
 }
 
