@@ -89,7 +89,6 @@ int fkv_plot_bench(const struct fkv_table *t, const char *path, struct fkv_plot_
     const struct fkv_charts_page page = {.name = "times",
                                          .title = "Time and bytes over the length",
                                          .note = note,
-                                         .width = 7.2,
                                          .height = 3.1,
                                          .columns = PANELS,
                                          .no_csv = true};

@@ -9,11 +9,10 @@
  * many as the colour bar shows as fields, one each. */
 enum { FKV_PLOT_FEW = 8, FKV_PLOT_STEPS = 16 };
 
-/* The i-th of `count` layers with ascending numbers index [count]. */
+/* The i-th of `count` layers with ascending numbers index [count]; NULL: 0, 1, 2, ... */
 struct fkv_color fkv_plot_color(int count, const int32_t *index, int i);
 /* A layer's line. Of more layers than can be told apart, FKV_PLOT_FEW that are evenly spaced are
  * strong and the others faint; the strong ones are drawn last. */
-bool fkv_plot_is_strong(int count, int i);
 struct fkv_line fkv_plot_layer_line(int count, const int32_t *index, int i);
 /* The layer to draw as the k-th of `count`: the faint ones come first. */
 int fkv_plot_drawn(int count, int k);

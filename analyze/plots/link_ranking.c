@@ -37,7 +37,6 @@ int fkv_plot_link_ranking(const struct fkv_link *l, struct fkv_plot_target *to,
         .title = "Which predictor ranks heads as damage does",
         .note = "Whiskers: 95%, bootstrap over heads (few of them in a third of the layers). A "
                 "predictor without a point does not exist for that change or capture.",
-        .width = 7.2,
         .columns = 2};
     return fkv_charts_finish(&c, FKV_OK, &page, to, err);
 }

@@ -46,9 +46,6 @@ static void add_damages(struct fkv_charts *c, const struct fkv_link *l, const st
             chart = fkv_charts_panel(c, fkv_plot_damage_words[FKV_DAMAGE_NLL], fkv_plot_milli_nats,
                                      NULL);
             chart->across = true, chart->level = 0;
-            for (int k = 0; k < FKV_CLASSES; k++)
-                if (l->residuals[0].tokens[k] >= LEAST_TOKENS)
-                    fkv_chart_name(chart, fkv_class_names[k]);
         }
         for (int k = 0; k < FKV_CLASSES; k++) {
             int64_t tokens;

@@ -40,7 +40,6 @@ int fkv_plot_link_retained(const struct fkv_link *l, struct fkv_plot_target *to,
     const struct fkv_charts_page page = {.name = "link_retained",
                                          .title = "Retained energy against loss, along a sweep",
                                          .note = note,
-                                         .width = 7.2,
                                          .height = 6,
                                          .columns = 2};
     return fkv_charts_finish(&c, FKV_OK, &page, to, err);

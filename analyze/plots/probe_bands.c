@@ -67,11 +67,8 @@ static void name_dc(const struct fkv_damage *d, char text[400]) {
 
 int fkv_plot_probe_bands(const struct fkv_damage *d, struct fkv_plot_target *to,
                          struct fkv_error *err) {
-    const struct fkv_charts_page page = {.name = "bands",
-                                         .title = "Damage of taking out one band",
-                                         .width = 7.2,
-                                         .height = 3.4,
-                                         .columns = 2};
+    const struct fkv_charts_page page = {
+        .name = "bands", .title = "Damage of taking out one band", .height = 3.4, .columns = 2};
     struct fkv_charts c = {0};
     char text[400];
     for (int m = 0; m < FKV_DAMAGES; m++) fill(&c, d, m);

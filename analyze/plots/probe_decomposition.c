@@ -8,7 +8,7 @@
 int fkv_plot_probe_decomposition(const struct fkv_damage *d, struct fkv_plot_target *to,
                                  struct fkv_error *err) {
     const struct fkv_charts_page page = {
-        .name = "decomposition", .title = "FreqKV's damage in parts", .width = 7.2, .columns = 2};
+        .name = "decomposition", .title = "FreqKV's damage in parts", .columns = 2};
     struct fkv_charts c = {0};
     for (int m = 0; m < FKV_DAMAGES; m++) {
         struct fkv_chart *chart = fkv_probe_panel(&c, m, NULL);

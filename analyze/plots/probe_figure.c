@@ -64,7 +64,7 @@ static void name_parts(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME
                  c->kind == FKV_PROBE_FREQKV ? "L" : "same");
 }
 
-void fkv_probe_name(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]) {
+static void name_change(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]) {
     char bands[FKV_PROBE_NAME];
     name_bands(c, bands);
     if (fkv_probe_is_part(c))
@@ -83,7 +83,7 @@ void fkv_probe_name_alone(const struct fkv_probe_change *c, char out[FKV_PROBE_N
         snprintf(out, FKV_PROBE_NAME, "%s", c->label);
         return;
     }
-    fkv_probe_name(c, name);
+    name_change(c, name);
     snprintf(out, FKV_PROBE_NAME, "%.280s: %s", name, fkv_plot_states_words[c->states]);
 }
 
@@ -98,7 +98,7 @@ struct fkv_chart *fkv_probe_panel(struct fkv_charts *c, int measure, const char 
 void fkv_probe_add_named(struct fkv_chart *c, const struct fkv_probe_change *change,
                          const char *series, struct fkv_color color, struct fkv_interval y) {
     char name[FKV_PROBE_NAME];
-    fkv_probe_name(change, name);
+    name_change(change, name);
     int position = fkv_chart_name(c, name);
     if (position >= 0) fkv_chart_add(c, series, color, FKV_LOOK_POINTS, position, y);
 }

@@ -5,10 +5,8 @@
 
 int fkv_plot_probe_filters(const struct fkv_damage *d, struct fkv_plot_target *to,
                            struct fkv_error *err) {
-    const struct fkv_charts_page page = {.name = "filters",
-                                         .title = "Damage of keeping some bands only",
-                                         .width = 7.2,
-                                         .columns = 2};
+    const struct fkv_charts_page page = {
+        .name = "filters", .title = "Damage of keeping some bands only", .columns = 2};
     struct fkv_charts c = {0};
     for (int m = 0; m < FKV_DAMAGES; m++) {
         struct fkv_chart *chart = fkv_probe_panel(&c, m, NULL);

@@ -36,7 +36,6 @@ int fkv_plot_probe_layers(const struct fkv_damage *d, struct fkv_plot_target *to
     const struct fkv_charts_page page = {.name = "layers",
                                          .title =
                                              "Damage of the same change to one layer at a time",
-                                         .width = 7.2,
                                          .height = 3.8,
                                          .columns = 2};
     struct fkv_charts c = {0};

@@ -7,7 +7,6 @@ int fkv_plot_probe_noise(const struct fkv_damage *d, struct fkv_plot_target *to,
                          struct fkv_error *err) {
     const struct fkv_charts_page page = {.name = "noise",
                                          .title = "Damage of noise, per unit of energy",
-                                         .width = 7.2,
                                          .height = 3.4,
                                          .columns = 2};
     struct fkv_charts c = {0};

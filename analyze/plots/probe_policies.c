@@ -8,7 +8,6 @@ int fkv_plot_probe_policies(const struct fkv_damage *d, struct fkv_plot_target *
     const struct fkv_charts_page page = {
         .name = "policies",
         .title = "Damage of one compression, and of keeping the latest tokens instead",
-        .width = 7.2,
         .height = 3.2,
         .columns = 2};
     struct fkv_charts c = {0};

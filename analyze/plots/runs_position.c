@@ -39,16 +39,14 @@ static void fill_cells(const struct fkv_run *run, bool delta, double width,
     }
 }
 
-static int add_run(struct fkv_chart *chart, const struct fkv_run *run, const char *label,
-                   struct fkv_color color, bool delta, double width, struct fkv_error *err) {
+static int add_run(struct fkv_chart *chart, const struct fkv_run *run,
+                   const struct fkv_chart_series *style, bool delta, double width,
+                   struct fkv_error *err) {
     struct fkv_run_cells c;
     int status = fkv_run_cells_open(&c, BINS, run, err);
-    if (!status) fill_cells(run, delta, width, &c);
-    for (int b = 0; !status && b < BINS; b++) {
-        double position;
-        if (fkv_run_cells_tokens(&c, b) < LEAST_TOKENS) continue;
-        const struct fkv_interval y = fkv_run_cells_mean(&c, b, &position);
-        fkv_chart_add(chart, label, color, FKV_LOOK_LINE, position, y);
+    if (!status) {
+        fill_cells(run, delta, width, &c);
+        fkv_run_cells_draw(&c, LEAST_TOKENS, chart, style);
     }
     fkv_run_cells_close(&c);
     return status;
@@ -61,14 +59,14 @@ static bool has_baseline(const struct fkv_run *run) {
 }
 
 static int fill_panel(struct fkv_charts *c, const struct fkv_run *runs, int32_t count, bool delta,
-                      struct fkv_plot_target *to, const char *name, struct fkv_error *err) {
+                      struct fkv_plot_target *to, struct fkv_error *err) {
     const double width = (double)longest_of(runs, count) / BINS;
     char label[FKV_PLOT_RUN_NAME];
     struct fkv_chart *chart = NULL;
     int status = FKV_OK;
     for (int32_t i = 0; i < count && !status; i++) {
         if (delta && !has_baseline(&runs[i])) {
-            fkv_plot_leave_out(to, runs[i].path, name, "the run has no baseline");
+            fkv_plot_leave_out(to, runs[i].path, "position", "the run has no baseline");
             continue;
         }
         if (!chart) {
@@ -78,12 +76,13 @@ static int fill_panel(struct fkv_charts *c, const struct fkv_run *runs, int32_t 
                                      "nats per token");
             if (delta) chart->level = 0;
         }
-        const int series = chart->series;
+        /* Bands of many runs hide each other. */
+        const struct fkv_chart_series style = {.label = label,
+                                               .color = fkv_color_cycle(i),
+                                               .dashed = i >= FKV_COLORS,
+                                               .bare = count > 3};
         fkv_plot_run_name(runs, count, i, label);
-        status = add_run(chart, &runs[i], label, fkv_color_cycle(i), delta, width, err);
-        if (chart->series == series) continue;
-        chart->one[series].bare = count > 3; /* bands of many runs hide each other */
-        chart->one[series].dashed = i >= FKV_COLORS;
+        status = add_run(chart, &runs[i], &style, delta, width, err);
     }
     return status;
 }
@@ -91,12 +90,11 @@ static int fill_panel(struct fkv_charts *c, const struct fkv_run *runs, int32_t 
 int fkv_plot_runs_position(const struct fkv_run *runs, int32_t count, struct fkv_plot_target *to,
                            struct fkv_error *err) {
     struct fkv_charts c = {0};
-    char name[FKV_PLOT_NAME], note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
+    char note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
     bool any = false;
     for (int32_t i = 0; i < count; i++) any = any || has_baseline(&runs[i]);
-    fkv_plot_name(to, "position", name);
-    int status = any ? fill_panel(&c, runs, count, false, to, name, err) : FKV_OK;
-    if (!status) status = fill_panel(&c, runs, count, true, to, name, err);
+    int status = any ? fill_panel(&c, runs, count, false, to, err) : FKV_OK;
+    if (!status) status = fill_panel(&c, runs, count, true, to, err);
     if (runs[0].joined)
         snprintf(note, sizeof note,
                  "Means over scored tokens. No intervals: windows of joined texts overlap.");

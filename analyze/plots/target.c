@@ -7,18 +7,20 @@
 
 #include "kernels/base/path.h"
 
-void fkv_plot_leave_out(struct fkv_plot_target *to, const char *file, const char *figure,
-                        const char *reason) {
-    if (!to->left_out) return;
-    json_array_append_new(to->left_out, json_pack("{s:o, s:s, s:s}", "file", fkv_json_string(file),
-                                                  "figure", figure, "reason", reason));
-}
-
 const char *fkv_plot_name(const struct fkv_plot_target *to, const char *name,
                           char text[FKV_PLOT_NAME]) {
     const char *stem = to->stem ? to->stem : "", *end = name ? name : "";
     snprintf(text, FKV_PLOT_NAME, "%.270s%s%.48s", stem, *stem && *end ? "_" : "", end);
     return text;
+}
+
+void fkv_plot_leave_out(struct fkv_plot_target *to, const char *file, const char *name,
+                        const char *reason) {
+    char figure[FKV_PLOT_NAME];
+    if (!to->left_out) return;
+    json_array_append_new(to->left_out,
+                          json_pack("{s:o, s:s, s:s}", "file", fkv_json_string(file), "figure",
+                                    fkv_plot_name(to, name, figure), "reason", reason));
 }
 
 int fkv_plot_check_ours(const struct fkv_plot_target *to, const char *name, struct fkv_error *err) {

@@ -16,8 +16,8 @@ struct fkv_plot_target {
 /* Bytes of a figure's name, and of the small print under it. */
 enum { FKV_PLOT_NAME = 320, FKV_PLOT_NOTE = 1024 };
 
-/* Adds a row to to->left_out. */
-void fkv_plot_leave_out(struct fkv_plot_target *to, const char *file, const char *figure,
+/* Adds a row about figure STEM_NAME to to->left_out. */
+void fkv_plot_leave_out(struct fkv_plot_target *to, const char *file, const char *name,
                         const char *reason);
 
 /* STEM_NAME; where one of them is NULL or "" the other. Returns `text`. */

@@ -2,22 +2,22 @@
 #include "analyze/report/losses.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
-/* Columns of gamma.csv: with a ratio per head, and with one for all heads. */
-static const struct {
-    const char *per_head;
-    const char *uniform;
-} columns[FKV_LOSS_KINDS] = {
-    [FKV_LOSS_KEYS] = {"key_energy_lost", "key_energy_lost_uniform"},
-    [FKV_LOSS_VALUES] = {"value_energy_lost", "value_energy_lost_uniform"},
-    [FKV_LOSS_OBJECTIVE] = {"objective", "objective_uniform"},
-    [FKV_LOSS_OBJECTIVE_PROJECTED] = {"objective_projected", "objective_projected_uniform"}};
+/* Columns of gamma.csv with a ratio per head; with one for all heads they end in _uniform. */
+static const char *const columns[FKV_LOSS_KINDS] = {[FKV_LOSS_KEYS] = "key_energy_lost",
+                                                    [FKV_LOSS_VALUES] = "value_energy_lost",
+                                                    [FKV_LOSS_OBJECTIVE] = "objective",
+                                                    [FKV_LOSS_OBJECTIVE_PROJECTED] =
+                                                        "objective_projected"};
 
 /* Mean of a column over all rows; NaN where there is no such column, no row, or a missing number.
  */
-static double mean_of(const struct fkv_table *t, const char *name) {
+static double mean_of(const struct fkv_table *t, const char *start, const char *end) {
+    char name[64];
     double sum = 0;
+    snprintf(name, sizeof name, "%s%s", start, end);
     for (int64_t row = 0; row < t->rows; row++) sum += fkv_table_number_of(t, row, name);
     return t->rows ? sum / (double)t->rows : NAN;
 }
@@ -38,8 +38,8 @@ int fkv_report_losses_read(const struct fkv_report *r, struct fkv_report_losses 
         ratios[row] = fkv_table_number_of(&table, row, "gamma");
     if (!status) status = fkv_spread_of(ratios, table.rows, &out->gamma, err);
     for (int i = 0; i < FKV_LOSS_KINDS; i++) {
-        out->per_head[i] = mean_of(&table, columns[i].per_head);
-        out->uniform[i] = mean_of(&table, columns[i].uniform);
+        out->per_head[i] = mean_of(&table, columns[i], "");
+        out->uniform[i] = mean_of(&table, columns[i], "_uniform");
     }
     free(ratios);
     fkv_table_free(&table);

@@ -43,19 +43,20 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s,
     struct fkv_text_list *summary = &r->outline->summary;
     int64_t heads = (int64_t)s->layers * s->heads, above = 0;
     struct fkv_spread half, half_dc, dc, null, advantage;
+    char lower[320];
     if (fkv_spread_of(s->half, heads, &half, err) || fkv_spread_of(s->dc, heads, &dc, err) ||
         fkv_spread_of(s->half_dc, heads, &half_dc, err))
         return FKV_FAILED;
     if (!half.count) return FKV_OK;
+    snprintf(
+        lower, sizeof lower,
+        "Without DC, %.1f%% of the energy of the %s lies in the lower half of the frequencies, "
+        "which " HALF " keeps (median over %lld head%s, %.1f%% to %.1f%%)",
+        100 * half.median, fkv_plot_state_words[s->state], (long long)heads, heads == 1 ? "" : "s",
+        100 * half.least, 100 * half.largest);
     if (!s->half_null)
         return fkv_text_list_add(
-            summary, err,
-            "Without DC, %.1f%% of the energy of the %s lies in the lower half of the frequencies, "
-            "which " HALF
-            " keeps (median over %lld head%s, %.1f%% to %.1f%%); no permuted null was "
-            "measured, so chance is not ruled out.",
-            100 * half.median, fkv_plot_state_words[s->state], (long long)heads,
-            heads == 1 ? "" : "s", 100 * half.least, 100 * half.largest);
+            summary, err, "%s; no permuted null was measured, so chance is not ruled out.", lower);
     double *difference = malloc((size_t)heads * sizeof *difference);
     if (!difference) return fkv_fail(err, "out of memory for %lld heads", (long long)heads);
     for (int64_t i = 0; i < heads; i++) {
@@ -68,13 +69,9 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s,
     if (status) return status;
     return fkv_text_list_add(
         summary, err,
-        "Without DC, %.1f%% of the energy of the %s lies in the lower half of the frequencies, "
-        "which " HALF " keeps (median over %lld head%s, %.1f%% to %.1f%%), against %.1f%% with the "
-        "tokens permuted; "
-        "%lld of %lld lean further to low frequencies than that. %s DC alone holds %.1f%% of all "
-        "their energy; with it, " HALF " keeps %.1f%%.",
-        100 * half.median, fkv_plot_state_words[s->state], (long long)heads, heads == 1 ? "" : "s",
-        100 * half.least, 100 * half.largest, 100 * null.median, (long long)above, (long long)heads,
+        "%s, against %.1f%% with the tokens permuted; %lld of %lld lean further to low frequencies "
+        "than that. %s DC alone holds %.1f%% of all their energy; with it, " HALF " keeps %.1f%%.",
+        lower, 100 * null.median, (long long)above, (long long)heads,
         verdict_on_shares(advantage.median, above, heads), 100 * dc.median, 100 * half_dc.median);
 }
 
