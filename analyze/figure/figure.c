@@ -12,6 +12,12 @@
 
 static const double longest_side = 50; /* inches: 15000 pixels, half of what cairo can address */
 
+/* Memory that a figure frees with itself. */
+struct fkv_block {
+    struct fkv_block *next;
+    double data[];
+};
+
 /* Where a failure is written: nowhere after the first. */
 static struct fkv_error *failure_of(struct fkv_figure *f) {
     return *f->failure.message ? NULL : &f->failure;

@@ -204,15 +204,12 @@ static void label(struct fkv_figure *f, cairo_t *cr, double x, double y, double 
 }
 
 static void paint_labels(struct fkv_figure *f, const struct fkv_panel *p, cairo_t *cr) {
-    double widest = 0, middle = p->box.x + p->box.width / 2;
-    for (int i = 0; i < p->ty.count; i++)
-        widest = fmax(widest, fkv_text_width(cr, FKV_SIZE_TICK, p->ty.label[i]));
-    double room = p->box.width * 1.15;
+    double middle = p->box.x + p->box.width / 2, room = p->box.width * 1.15;
     label(f, cr, middle,
           p->box.y + p->box.height + tick_length + 3 + FKV_SIZE_TICK + FKV_SIZE_LABEL, room,
           FKV_SIZE_LABEL, false, p->x.label);
-    label(f, cr, p->box.x - tick_length - 6 - widest, p->box.y + p->box.height / 2,
-          p->box.height * 1.15, FKV_SIZE_LABEL, true, p->y.label);
+    label(f, cr, p->box.x - tick_length - 6 - fkv_ticks_width(cr, &p->ty),
+          p->box.y + p->box.height / 2, p->box.height * 1.15, FKV_SIZE_LABEL, true, p->y.label);
     if (p->x.top_label)
         label(f, cr, middle, p->box.y - tick_length - 7 - FKV_SIZE_TICK, room, FKV_SIZE_LABEL,
               false, p->x.top_label);
@@ -262,7 +259,7 @@ static void paint_bar(struct fkv_figure *f, cairo_t *cr) {
     cairo_set_line_width(cr, frame_width);
     rectangle(cr, b);
     cairo_stroke(cr);
-    double low = bar->steps ? 0 : bar->low, high = bar->steps ? bar->steps : bar->high, widest = 0;
+    double low = bar->steps ? 0 : bar->low, high = bar->steps ? bar->steps : bar->high;
     if (bar->marked) {
         double y = b.y + b.height * (1 - (bar->mark - low) / (high - low));
         cairo_set_line_width(cr, 2 * frame_width);
@@ -271,15 +268,14 @@ static void paint_bar(struct fkv_figure *f, cairo_t *cr) {
     }
     for (int i = 0; i < f->bar_ticks.count; i++) {
         double y = b.y + b.height * (1 - (f->bar_ticks.at[i] - low) / (high - low));
-        const char *text = f->bar_ticks.label[i];
         segment(cr, b.x + b.width, y, b.x + b.width + tick_length, y);
         fkv_text(f, cr, b.x + b.width + tick_length + 2, y + FKV_SIZE_TICK * 0.36, FKV_SIZE_TICK,
-                 FKV_LEFT, false, ink, text);
+                 FKV_LEFT, false, ink, f->bar_ticks.label[i]);
         fkv_paint_color(cr, ink);
-        widest = fmax(widest, fkv_text_width(cr, FKV_SIZE_TICK, text));
     }
-    label(f, cr, b.x + b.width + tick_length + 4 + widest + FKV_SIZE_LABEL, b.y + b.height / 2,
-          b.height * 1.15, FKV_SIZE_LABEL, true, bar->label);
+    label(f, cr,
+          b.x + b.width + tick_length + 4 + fkv_ticks_width(cr, &f->bar_ticks) + FKV_SIZE_LABEL,
+          b.y + b.height / 2, b.height * 1.15, FKV_SIZE_LABEL, true, bar->label);
 }
 
 int fkv_figure_paint(struct fkv_figure *f, cairo_t *cr, struct fkv_error *err) {

@@ -56,12 +56,6 @@ struct fkv_text_box {
     char text[48];
 };
 
-/* Memory that a figure frees with itself. Texts and numbers of its parts are in there. */
-struct fkv_block {
-    struct fkv_block *next;
-    double data[];
-};
-
 struct fkv_figure {
     double width, height; /* points */
     int rows, columns;
@@ -69,7 +63,7 @@ struct fkv_figure {
     bool share;
     struct fkv_panel *panels; /* [rows * columns]; owned */
     struct fkv_color_bar bar; /* label NULL: none */
-    struct fkv_block *blocks; /* owned */
+    struct fkv_block *blocks; /* texts and numbers of the parts above; owned */
     struct fkv_error failure; /* the first while it was filled; message "": none */
     cairo_font_face_t *font;
     /* the layout */
@@ -88,6 +82,7 @@ enum fkv_anchor { FKV_LEFT, FKV_CENTER, FKV_RIGHT };
 int fkv_font_open(cairo_font_face_t **out, struct fkv_error *err);
 void fkv_text_begin(const struct fkv_figure *f, cairo_t *cr);
 double fkv_text_width(cairo_t *cr, double size, const char *text);
+double fkv_ticks_width(cairo_t *cr, const struct fkv_ticks *t); /* of the widest label */
 /* (x, y) is on the baseline, or left of the middle of the letters for `upright` text (read from
  * below), which is centred on y. */
 void fkv_text(struct fkv_figure *f, cairo_t *cr, double x, double y, double size,

@@ -104,16 +104,16 @@ static void name_equals(const struct fkv_table *t, const struct run_list *list,
     if (said) strncat(text, ".", 1023 - strlen(text));
 }
 
-static int say(struct fkv_report *r, const struct fkv_table *t, const struct run_list *list,
-               struct fkv_error *err) {
+static void say(struct fkv_text_list *summary, const struct fkv_table *t,
+                const struct run_list *list) {
     const struct one_run *like = NULL;
     for (int i = 0; i < list->count; i++)
         if (!like || count_equals(list, &list->run[i]) > count_equals(list, like))
             like = &list->run[i];
-    if (!like || count_equals(list, like) < 2) return FKV_OK;
+    if (!like || count_equals(list, like) < 2) return;
     const struct one_run *best = least(list, like, NULL), *next = least(list, like, best);
     const int64_t row = row_of(t, best->label, next->label);
-    if (row < 0) return FKV_OK;
+    if (row < 0) return;
     const bool swapped = strcmp(fkv_table_text_of(t, row, "label_a"), best->label) != 0;
     const double low = swapped ? -fkv_table_number_of(t, row, "delta_nll_high")
                                : fkv_table_number_of(t, row, "delta_nll_low"),
@@ -128,8 +128,8 @@ static int say(struct fkv_report *r, const struct fkv_table *t, const struct run
     if (units < FEW_UNITS)
         snprintf(few, sizeof few, " Its interval rests on %.0f units only, which is few.", units);
     name_equals(t, list, best, equals);
-    return fkv_text_list_add(
-        &r->outline->summary, err,
+    fkv_text_list_add(
+        summary,
         "Of the %d runs that hold %s of cache, \u201c%s\u201d loses least: %.4f nats per token, "
         "%.4f%s less than the next, \u201c%s\u201d (paired).%s%s%s",
         count_equals(list, like), bytes, best->label, best->nll,
@@ -148,7 +148,7 @@ int fkv_report_say_best(struct fkv_report *r, struct fkv_error *err) {
     int status = FKV_OK;
     if (fkv_table_has(&t, columns)) {
         status = list_runs(&t, &list, err);
-        if (!status) status = say(r, &t, &list, err);
+        if (!status) say(&r->outline->summary, &t, &list);
     }
     free(list.run);
     fkv_table_free(&t);

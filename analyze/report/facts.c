@@ -124,10 +124,9 @@ int fkv_report_commands_read(struct fkv_h5_reader *results, struct fkv_text_list
     static const char *const groups[] = {"/spectrum", "/error", "/gamma"};
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
         char *command;
-        int status = fkv_h5_get_text(results, groups[i], "command", &command, err);
-        if (!status) status = fkv_text_list_add_once(commands, command ? command : "", err);
+        if (fkv_h5_get_text(results, groups[i], "command", &command, err)) return FKV_FAILED;
+        fkv_text_list_add_once(commands, command);
         free(command);
-        if (status) return status;
     }
     return FKV_OK;
 }

@@ -39,13 +39,14 @@ static int list_files(struct fkv_report *r, struct fkv_error *err) {
         if (*entry->d_name == '.') continue;
         status = fkv_report_path(r, entry->d_name, path, err);
         if (!status && !stat(path, &info) && S_ISREG(info.st_mode))
-            status = fkv_text_list_add(&r->files, err, "%s", entry->d_name);
+            fkv_text_list_add(&r->files, "%s", entry->d_name);
     }
     closedir(directory);
     if (r->files.count)
         qsort(r->files.text, (size_t)r->files.count, sizeof *r->files.text, by_text);
     r->taken = calloc((size_t)r->files.count + 1, sizeof *r->taken);
-    return status || r->taken ? status : fkv_fail(err, "out of memory");
+    if (!status && (r->files.failed || !r->taken)) status = fkv_fail(err, "out of memory");
+    return status;
 }
 
 static int open_results(struct fkv_report *r, struct fkv_error *err) {

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "analyze/report/text_list.h"
+#include "kernels/base/error.h"
 
 /* What a report that was written holds, in short: what the command prints. */
 struct fkv_report_outline {

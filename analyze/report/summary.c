@@ -40,7 +40,6 @@ static const char *verdict_on_shares(double advantage, int64_t above, int64_t he
 
 static int say_share(struct fkv_report *r, const struct fkv_report_shares *s,
                      struct fkv_error *err) {
-    struct fkv_text_list *summary = &r->outline->summary;
     int64_t heads = (int64_t)s->layers * s->heads, above = 0;
     struct fkv_spread half, half_dc, dc, null, advantage;
     char lower[320];
@@ -54,9 +53,11 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s,
         "which " HALF " keeps (median over %lld head%s, %.1f%% to %.1f%%)",
         100 * half.median, fkv_plot_state_words[s->state], (long long)heads, heads == 1 ? "" : "s",
         100 * half.least, 100 * half.largest);
-    if (!s->half_null)
-        return fkv_text_list_add(
-            summary, err, "%s; no permuted null was measured, so chance is not ruled out.", lower);
+    if (!s->half_null) {
+        fkv_text_list_add(&r->outline->summary,
+                          "%s; no permuted null was measured, so chance is not ruled out.", lower);
+        return FKV_OK;
+    }
     double *difference = malloc((size_t)heads * sizeof *difference);
     if (!difference) return fkv_fail(err, "out of memory for %lld heads", (long long)heads);
     for (int64_t i = 0; i < heads; i++) {
@@ -67,12 +68,13 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s,
     if (!status) status = fkv_spread_of(difference, heads, &advantage, err);
     free(difference);
     if (status) return status;
-    return fkv_text_list_add(
-        summary, err,
+    fkv_text_list_add(
+        &r->outline->summary,
         "%s, against %.1f%% with the tokens permuted; %lld of %lld lean further to low frequencies "
         "than that. %s DC alone holds %.1f%% of all their energy; with it, " HALF " keeps %.1f%%.",
         lower, 100 * null.median, (long long)above, (long long)heads,
         verdict_on_shares(advantage.median, above, heads), 100 * dc.median, 100 * half_dc.median);
+    return FKV_OK;
 }
 
 /* Over depth, where there are layers enough. */
@@ -84,11 +86,12 @@ static int say_course(struct fkv_report *r, const struct fkv_report_shares *s,
         if (!isfinite(s->layer_half[l])) return FKV_OK;
     if (s->layers < FKV_COURSE_LAYERS) return FKV_OK;
     if (fkv_course_of(s->layer_half, s->layers, &course, err)) return FKV_FAILED;
-    return fkv_text_list_add(
-        &r->outline->summary, err,
+    fkv_text_list_add(
+        &r->outline->summary,
         "Over depth the lower half of the %s (without DC, pooled over heads) goes %s.",
         fkv_plot_state_words[s->state],
         fkv_course_words(&course, s->layer_half, s->layer_index, words));
+    return FKV_OK;
 }
 
 static const struct fkv_report_shares *shares_of(const struct fkv_report *r, enum fkv_state state) {
@@ -111,11 +114,12 @@ static int say_keys_and_values(struct fkv_report *r, struct fkv_error *err) {
     const char *relation = difference >= 0.01    ? "more low-frequency than"
                            : difference <= -0.01 ? "less low-frequency than"
                                                  : "as low-frequency as";
-    return fkv_text_list_add(
-        &r->outline->summary, err,
-        "Keys are %s values: without DC, %.1f%% against %.1f%% in the lower half"
-        "; the key\u2019s share is the larger one in %lld of %lld heads.",
-        relation, 100 * key.median, 100 * value.median, (long long)more, (long long)heads);
+    fkv_text_list_add(&r->outline->summary,
+                      "Keys are %s values: without DC, %.1f%% against %.1f%% in the lower half"
+                      "; the key\u2019s share is the larger one in %lld of %lld heads.",
+                      relation, 100 * key.median, 100 * value.median, (long long)more,
+                      (long long)heads);
+    return FKV_OK;
 }
 
 static int say_spectra(struct fkv_report *r, struct fkv_error *err) {
@@ -134,8 +138,8 @@ static int say_ratios(struct fkv_report *r, struct fkv_error *err) {
     if (!l.gamma.count || !isfinite(gain) ||
         !isfinite(l.per_head[FKV_LOSS_KEYS] + l.per_head[FKV_LOSS_VALUES]))
         return FKV_OK;
-    return fkv_text_list_add(
-        &r->outline->summary, err,
+    fkv_text_list_add(
+        &r->outline->summary,
         "Ratios per head (mean %.4g, from %.4g to %.4g) lose %.1f%% of the keys\u2019 and %.1f%% "
         "of the values\u2019 energy where one ratio of the same mean loses %.1f%% and %.1f%%; what "
         "they "
@@ -147,6 +151,7 @@ static int say_ratios(struct fkv_report *r, struct fkv_error *err) {
                          "only runs can say."
         : gain >= 0.01 ? "That is a small gain."
                        : "Next to nothing is gained.");
+    return FKV_OK;
 }
 
 /* ---- links ---- */
@@ -195,36 +200,35 @@ static const char *correlation_text(char text[96], const struct fkv_table *l, in
     return text;
 }
 
-static int say_link(struct fkv_report *r, const struct fkv_table *l, int64_t row,
-                    struct fkv_error *err) {
-    char correlation[96];
-    bool sweep = !strcmp(fkv_table_text_of(l, row, "change"), "sweep");
+static void say_link(struct fkv_text_list *summary, const struct fkv_table *l, int64_t row) {
+    const char *change = fkv_table_text_of(l, row, "change"),
+               *points = fkv_table_text_of(l, row, "points"),
+               *predictor = in_words(fkv_table_text_of(l, row, "predictor"));
+    const bool sweep = !strcmp(change, "sweep");
     const char *verdict =
         verdict_on_link(fkv_table_number_of(l, row, "spearman_low"),
                         fkv_table_number_of(l, row, "spearman_high"), sweep ? -1 : 1);
-    if (!isfinite(fkv_table_number_of(l, row, "spearman"))) return FKV_OK;
+    char correlation[96];
+    if (!isfinite(fkv_table_number_of(l, row, "spearman"))) return;
+    correlation_text(correlation, l, row);
     if (sweep)
-        return fkv_text_list_add(
-            &r->outline->summary, err,
-            "Along a sweep of %s runs, %s and the loss have a rank correlation of %s: %s. Both "
-            "follow the ratio, so this alone says little.",
-            fkv_table_text_of(l, row, "points"), in_words(fkv_table_text_of(l, row, "predictor")),
-            correlation_text(correlation, l, row), verdict);
-    return fkv_text_list_add(&r->outline->summary, err,
-                             "Over %s heads changed one at a time (%s), %s and the damage have a "
-                             "rank correlation of %s: %s.",
-                             fkv_table_text_of(l, row, "points"),
-                             fkv_table_text_of(l, row, "change"),
-                             in_words(fkv_table_text_of(l, row, "predictor")),
-                             correlation_text(correlation, l, row), verdict);
+        fkv_text_list_add(summary,
+                          "Along a sweep of %s runs, %s and the loss have a rank correlation of "
+                          "%s: %s. Both follow the ratio, so this alone says little.",
+                          points, predictor, correlation, verdict);
+    else
+        fkv_text_list_add(summary,
+                          "Over %s heads changed one at a time (%s), %s and the damage have a rank "
+                          "correlation of %s: %s.",
+                          points, change, predictor, correlation, verdict);
 }
 
-static int say_first_predictor(struct fkv_report *r, const struct fkv_table *l, int64_t row,
-                               struct fkv_error *err) {
+static void say_first_predictor(struct fkv_text_list *summary, const struct fkv_table *l,
+                                int64_t row) {
     char correlation[96];
     bool clear = fkv_table_number_of(l, row, "spearman_low") > 0;
-    return fkv_text_list_add(
-        &r->outline->summary, err,
+    fkv_text_list_add(
+        summary,
         clear ? "The best predictor of that damage (%s) is %s: %s."
               : "No predictor is shown to rank that damage (%s); the first among them is %s: %s.",
         fkv_table_text_of(l, row, "change"), in_words(fkv_table_text_of(l, row, "predictor")),
@@ -241,28 +245,26 @@ static bool is_overall(const struct fkv_table *l, int64_t row) {
  * over heads. A file of that name with other columns adds nothing. */
 static int say_links(struct fkv_report *r, struct fkv_error *err) {
     struct fkv_table l;
-    int status = FKV_OK;
     if (!fkv_report_has(r, "link_predictors.csv")) return FKV_OK;
     if (fkv_report_table_read(r, "link_predictors.csv", &l, err)) return FKV_FAILED;
     const int64_t rows = fkv_table_has(&l, link_columns) ? l.rows : 0;
-    for (int64_t row = 0; !status && row < rows; row++) {
+    for (int64_t row = 0; row < rows; row++) {
         const char *predictor = fkv_table_text_of(&l, row, "predictor");
         if (is_overall(&l, row) &&
             (!strcmp(predictor, "energy_no_dc") || !strcmp(predictor, "retained_key_no_dc") ||
              !strcmp(predictor, "retained_value_no_dc")))
-            status = say_link(r, &l, row, err);
+            say_link(&r->outline->summary, &l, row);
     }
-    for (int64_t row = 0; !status && row < rows; row++)
+    for (int64_t row = 0; row < rows; row++)
         if (is_overall(&l, row) && strcmp(fkv_table_text_of(&l, row, "change"), "sweep") &&
             fkv_table_number_of(&l, row, "place") == 1)
-            status = say_first_predictor(r, &l, row, err);
+            say_first_predictor(&r->outline->summary, &l, row);
     fkv_table_free(&l);
-    return status;
+    return FKV_OK;
 }
 
 int fkv_report_summary(struct fkv_report *r, struct fkv_error *err) {
-    return fkv_report_say_best(r, err) || say_spectra(r, err) || say_ratios(r, err) ||
-                   fkv_report_say_damage(r, err) || say_links(r, err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (fkv_report_say_best(r, err) || say_spectra(r, err) || say_ratios(r, err)) return FKV_FAILED;
+    fkv_report_say_damage(r);
+    return say_links(r, err);
 }

@@ -36,12 +36,14 @@ static void table_rows(FILE *out, const struct fkv_table *c, int64_t rows) {
     }
 }
 
-int fkv_report_table(struct fkv_report *r, FILE *out, const char *name, struct fkv_error *err) {
+void fkv_report_table(struct fkv_report *r, FILE *out, const char *name) {
     char caption[512];
     struct fkv_table csv;
     struct fkv_error why;
-    if (fkv_report_table_read(r, name, &csv, &why))
-        return fkv_text_list_add(&r->outline->left_out, err, "%s", why.message);
+    if (fkv_report_table_read(r, name, &csv, &why)) {
+        fkv_text_list_add(&r->outline->left_out, "%s", why.message);
+        return;
+    }
     bool short_enough = csv.rows <= MOST_ROWS && csv.columns <= MOST_COLUMNS;
     int64_t rows = csv.rows <= MOST_ROWS ? csv.rows : FIRST_ROWS;
     snprintf(caption, sizeof caption, "%.200s: %lld row%s%s", name, (long long)csv.rows,
@@ -53,5 +55,4 @@ int fkv_report_table(struct fkv_report *r, FILE *out, const char *name, struct f
     fkv_html_table_end(out);
     fputs("</details>\n", out);
     fkv_table_free(&csv);
-    return FKV_OK;
 }
