@@ -49,12 +49,10 @@
         "its 95% interval.")                                                                       \
     ROW("runs_time.*", runs, fkv_plot_runs_time,                                                   \
         "Runs over the retaining ratio: perplexity with its 95% interval, time per token, and "    \
-        "the "                                                                                     \
-        "share of it that compressions take.")                                                     \
+        "the share of it that compressions take.")                                                 \
     ROW("runs_position.*", runs, fkv_plot_runs_position,                                           \
         "Loss, and its difference to the baseline, over the position in the text: what "           \
-        "compressing "                                                                             \
-        "again and again adds up to.")                                                             \
+        "compressing again and again adds up to.")                                                 \
     ROW("runs_distance.*", runs, fkv_plot_runs_distance,                                           \
         "Difference to the baseline over the tokens since the last compression, and over the "     \
         "rounds of compression so far.")                                                           \

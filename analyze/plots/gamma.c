@@ -21,28 +21,23 @@ static void note_choice(struct fkv_figure *f, const struct fkv_ratio_table *t) {
                     t->mean, t->deviation);
 }
 
-/* Heads at the largest ratio that the choice allows; *largest: that ratio. */
-static int32_t at_ceiling(const struct fkv_ratio_table *t, double *largest) {
-    int32_t low, high, count = 0;
-    if (fkv_ratio_limits(&t->choice, t->n, &low, &high, NULL)) return 0;
-    *largest = (double)high / FKV_RATIO_STEPS;
-    for (int32_t i = 0; i < t->layers * t->heads; i++) count += t->parts[i] == high;
-    return count;
-}
-
-/* Marks the cells of heads at the ceiling, and says how many there are, and why. */
+/* Marks the cells of heads at the largest ratio that the choice allows, and says how many there
+ * are, and why. */
 static void add_ceiling(struct fkv_figure *f, const struct fkv_ratio_table *t) {
     const struct fkv_line dot = {
         .color = {0, 0, 0, 1}, .markers = true, .ringed = true, .scattered = true};
-    double largest;
-    const int32_t cells = t->layers * t->heads, count = at_ceiling(t, &largest);
-    if (!count) return;
+    const int32_t cells = t->layers * t->heads;
+    int32_t low, high, count = 0;
+    if (fkv_ratio_limits(&t->choice, t->n, &low, &high, NULL)) return;
     for (int32_t i = 0; i < cells; i++) {
         const double x = i % t->heads + 0.36, y = i / t->heads;
-        if (t->gamma[i] == largest) fkv_figure_line(f, 0, &dot, 1, &x, &y);
+        if (t->parts[i] != high) continue;
+        fkv_figure_line(f, 0, &dot, 1, &x, &y);
+        count++;
     }
+    if (!count) return;
     fkv_figure_note(f, " Dots: %d of %d heads at the largest ratio allowed, %.3g, ", count, cells,
-                    largest);
+                    (double)high / FKV_RATIO_STEPS);
     if (t->choice.by_budget)
         fkv_figure_note(f, "which would take more if they could.");
     else

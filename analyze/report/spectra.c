@@ -36,19 +36,19 @@ static int share_row(FILE *out, const struct fkv_report_shares *s, struct fkv_er
 }
 
 static int share_table(struct fkv_report *r, FILE *out, struct fkv_error *err) {
-    fkv_html_table(out, r,
-                   "Where the energy lies. Medians over heads; range: least to largest head. Low "
-                   "half: the floor(n/2) lowest "
-                   "frequencies, what \u03b3 = 0.5 keeps. Permuted: the same segments with their "
-                   "tokens in random order.");
-    fputs("<thead><tr><th scope='col' class='text' rowspan='2'>state</th><th scope='col' "
-          "rowspan='2'>heads</th><th scope='colgroup' colspan='2'>of all energy"
-          "</th><th scope='colgroup' colspan='4'>of the energy without DC, in the low "
-          "half</th></tr>\n<tr><th scope='col'>DC</th>"
-          "<th scope='col'>low half</th><th scope='col'>median</th><th scope='col'>range</th><th "
-          "scope='col'>permuted</th>"
-          "<th scope='col'>above it</th></tr></thead>\n<tbody>\n",
-          out);
+    fkv_html_table(
+        out, r,
+        "Where the energy lies. Medians over heads; range: least to largest head. Low "
+        "half: the floor(n/2) lowest frequencies, what \u03b3 = 0.5 keeps. Permuted: the "
+        "same segments with their tokens in random order.");
+    fputs(
+        "<thead><tr><th scope='col' class='text' rowspan='2'>state</th>"
+        "<th scope='col' rowspan='2'>heads</th><th scope='colgroup' colspan='2'>of all energy</th>"
+        "<th scope='colgroup' colspan='4'>of the energy without DC, in the low half</th></tr>\n"
+        "<tr><th scope='col'>DC</th><th scope='col'>low half</th><th scope='col'>median</th>"
+        "<th scope='col'>range</th><th scope='col'>permuted</th>"
+        "<th scope='col'>above it</th></tr></thead>\n<tbody>\n",
+        out);
     for (int i = 0; i < r->facts.states; i++)
         if (share_row(out, &r->facts.shares[i], err)) return FKV_FAILED;
     fkv_html_table_end(out);

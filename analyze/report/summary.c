@@ -142,8 +142,7 @@ static int say_ratios(struct fkv_report *r, struct fkv_error *err) {
         &r->outline->summary,
         "Ratios per head (mean %.4g, from %.4g to %.4g) lose %.1f%% of the keys\u2019 and %.1f%% "
         "of the values\u2019 energy where one ratio of the same mean loses %.1f%% and %.1f%%; what "
-        "they "
-        "minimise is %.1f%% %s. %s The comparison is on the texts they were chosen on.",
+        "they minimise is %.1f%% %s. %s The comparison is on the texts they were chosen on.",
         l.gamma.mean, l.gamma.least, l.gamma.largest, 100 * l.per_head[FKV_LOSS_KEYS],
         100 * l.per_head[FKV_LOSS_VALUES], 100 * l.uniform[FKV_LOSS_KEYS],
         100 * l.uniform[FKV_LOSS_VALUES], 100 * fabs(gain), gain >= 0 ? "smaller" : "larger",
