@@ -5,7 +5,7 @@
 #include <stdbool.h>
 
 #include "analyze/report/facts.h"
-#include "analyze/report/report.h"
+#include "analyze/report/outline.h"
 #include "analyze/tables/table.h"
 #include "kernels/base/path.h"
 

@@ -219,14 +219,6 @@ static int write_page(struct fkv_report *r, struct fkv_error *err) {
     return status;
 }
 
-void fkv_report_outline_free(struct fkv_report_outline *o) {
-    free(o->path);
-    fkv_text_list_free(&o->sections);
-    fkv_text_list_free(&o->summary);
-    fkv_text_list_free(&o->left_out);
-    *o = (struct fkv_report_outline){0};
-}
-
 int fkv_report_write(const char *folder, struct fkv_report_outline *out, struct fkv_error *err) {
     struct fkv_report r;
     char path[4096];
