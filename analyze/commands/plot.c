@@ -109,7 +109,8 @@ struct inputs {
 struct drawn {
     const struct fkv_run *run, *runs;
     const struct fkv_damage *damage;
-    const char *table;
+    const struct fkv_table *table;
+    const char *path; /* of the table */
 };
 
 static int draw(struct inputs *in, struct drawn d, const char *stem, struct fkv_error *err) {
@@ -122,7 +123,7 @@ static int draw(struct inputs *in, struct drawn d, const char *stem, struct fkv_
         status = d.run && f->run        ? f->run(d.run, &to, err)
                  : d.runs && f->runs    ? f->runs(d.runs, in->run_count, &to, err)
                  : d.damage && f->probe ? f->probe(d.damage, &to, err)
-                 : d.table && f->table  ? f->table(d.table, &to, err)
+                 : d.table && f->table  ? f->table(d.table, d.path, &to, err)
                                         : FKV_OK;
     in->figures += to.figures;
     return status;
@@ -163,15 +164,22 @@ static int plot_probe(struct inputs *in, const char *path, const char *stem,
     return status;
 }
 
+static int plot_table(struct inputs *in, const char *path, const char *stem,
+                      struct fkv_error *err) {
+    struct fkv_table table;
+    int status = fkv_table_read(path, &table, err);
+    if (!status) status = draw(in, (struct drawn){.table = &table, .path = path}, stem, err);
+    fkv_table_free(&table);
+    in->tables++;
+    return status;
+}
+
 /* Runs are collected, everything else is drawn as it comes. */
 static int plot_file(struct inputs *in, const char *path, struct fkv_error *err) {
     char format[64], stem[256];
     in->model[0] = 0;
     stem_of(in->o, path, stem);
-    if (ends_with(path, ".csv")) {
-        in->tables++;
-        return draw(in, (struct drawn){.table = path}, stem, err);
-    }
+    if (ends_with(path, ".csv")) return plot_table(in, path, stem, err);
     if (fkv_run_format(path, format, err)) return FKV_FAILED;
     if (!strcmp(format, "freqkv-probe")) return plot_probe(in, path, stem, err);
     if (strcmp(format, "freqkv-run"))

@@ -38,6 +38,10 @@ static void extend_panel(struct range *x, struct range *y, const struct fkv_pane
  * whatever the data are. */
 static void set_scale(const struct fkv_axis *axis, struct range r, double air,
                       struct fkv_scale *s) {
+    if (axis->name_count) {
+        *s = (struct fkv_scale){.low = -0.5, .high = axis->name_count - 0.5};
+        return;
+    }
     bool logarithmic = axis->logarithmic;
     if (r.low > r.high) r.low = logarithmic ? 0.1 : 0, r.high = 1; /* no data */
     double low = isnan(axis->low) ? r.low : axis->low,
@@ -79,8 +83,6 @@ static void find_ranges(struct fkv_figure *f) {
         set_scale(&p->x, x, has_markers(f, p) ? 0.04 : 0.02,
                   &p->sx); /* markers do not sit on the frame */
         set_scale(&p->y, y, 0.05, &p->sy);
-        if (p->x.name_count) p->sx = (struct fkv_scale){.low = -0.5, .high = p->x.name_count - 0.5};
-        if (p->y.name_count) p->sy = (struct fkv_scale){.low = -0.5, .high = p->y.name_count - 0.5};
         if (p->map) {
             p->sx = (struct fkv_scale){.low = -0.5, .high = p->map->columns - 0.5};
             p->sy = (struct fkv_scale){.low = p->map->rows - 0.5, .high = -0.5};
@@ -141,6 +143,7 @@ static void fit_ticks(cairo_t *cr, const struct fkv_scale *s, double factor, boo
     while ((hit = colliding(cr, t, s, factor, upright)) >= 0) t->label[hit][0] = 0;
 }
 
+/* names [count]; NULL: 0, 1, 2, ... */
 static void name_ticks(cairo_t *cr, const struct fkv_scale *s, bool upright, int count,
                        const int *names, double offset, struct fkv_ticks *t) {
     static const int strides[] = {1, 2, 4, 5, 8, 10, 16, 20, 25, 50, 100, 200, 500, 1000};
@@ -148,30 +151,30 @@ static void name_ticks(cairo_t *cr, const struct fkv_scale *s, bool upright, int
         t->count = 0;
         for (int i = 0; i < count && t->count < FKV_TICKS; i += strides[k]) {
             t->at[t->count] = i + offset;
-            snprintf(t->label[t->count++], sizeof t->label[0], "%d", names[i]);
+            snprintf(t->label[t->count++], sizeof t->label[0], "%d", names ? names[i] : i);
         }
         if ((count - 1) / strides[k] < FKV_TICKS && colliding(cr, t, s, 1, upright) < 0) return;
     }
 }
 
-/* Every name has its tick; of those that would run into each other, the later go without words. */
-static void text_ticks(cairo_t *cr, const struct fkv_axis *axis, const struct fkv_scale *s,
+/* Every name has its tick; of those that would run into each other, the later go without words.
+ * Numbers stand at the places that the axis asks for, or where those are too close as many as fit.
+ */
+static void axis_ticks(cairo_t *cr, const struct fkv_axis *axis, const struct fkv_scale *s,
                        bool upright, struct fkv_ticks *t) {
     int hit;
+    if (!axis->name_count) {
+        fkv_ticks_at(axis->at, axis->at_count, t);
+        if (!axis->at_count || colliding(cr, t, s, 1, upright) >= 0)
+            fit_ticks(cr, s, 1, upright, axis->integers, t);
+        return;
+    }
     t->count = axis->name_count < FKV_TICKS ? axis->name_count : FKV_TICKS;
     for (int i = 0; i < t->count; i++) {
         t->at[i] = i;
         snprintf(t->label[i], sizeof t->label[0], "%s", axis->names[i]);
     }
     while ((hit = colliding(cr, t, s, 1, upright)) >= 0) t->label[hit][0] = 0;
-}
-
-/* At the places that the axis names, or where those stand too close as many as fit. */
-static void number_ticks(cairo_t *cr, const struct fkv_axis *axis, const struct fkv_scale *s,
-                         bool upright, struct fkv_ticks *t) {
-    fkv_ticks_at(axis->at, axis->at_count, t);
-    if (!axis->at_count || colliding(cr, t, s, 1, upright) >= 0)
-        fit_ticks(cr, s, 1, upright, axis->integers, t);
 }
 
 static void find_ticks(struct fkv_panel *p, cairo_t *cr) {
@@ -181,22 +184,9 @@ static void find_ticks(struct fkv_panel *p, cairo_t *cr) {
         name_ticks(cr, &p->sy, true, p->map->rows, p->map->row_names, 0, &p->ty);
         return;
     }
-    if (p->x.name_count)
-        text_ticks(cr, &p->x, &p->sx, false, &p->tx);
-    else
-        number_ticks(cr, &p->x, &p->sx, false, &p->tx);
-    if (p->y.name_count)
-        text_ticks(cr, &p->y, &p->sy, true, &p->ty);
-    else
-        number_ticks(cr, &p->y, &p->sy, true, &p->ty);
-    if (p->top_label) fit_ticks(cr, &p->sx, p->top_scale, false, false, &p->tt);
-}
-
-static double widest(cairo_t *cr, const struct fkv_ticks *t) {
-    double width = 0;
-    for (int i = 0; i < t->count; i++)
-        width = fmax(width, fkv_text_width(cr, FKV_SIZE_TICK, t->label[i]));
-    return width;
+    axis_ticks(cr, &p->x, &p->sx, false, &p->tx);
+    axis_ticks(cr, &p->y, &p->sy, true, &p->ty);
+    if (p->x.top_label) fit_ticks(cr, &p->sx, p->x.top_scale, false, false, &p->tt);
 }
 
 struct margins {
@@ -217,14 +207,14 @@ static struct margins find_margins(const struct fkv_figure *f, const struct fkv_
                                    cairo_t *cr) {
     struct margins m = {gap, gap / 2, gap, gap / 2};
     if (p->show_y)
-        m.left =
-            tick_length + 2 + widest(cr, &p->ty) + (f->share || !p->y.label ? 0 : label_height);
+        m.left = tick_length + 2 + fkv_ticks_width(cr, &p->ty) +
+                 (f->share || !p->y.label ? 0 : label_height);
     if (p->show_x)
         m.bottom = tick_length + 2 + FKV_SIZE_TICK + (f->share || !p->x.label ? 0 : label_height);
     if (p->show_x) overhang(cr, p, &p->tx, 1, &m);
-    if (p->top_label) {
+    if (p->x.top_label) {
         m.top = tick_length + 4 + FKV_SIZE_TICK + label_height;
-        overhang(cr, p, &p->tt, p->top_scale, &m);
+        overhang(cr, p, &p->tt, p->x.top_scale, &m);
     }
     if (p->title && *p->title) m.top += FKV_SIZE_LABEL + 1;
     return m;
@@ -341,7 +331,7 @@ static void place_bar(struct fkv_figure *f, cairo_t *cr) {
 
 /* Width of the bar with its ticks and label, and of the gap before it. */
 static double bar_space(const struct fkv_figure *f, cairo_t *cr) {
-    return gap + bar_width + tick_length + 2 + widest(cr, &f->bar_ticks) +
+    return gap + bar_width + tick_length + 2 + fkv_ticks_width(cr, &f->bar_ticks) +
            (*f->bar.label ? label_height : 0);
 }
 

@@ -120,6 +120,11 @@ static void paint_items(const struct fkv_panel *p, cairo_t *cr) {
     cairo_restore(cr);
 }
 
+/* Where a value of a heat map stands on the colour bar, 0 to 1. */
+static double on_bar(const struct fkv_figure *f, double value) {
+    return (value - f->bar.low) / (f->bar.high - f->bar.low);
+}
+
 static struct fkv_color map_color(const struct fkv_figure *f, double t) {
     return f->bar.is_signed ? fkv_color_signed(t) : fkv_color_map(t);
 }
@@ -133,15 +138,13 @@ static void paint_map(struct fkv_figure *f, const struct fkv_panel *p, cairo_t *
     for (int r = 0; r < m->rows; r++)
         for (int c = 0; c < m->columns; c++) {
             double v = m->values[r * m->columns + c], x = p->box.x + c * w, y = p->box.y + r * h;
-            struct fkv_color color =
-                isfinite(v) ? map_color(f, (v - m->low) / (m->high - m->low)) : missing;
-            fkv_paint_color(cr, color);
+            fkv_paint_color(cr, isfinite(v) ? map_color(f, on_bar(f, v)) : missing);
             cairo_rectangle(cr, x, y, fmin(w + 0.5, p->box.x + p->box.width - x),
                             fmin(h + 0.5, p->box.y + p->box.height - y));
             cairo_fill(cr);
         }
     for (int i = 0; numbers && i < m->rows * m->columns; i++) {
-        double v = m->values[i], t = (v - m->low) / (m->high - m->low);
+        double v = m->values[i], t = on_bar(f, v);
         char text[32] = "n/a";
         bool dark = f->bar.is_signed ? fabs(t - 0.5) > 0.36 : t < 0.55;
         if (isfinite(v)) snprintf(text, sizeof text, "%s%.2f", v < -0.005 ? "\u2212" : "", fabs(v));
@@ -180,8 +183,8 @@ static void paint_ticks(struct fkv_figure *f, const struct fkv_panel *p, cairo_t
                      FKV_RIGHT, false, ink, p->ty.label[i]);
         fkv_paint_color(cr, ink);
     }
-    for (int i = 0; p->top_label && i < p->tt.count; i++) {
-        double x = fkv_scale_at(&p->sx, p->tt.at[i] / p->top_scale);
+    for (int i = 0; p->x.top_label && i < p->tt.count; i++) {
+        double x = fkv_scale_at(&p->sx, p->tt.at[i] / p->x.top_scale);
         segment(cr, x, p->box.y, x, p->box.y - (p->tt.label[i][0] ? tick_length : minor_length));
         fkv_text(f, cr, x, p->box.y - tick_length - 3, FKV_SIZE_TICK, FKV_CENTER, false, ink,
                  p->tt.label[i]);
@@ -201,18 +204,15 @@ static void label(struct fkv_figure *f, cairo_t *cr, double x, double y, double 
 }
 
 static void paint_labels(struct fkv_figure *f, const struct fkv_panel *p, cairo_t *cr) {
-    double widest = 0, middle = p->box.x + p->box.width / 2;
-    for (int i = 0; i < p->ty.count; i++)
-        widest = fmax(widest, fkv_text_width(cr, FKV_SIZE_TICK, p->ty.label[i]));
-    double room = p->box.width * 1.15;
+    double middle = p->box.x + p->box.width / 2, room = p->box.width * 1.15;
     label(f, cr, middle,
           p->box.y + p->box.height + tick_length + 3 + FKV_SIZE_TICK + FKV_SIZE_LABEL, room,
           FKV_SIZE_LABEL, false, p->x.label);
-    label(f, cr, p->box.x - tick_length - 6 - widest, p->box.y + p->box.height / 2,
-          p->box.height * 1.15, FKV_SIZE_LABEL, true, p->y.label);
-    if (p->top_label)
+    label(f, cr, p->box.x - tick_length - 6 - fkv_ticks_width(cr, &p->ty),
+          p->box.y + p->box.height / 2, p->box.height * 1.15, FKV_SIZE_LABEL, true, p->y.label);
+    if (p->x.top_label)
         label(f, cr, middle, p->box.y - tick_length - 7 - FKV_SIZE_TICK, room, FKV_SIZE_LABEL,
-              false, p->top_label);
+              false, p->x.top_label);
 }
 
 static void paint_panel(struct fkv_figure *f, const struct fkv_panel *p, cairo_t *cr) {
@@ -225,7 +225,7 @@ static void paint_panel(struct fkv_figure *f, const struct fkv_panel *p, cairo_t
     paint_frame(p, cr);
     paint_ticks(f, p, cr);
     if (!f->share) paint_labels(f, p, cr);
-    double above = p->top_label ? tick_length + 9 + FKV_SIZE_TICK + FKV_SIZE_LABEL : 4;
+    double above = p->x.top_label ? tick_length + 9 + FKV_SIZE_TICK + FKV_SIZE_LABEL : 4;
     label(f, cr, p->box.x + p->box.width / 2, p->box.y - above, p->box.width + 8, FKV_SIZE_LABEL,
           false, p->title);
 }
@@ -259,7 +259,7 @@ static void paint_bar(struct fkv_figure *f, cairo_t *cr) {
     cairo_set_line_width(cr, frame_width);
     rectangle(cr, b);
     cairo_stroke(cr);
-    double low = bar->steps ? 0 : bar->low, high = bar->steps ? bar->steps : bar->high, widest = 0;
+    double low = bar->steps ? 0 : bar->low, high = bar->steps ? bar->steps : bar->high;
     if (bar->marked) {
         double y = b.y + b.height * (1 - (bar->mark - low) / (high - low));
         cairo_set_line_width(cr, 2 * frame_width);
@@ -268,15 +268,14 @@ static void paint_bar(struct fkv_figure *f, cairo_t *cr) {
     }
     for (int i = 0; i < f->bar_ticks.count; i++) {
         double y = b.y + b.height * (1 - (f->bar_ticks.at[i] - low) / (high - low));
-        const char *text = f->bar_ticks.label[i];
         segment(cr, b.x + b.width, y, b.x + b.width + tick_length, y);
         fkv_text(f, cr, b.x + b.width + tick_length + 2, y + FKV_SIZE_TICK * 0.36, FKV_SIZE_TICK,
-                 FKV_LEFT, false, ink, text);
+                 FKV_LEFT, false, ink, f->bar_ticks.label[i]);
         fkv_paint_color(cr, ink);
-        widest = fmax(widest, fkv_text_width(cr, FKV_SIZE_TICK, text));
     }
-    label(f, cr, b.x + b.width + tick_length + 4 + widest + FKV_SIZE_LABEL, b.y + b.height / 2,
-          b.height * 1.15, FKV_SIZE_LABEL, true, bar->label);
+    label(f, cr,
+          b.x + b.width + tick_length + 4 + fkv_ticks_width(cr, &f->bar_ticks) + FKV_SIZE_LABEL,
+          b.y + b.height / 2, b.height * 1.15, FKV_SIZE_LABEL, true, bar->label);
 }
 
 int fkv_figure_paint(struct fkv_figure *f, cairo_t *cr, struct fkv_error *err) {

@@ -20,23 +20,22 @@ struct fkv_box {
 struct fkv_item { /* a line, or a band when `high` is there */
     struct fkv_line style;
     int n;
-    double *x, *y, *high;
+    const double *x, *y, *high; /* [n] each */
 };
 
 struct fkv_heatmap {
     int rows, columns;
-    double *values, low, high;
-    int *row_names, *column_names;
+    const double *values;                /* [rows, columns] */
+    const int *row_names, *column_names; /* [rows], [columns], or NULL */
 };
 
 struct fkv_panel {
     bool used;
-    char *title, *top_label;
-    struct fkv_axis x, y; /* labels owned */
-    double top_scale;
-    struct fkv_item *items;
+    const char *title; /* or NULL */
+    struct fkv_axis x, y;
+    struct fkv_item *items; /* [count]; owned */
     int count;
-    struct fkv_heatmap *map;
+    struct fkv_heatmap *map; /* or NULL */
     /* the layout */
     bool show_x, show_y; /* tick labels */
     struct fkv_box box;
@@ -60,10 +59,12 @@ struct fkv_text_box {
 struct fkv_figure {
     double width, height; /* points */
     int rows, columns;
-    char *title, *note;
+    const char *title, *note; /* or NULL */
     bool share;
-    struct fkv_panel *panels; /* [rows * columns] */
-    struct fkv_color_bar bar; /* label NULL: none; label and names owned */
+    struct fkv_panel *panels; /* [rows * columns]; owned */
+    struct fkv_color_bar bar; /* label NULL: none */
+    struct fkv_block *blocks; /* texts and numbers of the parts above; owned */
+    struct fkv_error failure; /* the first while it was filled; message "": none */
     cairo_font_face_t *font;
     /* the layout */
     struct fkv_box area; /* of the panels with their ticks and labels */
@@ -81,6 +82,7 @@ enum fkv_anchor { FKV_LEFT, FKV_CENTER, FKV_RIGHT };
 int fkv_font_open(cairo_font_face_t **out, struct fkv_error *err);
 void fkv_text_begin(const struct fkv_figure *f, cairo_t *cr);
 double fkv_text_width(cairo_t *cr, double size, const char *text);
+double fkv_ticks_width(cairo_t *cr, const struct fkv_ticks *t); /* of the widest label */
 /* (x, y) is on the baseline, or left of the middle of the letters for `upright` text (read from
  * below), which is centred on y. */
 void fkv_text(struct fkv_figure *f, cairo_t *cr, double x, double y, double size,

@@ -7,13 +7,13 @@
 
 #include "analyze/figure/color.h"
 
-#define FKV_FIT NAN /* an end of an axis that follows the data */
+#define FKV_FIT NAN /* an end of an axis that follows the data, where the other is fixed */
 
 enum { FKV_AXIS_TICKS = 10 };
 
 struct fkv_axis {
     const char *label;
-    double low, high; /* or FKV_FIT */
+    double low, high; /* or FKV_FIT; both 0: both follow the data */
     bool logarithmic; /* what is not positive breaks the line */
     bool zero;     /* of a logarithmic x axis: points at x = 0 get a strip of their own at the left,
                       behind a break */
@@ -23,6 +23,8 @@ struct fkv_axis {
     int name_count; /* > 0: a linear axis of named things at 0, 1, 2, ... instead of numbers, from
                        -0.5 to name_count - 0.5 */
     const char *const *names; /* [name_count] */
+    const char *top_label;    /* of an x axis: a second one on top shows x * top_scale; or NULL */
+    double top_scale;
 };
 
 /* Lines and bands with a label enter the legend, once per label, up to 32. */

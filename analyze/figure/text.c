@@ -113,6 +113,13 @@ double fkv_text_width(cairo_t *cr, double size, const char *text) {
     return width;
 }
 
+double fkv_ticks_width(cairo_t *cr, const struct fkv_ticks *t) {
+    double width = 0;
+    for (int i = 0; i < t->count; i++)
+        width = fmax(width, fkv_text_width(cr, FKV_SIZE_TICK, t->label[i]));
+    return width;
+}
+
 static void remember(struct fkv_figure *f, struct fkv_box box, const char *text) {
     if (f->text_count == f->text_room) {
         int room = f->text_room ? 2 * f->text_room : 64;

@@ -231,7 +231,7 @@ int fkv_figure_write(struct fkv_figure *f, const char *base,
                                 struct fkv_error *) = {write_png, write_svg};
     static const char *const suffix[] = {".png", ".svg"};
     struct fkv_atomic_file files[2] = {0};
-    int rc = FKV_OK;
+    int rc = *f->failure.message ? fkv_fail(err, "%s", f->failure.message) : FKV_OK;
     for (int i = 0; !rc && i < 2; i++) {
         char path[FKV_PATH];
         rc = fkv_path_print(path, err, "%s%s", base, suffix[i]);

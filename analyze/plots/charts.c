@@ -11,11 +11,6 @@
 
 static const struct fkv_color level_color = {0.45, 0.45, 0.45, 1};
 
-int fkv_charts_open(struct fkv_charts *c, struct fkv_error *err) {
-    *c = (struct fkv_charts){.chart = calloc(FKV_CHARTS_PANELS, sizeof *c->chart)};
-    return c->chart ? FKV_OK : fkv_fail(err, "out of memory for a figure");
-}
-
 void fkv_charts_close(struct fkv_charts *c) {
     for (int i = 0; i < c->panels; i++) {
         struct fkv_chart *chart = &c->chart[i];
@@ -24,45 +19,41 @@ void fkv_charts_close(struct fkv_charts *c) {
         for (int s = 0; s < chart->series; s++)
             free(chart->one[s].label), free(chart->one[s].x), free(chart->one[s].y);
     }
-    free(c->chart);
-    *c = (struct fkv_charts){0};
+    c->panels = 0;
 }
 
-static char *copy(struct fkv_charts *c, const char *text) {
+static char *copy(struct fkv_chart *c, const char *text) {
     char *out = strdup(text ? text : "");
     if (!out) c->failed = true;
     return out;
 }
 
-int fkv_charts_panel(struct fkv_charts *c, const char *title, const char *x_label,
-                     const char *y_label) {
-    struct fkv_chart *chart = &c->chart[c->panels];
-    *chart = (struct fkv_chart){.title = copy(c, title),
-                                .x_label = copy(c, x_label),
-                                .y_label = copy(c, y_label),
-                                .level = NAN};
-    return c->panels++;
+struct fkv_chart *fkv_charts_panel(struct fkv_charts *c, const char *title, const char *x_label,
+                                   const char *y_label) {
+    struct fkv_chart *chart = &c->chart[c->panels++];
+    *chart = (struct fkv_chart){.level = NAN};
+    chart->title = copy(chart, title);
+    chart->x_label = copy(chart, x_label), chart->y_label = copy(chart, y_label);
+    return chart;
 }
 
-int fkv_charts_name(struct fkv_charts *c, int panel, const char *name) {
-    struct fkv_chart *chart = &c->chart[panel];
-    for (int i = 0; i < chart->names; i++)
-        if (chart->name[i] && !strcmp(chart->name[i], name)) return i;
-    if (chart->names == FKV_CHARTS_NAMES) return -1;
-    chart->name[chart->names] = copy(c, name);
-    return chart->names++;
+int fkv_chart_name(struct fkv_chart *c, const char *name) {
+    for (int i = 0; i < c->names; i++)
+        if (c->name[i] && !strcmp(c->name[i], name)) return i;
+    if (c->names == FKV_CHARTS_NAMES) return -1;
+    c->name[c->names] = copy(c, name);
+    return c->names++;
 }
 
-struct fkv_chart_series *fkv_charts_add(struct fkv_charts *c, int panel, const char *series,
-                                        struct fkv_color color, enum fkv_chart_look look, double x,
-                                        struct fkv_interval y) {
-    struct fkv_chart *chart = &c->chart[panel];
-    struct fkv_chart_series *s = chart->one;
-    while (s < chart->one + chart->series && s->label && strcmp(s->label, series)) s++;
-    if (s == chart->one + chart->series) {
-        if (chart->series == FKV_CHARTS_SERIES) return NULL;
+struct fkv_chart_series *fkv_chart_add(struct fkv_chart *c, const char *series,
+                                       struct fkv_color color, enum fkv_chart_look look, double x,
+                                       struct fkv_interval y) {
+    struct fkv_chart_series *s = c->one;
+    while (s < c->one + c->series && s->label && strcmp(s->label, series)) s++;
+    if (s == c->one + c->series) {
+        if (c->series == FKV_CHARTS_SERIES) return NULL;
         *s = (struct fkv_chart_series){.label = copy(c, series), .color = color, .look = look};
-        chart->series++;
+        c->series++;
     }
     if (s->count == s->capacity) {
         int capacity = s->capacity ? 2 * s->capacity : 16;
@@ -96,10 +87,16 @@ static double shifted(const struct fkv_chart *chart, double x, double shift) {
     return chart->logarithmic_x ? x * exp(shift) : x + shift;
 }
 
+static void draw_line(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
+                      const struct fkv_line *line, int n, const double *position,
+                      const double *value) {
+    fkv_figure_line(f, panel, line, n, chart->across ? value : position,
+                    chart->across ? position : value);
+}
+
 /* Whiskers as strokes with breaks between them. */
-static int draw_whiskers(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
-                         const struct fkv_chart_series *s, double shift, struct points r,
-                         struct fkv_error *err) {
+static void draw_whiskers(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
+                          const struct fkv_chart_series *s, double shift, struct points r) {
     const struct fkv_line line = {.color = s->color, .width = 0.8};
     int n = 0;
     for (int i = 0; i < s->count; i++) {
@@ -108,13 +105,11 @@ static int draw_whiskers(struct fkv_figure *f, int panel, const struct fkv_chart
         r.value[n] = s->y[i].low, r.value[n + 1] = s->y[i].high, r.value[n + 2] = NAN;
         n += 3;
     }
-    if (!n) return FKV_OK;
-    return fkv_figure_line(f, panel, &line, n, chart->across ? r.value : r.position,
-                           chart->across ? r.position : r.value, err);
+    if (n) draw_line(f, panel, chart, &line, n, r.position, r.value);
 }
 
-static int draw_band(struct fkv_figure *f, int panel, const struct fkv_chart_series *s,
-                     struct points r, struct fkv_error *err) {
+static void draw_band(struct fkv_figure *f, int panel, const struct fkv_chart_series *s,
+                      struct points r) {
     struct fkv_color shade = s->color;
     bool any = false;
     shade.a = 0.18;
@@ -122,8 +117,7 @@ static int draw_band(struct fkv_figure *f, int panel, const struct fkv_chart_ser
         r.position[i] = s->y[i].low, r.value[i] = s->y[i].high;
         any = any || isfinite(s->y[i].low);
     }
-    return any ? fkv_figure_band(f, panel, NULL, shade, s->count, s->x, r.position, r.value, err)
-               : FKV_OK;
+    if (any) fkv_figure_band(f, panel, NULL, shade, s->count, s->x, r.position, r.value);
 }
 
 static void range(const struct fkv_chart *chart, double *low, double *high) {
@@ -143,8 +137,8 @@ static bool is_flat(const struct fkv_chart_series *s) { return s->count && isnan
 static bool is_moved(const struct fkv_chart_series *s) { return !is_flat(s) && !s->in_place; }
 
 /* One value along the whole axis of numbers. */
-static int draw_flat(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
-                     const struct fkv_chart_series *s, struct fkv_error *err) {
+static void draw_flat(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
+                      const struct fkv_chart_series *s) {
     const struct fkv_line line = {
         .label = s->label, .color = s->color, .width = 1.2, .dashed = true};
     struct fkv_color shade = s->color;
@@ -154,22 +148,17 @@ static int draw_flat(struct fkv_figure *f, int panel, const struct fkv_chart *ch
     const double value[2] = {y.estimate, y.estimate}, low[2] = {y.low, y.low},
                  high[2] = {y.high, y.high};
     shade.a = 0.08;
-    if (!s->bare && isfinite(y.low) &&
-        fkv_figure_band(f, panel, NULL, shade, 2, position, low, high, err))
-        return FKV_FAILED;
-    return fkv_figure_line(f, panel, &line, 2, position, value, err);
+    if (!s->bare && isfinite(y.low)) fkv_figure_band(f, panel, NULL, shade, 2, position, low, high);
+    fkv_figure_line(f, panel, &line, 2, position, value);
 }
 
-static int draw_series(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
-                       const struct fkv_chart_series *s, double shift, struct fkv_error *err) {
-    if (is_flat(s)) return draw_flat(f, panel, chart, s, err);
-    double *both = malloc(6 * (size_t)s->count * sizeof *both);
-    if (!both) return fkv_fail(err, "figure: out of memory");
+static void draw_series(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
+                        const struct fkv_chart_series *s, double shift) {
+    double *both = fkv_figure_numbers(f, 6 * (size_t)s->count);
+    if (!both) return;
     struct points r = {both, both + 3 * s->count};
-    int status = FKV_OK;
-    if (!s->bare)
-        status = s->look == FKV_LOOK_LINE ? draw_band(f, panel, s, r, err)
-                                          : draw_whiskers(f, panel, chart, s, shift, r, err);
+    if (!s->bare && s->look == FKV_LOOK_LINE) draw_band(f, panel, s, r);
+    if (!s->bare && s->look != FKV_LOOK_LINE) draw_whiskers(f, panel, chart, s, shift, r);
     for (int i = 0; i < s->count; i++)
         r.position[i] = shifted(chart, s->x[i], shift), r.value[i] = s->y[i].estimate;
     const struct fkv_line line = {.label = *s->label && !s->unnamed ? s->label : NULL,
@@ -178,11 +167,7 @@ static int draw_series(struct fkv_figure *f, int panel, const struct fkv_chart *
                                   .dashed = s->dashed,
                                   .markers = s->look != FKV_LOOK_LINE,
                                   .scattered = s->look == FKV_LOOK_POINTS};
-    if (!status)
-        status = fkv_figure_line(f, panel, &line, s->count, chart->across ? r.value : r.position,
-                                 chart->across ? r.position : r.value, err);
-    free(both);
-    return status;
+    draw_line(f, panel, chart, &line, s->count, r.position, r.value);
 }
 
 static double extent(const struct fkv_chart *chart) {
@@ -193,16 +178,14 @@ static double extent(const struct fkv_chart *chart) {
 }
 
 /* Along the whole axis of positions. */
-static int draw_level(struct fkv_figure *f, int panel, const struct fkv_chart *chart,
-                      struct fkv_error *err) {
+static void draw_level(struct fkv_figure *f, int panel, const struct fkv_chart *chart) {
     const struct fkv_line line = {.color = level_color, .width = 0.8, .dashed = true};
     double low, high;
-    if (!isfinite(chart->level)) return FKV_OK;
+    if (!isfinite(chart->level)) return;
     range(chart, &low, &high);
     if (chart->names) low = -0.5, high = chart->names - 0.5;
     const double position[2] = {low, high}, value[2] = {chart->level, chart->level};
-    return fkv_figure_line(f, panel, &line, 2, chart->across ? value : position,
-                           chart->across ? position : value, err);
+    draw_line(f, panel, chart, &line, 2, position, value);
 }
 
 /* Does a name have points of two series? */
@@ -236,26 +219,21 @@ static void place_ticks(const struct fkv_chart *chart, struct fkv_axis *x) {
 }
 
 /* Names along y run downwards: position i stands at names - 1 - i. */
-static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, bool named_before,
-                      struct fkv_error *err) {
+static void draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart,
+                       bool named_before) {
     const char *names[FKV_CHARTS_NAMES];
     for (int i = 0; i < chart->names; i++)
         names[i] = named_before ? "" : chart->name[chart->across ? chart->names - 1 - i : i];
     struct fkv_axis x = {.label = *chart->x_label ? chart->x_label : NULL,
-                         .low = FKV_FIT,
-                         .high = FKV_FIT,
                          .logarithmic = chart->logarithmic_x,
                          .integers = chart->integers};
     struct fkv_axis y = {.label = *chart->y_label ? chart->y_label : NULL,
-                         .low = FKV_FIT,
-                         .high = FKV_FIT,
                          .logarithmic = chart->logarithmic_y};
     struct fkv_axis *named = chart->across ? &y : &x;
     if (!chart->names && !chart->logarithmic_x) place_ticks(chart, &x);
     named->names = names, named->name_count = chart->names;
-    if (fkv_figure_axes(f, panel, chart->title, &x, &y, NULL, 1, err) ||
-        draw_level(f, panel, chart, err))
-        return FKV_FAILED;
+    fkv_figure_axes(f, panel, chart->title, &x, &y);
+    draw_level(f, panel, chart);
     const bool side_by_side = chart->names && share_names(chart);
     int placed = 0, before = 0; /* of those that share positions */
     for (int s = 0; s < chart->series; s++) placed += is_moved(&chart->one[s]);
@@ -269,12 +247,13 @@ static int draw_panel(struct fkv_figure *f, int panel, struct fkv_chart *chart, 
         before += is_moved(one);
         for (int i = 0; chart->across && i < one->count; i++)
             one->x[i] = chart->names - 1 - one->x[i];
-        int status = draw_series(f, panel, chart, one, chart->across ? -shift : shift, err);
+        if (is_flat(one))
+            draw_flat(f, panel, chart, one);
+        else
+            draw_series(f, panel, chart, one, chart->across ? -shift : shift);
         for (int i = 0; chart->across && i < one->count; i++)
             one->x[i] = chart->names - 1 - one->x[i];
-        if (status) return status;
     }
-    return FKV_OK;
 }
 
 /* Panels of one row whose names run along y need them once. */
@@ -284,13 +263,13 @@ static bool same_names(const struct fkv_chart *a, const struct fkv_chart *b) {
     return same;
 }
 
-static int write_csv(const struct fkv_charts *c, const char *folder, const char *name,
+static int write_csv(const struct fkv_charts *c, const struct fkv_plot_target *to, const char *name,
                      struct fkv_error *err) {
     struct fkv_atomic_file f;
-    char file[512];
+    char whole[FKV_PLOT_NAME], file[FKV_PLOT_NAME + 8];
     bool policies = c->chart[0].one[0].policy;
-    snprintf(file, sizeof file, "%s.csv", name);
-    if (fkv_csv_open(&f, folder, file,
+    snprintf(file, sizeof file, "%s.csv", fkv_plot_name(to, name, whole));
+    if (fkv_csv_open(&f, to->folder, file,
                      policies ? "panel,series,place,estimate,low,high,policy"
                               : "panel,series,place,estimate,low,high",
                      err))
@@ -328,19 +307,19 @@ static int draw(struct fkv_charts *c, const struct fkv_charts_page *page,
     if (fkv_plot_check_ours(to, page->name, err) ||
         fkv_figure_create(width, height, rows, columns, page->title, &f, err))
         return FKV_FAILED;
-    int status = FKV_OK;
-    for (int i = 0; !status && i < c->panels; i++)
-        status = draw_panel(f, i, &c->chart[i],
-                            i % columns && same_names(&c->chart[i - 1], &c->chart[i]), err);
-    if (!status && page->bar) status = fkv_figure_color_bar(f, page->bar, err);
-    return fkv_plot_finish(f, status, page->note, page->name, to, err);
+    for (int i = 0; i < c->panels; i++)
+        draw_panel(f, i, &c->chart[i], i % columns && same_names(&c->chart[i - 1], &c->chart[i]));
+    if (page->bar) fkv_figure_color_bar(f, page->bar);
+    if (page->note) fkv_figure_note(f, "%s", page->note);
+    return fkv_plot_finish(f, to, err, "%s", page->name ? page->name : "");
 }
 
 int fkv_charts_finish(struct fkv_charts *c, int status, const struct fkv_charts_page *page,
                       struct fkv_plot_target *to, struct fkv_error *err) {
-    if (!status && c->failed) status = fkv_fail(err, "out of memory for figure %s", page->name);
+    for (int i = 0; !status && i < c->panels; i++)
+        if (c->chart[i].failed) status = fkv_fail(err, "out of memory for figure %s", page->title);
     if (!status && c->panels) status = draw(c, page, to, err);
-    if (!status && c->panels && !page->no_csv) status = write_csv(c, to->folder, page->name, err);
+    if (!status && c->panels && !page->no_csv) status = write_csv(c, to, page->name, err);
     fkv_charts_close(c);
     return status;
 }

@@ -40,32 +40,33 @@ struct fkv_chart {
     int names, series;
     char *name[FKV_CHARTS_NAMES]; /* owned */
     struct fkv_chart_series one[FKV_CHARTS_SERIES];
+    bool failed; /* memory ran out */
 };
 
+/* Begins as {0}. */
 struct fkv_charts {
     int panels;
-    bool failed;
-    struct fkv_chart *chart; /* [FKV_CHARTS_PANELS]; owned */
+    struct fkv_chart chart[FKV_CHARTS_PANELS];
 };
 
-int fkv_charts_open(struct fkv_charts *c, struct fkv_error *err);
-void fkv_charts_close(struct fkv_charts *c); /* harmless on a zeroed struct and a second time */
+/* Harmless on a zeroed struct and a second time. */
+void fkv_charts_close(struct fkv_charts *c);
 
-/* A new panel, with axes labelled as said and no reference line; its number. */
-int fkv_charts_panel(struct fkv_charts *c, const char *title, const char *x_label,
-                     const char *y_label);
+/* A new panel, with axes labelled as said and no reference line. */
+struct fkv_chart *fkv_charts_panel(struct fkv_charts *c, const char *title, const char *x_label,
+                                   const char *y_label);
 /* The position of a name on the panel's axis of names, put there if it is new; -1 when there are
  * too many. */
-int fkv_charts_name(struct fkv_charts *c, int panel, const char *name);
+int fkv_chart_name(struct fkv_chart *c, const char *name);
 /* A point of a series, which the first one makes. x NaN: the series has one value and no position;
  * it is drawn along the whole axis of numbers, which other series must span, and its place in the
  * table is empty. Returns the series; NULL when there are too many, or no memory. */
-struct fkv_chart_series *fkv_charts_add(struct fkv_charts *c, int panel, const char *series,
-                                        struct fkv_color color, enum fkv_chart_look look, double x,
-                                        struct fkv_interval y);
+struct fkv_chart_series *fkv_chart_add(struct fkv_chart *c, const char *series,
+                                       struct fkv_color color, enum fkv_chart_look look, double x,
+                                       struct fkv_interval y);
 
 struct fkv_charts_page {
-    const char *name; /* FOLDER/NAME.png, .svg, .csv */
+    const char *name; /* what the target's stem is continued with, as of fkv_plot_name */
     const char *title, *note;
     double width, height; /* inches; 0: from the number of panels and names */
     int columns;

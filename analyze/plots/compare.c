@@ -12,9 +12,10 @@ static const char *const titles[FKV_GROUPINGS] = {"all tokens", "by position in 
 /* One grouping as a panel, a series per run. Names run down the panel; positions run across it. */
 static void fill(struct fkv_charts *charts, const struct fkv_comparison *c, enum fkv_grouping by) {
     const bool positions = by == FKV_BY_POSITION;
-    int panel = fkv_charts_panel(charts, titles[by], positions ? "token" : "nats per token",
-                                 positions ? "nats per token" : NULL);
-    charts->chart[panel].across = !positions, charts->chart[panel].level = 0;
+    struct fkv_chart *chart =
+        fkv_charts_panel(charts, titles[by], positions ? "token" : "nats per token",
+                         positions ? "nats per token" : NULL);
+    chart->across = !positions, chart->level = 0;
     for (int32_t b = 1; b < c->count && b <= MOST_RUNS; b++)
         for (int32_t g = 0; g < c->groups; g++) {
             const struct fkv_token_group *group = &c->group[g];
@@ -22,20 +23,19 @@ static void fill(struct fkv_charts *charts, const struct fkv_comparison *c, enum
             const struct fkv_difference *d = &fkv_comparison_at(c, b - 1, g)[FKV_DIFFERENCE_NLL];
             const char *name = by == FKV_ALL_TOKENS ? c->label[b] : group->name;
             if (group->by != by || !d->tokens) continue;
-            double x = positions ? (double)(group->first + group->end) / 2
-                                 : fkv_charts_name(charts, panel, name);
+            double x =
+                positions ? (double)(group->first + group->end) / 2 : fkv_chart_name(chart, name);
             struct fkv_chart_series *series =
-                fkv_charts_add(charts, panel, c->label[b], fkv_color_cycle(b - 1),
-                               positions ? FKV_LOOK_LINE : FKV_LOOK_POINTS, x, d->mean);
+                fkv_chart_add(chart, c->label[b], fkv_color_cycle(b - 1),
+                              positions ? FKV_LOOK_LINE : FKV_LOOK_POINTS, x, d->mean);
             if (series) series->unnamed = true; /* the first panel has names and colours */
         }
 }
 
 int fkv_plot_comparison(const struct fkv_comparison *c, struct fkv_plot_target *to,
                         struct fkv_error *err) {
-    struct fkv_charts charts;
+    struct fkv_charts charts = {0};
     char note[FKV_PLOT_NOTE], words[FKV_SE_WORDS], title[FKV_RUN_LABEL + 32];
-    if (fkv_charts_open(&charts, err)) return FKV_FAILED;
     int32_t groups[FKV_GROUPINGS] = {0};
     for (int32_t g = 0; g < c->groups; g++) groups[c->group[g].by]++;
     for (int by = 0; by < FKV_GROUPINGS; by++)

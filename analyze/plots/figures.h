@@ -8,6 +8,7 @@
 #include "analyze/measure/gamma.h"
 #include "analyze/measure/impulse.h"
 #include "analyze/plots/target.h"
+#include "analyze/tables/table.h"
 
 /* ROW(names of its files, data it is drawn from, function that draws it, how to read it). Of a
  * file's name the first row that fits counts. */
@@ -48,12 +49,10 @@
         "its 95% interval.")                                                                       \
     ROW("runs_time.*", runs, fkv_plot_runs_time,                                                   \
         "Runs over the retaining ratio: perplexity with its 95% interval, time per token, and "    \
-        "the "                                                                                     \
-        "share of it that compressions take.")                                                     \
+        "the share of it that compressions take.")                                                 \
     ROW("runs_position.*", runs, fkv_plot_runs_position,                                           \
         "Loss, and its difference to the baseline, over the position in the text: what "           \
-        "compressing "                                                                             \
-        "again and again adds up to.")                                                             \
+        "compressing again and again adds up to.")                                                 \
     ROW("runs_distance.*", runs, fkv_plot_runs_distance,                                           \
         "Difference to the baseline over the tokens since the last compression, and over the "     \
         "rounds of compression so far.")                                                           \
@@ -129,8 +128,9 @@ typedef int fkv_draw_link(const struct fkv_link *l, struct fkv_plot_target *to,
                           struct fkv_error *err);
 typedef int fkv_draw_comparison(const struct fkv_comparison *c, struct fkv_plot_target *to,
                                 struct fkv_error *err);
-/* path: of a CSV file. */
-typedef int fkv_draw_table(const char *path, struct fkv_plot_target *to, struct fkv_error *err);
+/* t: of the CSV file `path`. */
+typedef int fkv_draw_table(const struct fkv_table *t, const char *path, struct fkv_plot_target *to,
+                           struct fkv_error *err);
 
 #define FKV_DECLARE_FIGURE(files, data, draw, reading) fkv_draw_##data draw;
 FKV_FIGURE_ROWS(FKV_DECLARE_FIGURE)

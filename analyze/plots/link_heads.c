@@ -10,8 +10,8 @@
 
 /* scratch [2, n], order [n]. The line of ranks: from the predictor's order statistic to the
  * damage's, where rank rho of one is expected at the other. */
-static void add_rank_line(struct fkv_charts *c, int panel, int32_t n, const double *x,
-                          const double *y, double rho, double *scratch, int32_t *order) {
+static void add_rank_line(struct fkv_chart *chart, int32_t n, const double *x, const double *y,
+                          double rho, double *scratch, int32_t *order) {
     double *sorted_y = scratch, *rank = scratch + n;
     fkv_ranks(n, y, rank, order);
     for (int32_t i = 0; i < n; i++) sorted_y[i] = y[order[i]];
@@ -20,8 +20,8 @@ static void add_rank_line(struct fkv_charts *c, int panel, int32_t n, const doub
         double at = (n - 1) / 2.0 + rho * (i - (n - 1) / 2.0);
         int below = (int)fmax(0, floor(at)), above = below + 1 < n ? below + 1 : below;
         double value = sorted_y[below] + (at - below) * (sorted_y[above] - sorted_y[below]);
-        fkv_charts_add(c, panel, "fitted ranks", (struct fkv_color){0.35, 0.35, 0.35, 1},
-                       FKV_LOOK_LINE, x[order[i]], (struct fkv_interval){value, NAN, NAN});
+        fkv_chart_add(chart, "fitted ranks", (struct fkv_color){0.35, 0.35, 0.35, 1}, FKV_LOOK_LINE,
+                      x[order[i]], (struct fkv_interval){value, NAN, NAN});
     }
 }
 
@@ -37,9 +37,10 @@ static int add_group(struct fkv_charts *c, const struct fkv_link *l, const struc
         return fkv_fail(err, "out of memory for %d heads", g->count);
     }
     fkv_plot_name_rho(title, fkv_plot_damage_words[measure], found->spearman);
-    int panel = fkv_charts_panel(c, title, fkv_predictor_words[predictor], fkv_plot_milli_nats);
-    if (measure == FKV_DAMAGE_NLL) c->chart[panel].level = 0;
-    c->chart[panel].logarithmic_y = measure == FKV_DAMAGE_KL;
+    struct fkv_chart *chart =
+        fkv_charts_panel(c, title, fkv_predictor_words[predictor], fkv_plot_milli_nats);
+    if (measure == FKV_DAMAGE_NLL) chart->level = 0;
+    chart->logarithmic_y = measure == FKV_DAMAGE_KL;
     double *x = scratch + 2 * g->count, *y = x + g->count;
     for (int32_t i = 0; i < g->count; i++) {
         const struct fkv_link_head *h = &l->heads.head[g->first + i];
@@ -49,11 +50,11 @@ static int add_group(struct fkv_charts *c, const struct fkv_link *l, const struc
         snprintf(label, sizeof label, "%s third of the layers",
                  fkv_depth_names[FKV_DEPTH_EARLY + third]);
         x[i] = h->predictor[predictor], y[i] = damage.estimate;
-        fkv_charts_add(c, panel, label, fkv_color_map(0.1 + 0.38 * third), FKV_LOOK_POINTS, x[i],
-                       damage);
+        fkv_chart_add(chart, label, fkv_color_map(0.1 + 0.38 * third), FKV_LOOK_POINTS, x[i],
+                      damage);
     }
     if (isfinite(found->spearman.estimate))
-        add_rank_line(c, panel, g->count, x, y, found->spearman.estimate, scratch, order);
+        add_rank_line(chart, g->count, x, y, found->spearman.estimate, scratch, order);
     free(scratch), free(order);
     return FKV_OK;
 }
@@ -63,9 +64,9 @@ static int plot_group(const struct fkv_link *l, int32_t i, struct fkv_plot_targe
                       struct fkv_error *err) {
     const struct fkv_link_group *g = &l->heads.group[i];
     const struct fkv_units *units = &l->damage[g->probe].units;
-    struct fkv_charts c;
+    struct fkv_charts c = {0};
     char name[64], title[160], note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
-    int status = fkv_charts_open(&c, err), columns = 0;
+    int status = FKV_OK, columns = 0;
     for (int measure = FKV_DAMAGES - 1; !status && measure >= 0; measure--)
         for (int p = 0; !status && p < FKV_PREDICTORS; p++) {
             if (p == FKV_PREDICTOR_ENERGY || !isfinite(l->heads.head[g->first].predictor[p]))

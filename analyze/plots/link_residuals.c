@@ -11,17 +11,17 @@
 enum { LEAST_TOKENS = 20 }; /* a class of fewer is left out of the picture; the table has it */
 
 static void add_residuals(struct fkv_charts *c, const struct fkv_link *l, bool no_dc) {
-    int panel = fkv_charts_panel(
+    struct fkv_chart *chart = fkv_charts_panel(
         c, no_dc ? "residual (without DC)" : "residual",
         no_dc ? "share of the segment's mean energy" : "share of the token's energy", NULL);
-    c->chart[panel].across = true;
+    chart->across = true;
     for (int s = 0; s < 2; s++) {
         const struct fkv_residuals *r = &l->residuals[s];
         for (int k = 0; k < FKV_CLASSES; k++) {
             if (r->tokens[k] < LEAST_TOKENS) continue;
-            int position = fkv_charts_name(c, panel, fkv_class_names[k]);
-            fkv_charts_add(c, panel, fkv_plot_states_words[1 + s], fkv_color_cycle(s),
-                           FKV_LOOK_POINTS, position, r->residual[no_dc][k]);
+            int position = fkv_chart_name(chart, fkv_class_names[k]);
+            fkv_chart_add(chart, fkv_plot_states_words[1 + s], fkv_color_cycle(s), FKV_LOOK_POINTS,
+                          position, r->residual[no_dc][k]);
         }
     }
 }
@@ -31,7 +31,8 @@ static void add_damages(struct fkv_charts *c, const struct fkv_link *l, const st
                         double *scratch) {
     enum { MOST = 4 };
     const struct fkv_probe *p = d->probe;
-    int panel = -1, shown = 0;
+    struct fkv_chart *chart = NULL;
+    int shown = 0;
     for (int64_t w = 0; w < p->window_count; w++)
         if (!p->windows[w].token_class) return;
     for (int32_t i = 0; i < p->change_count && shown < MOST; i++) {
@@ -41,20 +42,17 @@ static void add_damages(struct fkv_charts *c, const struct fkv_link *l, const st
         if (change->layer >= 0 || !(filter || freqkv) ||
             change->option == FKV_PROBE_OPTION_DECOMPOSE)
             continue;
-        if (panel < 0) {
-            panel = fkv_charts_panel(c, fkv_plot_damage_words[FKV_DAMAGE_NLL], fkv_plot_milli_nats,
+        if (!chart) {
+            chart = fkv_charts_panel(c, fkv_plot_damage_words[FKV_DAMAGE_NLL], fkv_plot_milli_nats,
                                      NULL);
-            c->chart[panel].across = true, c->chart[panel].level = 0;
-            for (int k = 0; k < FKV_CLASSES; k++)
-                if (l->residuals[0].tokens[k] >= LEAST_TOKENS)
-                    fkv_charts_name(c, panel, fkv_class_names[k]);
+            chart->across = true, chart->level = 0;
         }
         for (int k = 0; k < FKV_CLASSES; k++) {
             int64_t tokens;
             struct fkv_interval y = fkv_damage_of_class(d, i, k, NULL, &tokens, scratch);
             if (l->residuals[0].tokens[k] < LEAST_TOKENS) continue;
-            fkv_charts_add(c, panel, change->label, fkv_color_cycle(2 + shown), FKV_LOOK_POINTS,
-                           fkv_charts_name(c, panel, fkv_class_names[k]), fkv_plot_milli(y, 1));
+            fkv_chart_add(chart, change->label, fkv_color_cycle(2 + shown), FKV_LOOK_POINTS,
+                          fkv_chart_name(chart, fkv_class_names[k]), fkv_plot_milli(y, 1));
         }
         shown++;
     }
@@ -62,9 +60,8 @@ static void add_damages(struct fkv_charts *c, const struct fkv_link *l, const st
 
 int fkv_plot_link_residuals(const struct fkv_link *l, struct fkv_plot_target *to,
                             struct fkv_error *err) {
-    struct fkv_charts c;
+    struct fkv_charts c = {0};
     if (!l->has_residuals) return FKV_OK;
-    if (fkv_charts_open(&c, err)) return FKV_FAILED;
     int status = FKV_OK;
     add_residuals(&c, l, false);
     add_residuals(&c, l, true);

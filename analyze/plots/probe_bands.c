@@ -25,11 +25,9 @@ static bool bands_widen(const struct fkv_damage *d) {
     return most > 3 * least;
 }
 
-static void fill(struct fkv_charts *c, const struct fkv_damage *d,
-                 enum fkv_damage_measure measure) {
-    int panel =
-        fkv_probe_panel(c, measure, "middle of the band (fraction of the coefficients)", false);
-    struct fkv_chart *chart = &c->chart[panel];
+static void fill(struct fkv_charts *c, const struct fkv_damage *d, int measure) {
+    struct fkv_chart *chart =
+        fkv_probe_panel(c, measure, "middle of the band (fraction of the coefficients)");
     double last[FKV_PROBE_BOTH + 1] = {0};
     int divisions[FKV_PROBE_BOTH + 1] = {0};
     chart->apart = true, chart->logarithmic_x = bands_widen(d);
@@ -45,9 +43,9 @@ static void fill(struct fkv_charts *c, const struct fkv_damage *d,
         if (divisions[states])
             snprintf(series + used, sizeof series - (size_t)used, ", division %d",
                      divisions[states] + 1);
-        fkv_charts_add(c, panel, series, fkv_color_cycle(states - 1 + 3 * divisions[states]),
-                       FKV_LOOK_JOINED, middle_of(change, chart->logarithmic_x),
-                       fkv_plot_milli(d->row[i].mean[measure], 1));
+        fkv_chart_add(chart, series, fkv_color_cycle(states - 1 + 3 * divisions[states]),
+                      FKV_LOOK_JOINED, middle_of(change, chart->logarithmic_x),
+                      fkv_plot_milli(d->row[i].mean[measure], 1));
     }
 }
 
@@ -70,11 +68,10 @@ static void name_dc(const struct fkv_damage *d, char text[400]) {
 int fkv_plot_probe_bands(const struct fkv_damage *d, struct fkv_plot_target *to,
                          struct fkv_error *err) {
     const struct fkv_charts_page page = {
-        .title = "Damage of taking out one band", .width = 7.2, .height = 3.4, .columns = 2};
-    struct fkv_charts c;
+        .name = "bands", .title = "Damage of taking out one band", .height = 3.4, .columns = 2};
+    struct fkv_charts c = {0};
     char text[400];
-    if (fkv_charts_open(&c, err)) return FKV_FAILED;
-    for (int m = 0; m < FKV_DAMAGES; m++) fill(&c, d, (enum fkv_damage_measure)m);
+    for (int m = 0; m < FKV_DAMAGES; m++) fill(&c, d, m);
     name_dc(d, text);
-    return fkv_probe_finish(&c, FKV_OK, d, "bands", text, page, to, err);
+    return fkv_probe_finish(&c, FKV_OK, d, text, page, to, err);
 }

@@ -21,20 +21,20 @@ static bool is_shown(const struct fkv_probe_change *c) {
 
 /* scratch [2, units] */
 static void fill(struct fkv_charts *c, const struct fkv_damage *d, double *scratch) {
-    int panel = fkv_probe_panel(c, FKV_DAMAGE_NLL, NULL, true);
-    for (int32_t i = 0; i < d->probe->change_count && c->chart[panel].series < MOST; i++) {
+    struct fkv_chart *chart = fkv_probe_panel(c, FKV_DAMAGE_NLL, NULL);
+    for (int32_t i = 0; i < d->probe->change_count && chart->series < MOST; i++) {
         const struct fkv_probe_change *change = &d->probe->changes[i];
         if (!is_shown(change)) continue;
-        const int series = c->chart[panel].series;
+        const int series = chart->series;
         char name[FKV_PROBE_NAME];
         fkv_probe_name_alone(change, name);
         for (int k = 0; k < FKV_CLASSES; k++) {
             int64_t tokens;
             struct fkv_interval y = fkv_damage_of_class(d, i, k, NULL, &tokens, scratch);
             if (!tokens) continue;
-            int position = fkv_charts_name(c, panel, fkv_class_names[k]);
-            fkv_charts_add(c, panel, name, fkv_color_cycle(series), FKV_LOOK_POINTS, position,
-                           fkv_plot_milli(y, 1));
+            int position = fkv_chart_name(chart, fkv_class_names[k]);
+            fkv_chart_add(chart, name, fkv_color_cycle(series), FKV_LOOK_POINTS, position,
+                          fkv_plot_milli(y, 1));
         }
     }
 }
@@ -44,11 +44,13 @@ int fkv_plot_probe_classes(const struct fkv_damage *d, struct fkv_plot_target *t
     static const char text[] =
         "Rare: fewer than 1 in 10,000 of its text. Copied: it and the token before it stood side "
         "by side earlier in the text.";
-    const struct fkv_charts_page page = {
-        .title = "Damage by class of token", .width = 6.4, .height = 4.4, .columns = 1};
-    struct fkv_charts c;
+    const struct fkv_charts_page page = {.name = "classes",
+                                         .title = "Damage by class of token",
+                                         .width = 6.4,
+                                         .height = 4.4,
+                                         .columns = 1};
+    struct fkv_charts c = {0};
     if (!has_classes(d->probe)) return FKV_OK;
-    if (fkv_charts_open(&c, err)) return FKV_FAILED;
     int status = FKV_OK;
     double *scratch = malloc(2 * (size_t)d->units.count * sizeof *scratch);
     if (scratch)
@@ -56,5 +58,5 @@ int fkv_plot_probe_classes(const struct fkv_damage *d, struct fkv_plot_target *t
     else
         status = fkv_fail(err, "out of memory for %lld units", (long long)d->units.count);
     free(scratch);
-    return fkv_probe_finish(&c, status, d, "classes", text, page, to, err);
+    return fkv_probe_finish(&c, status, d, text, page, to, err);
 }

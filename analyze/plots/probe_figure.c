@@ -64,7 +64,7 @@ static void name_parts(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME
                  c->kind == FKV_PROBE_FREQKV ? "L" : "same");
 }
 
-void fkv_probe_name(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]) {
+static void name_change(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]) {
     char bands[FKV_PROBE_NAME];
     name_bands(c, bands);
     if (fkv_probe_is_part(c))
@@ -83,25 +83,24 @@ void fkv_probe_name_alone(const struct fkv_probe_change *c, char out[FKV_PROBE_N
         snprintf(out, FKV_PROBE_NAME, "%s", c->label);
         return;
     }
-    fkv_probe_name(c, name);
+    name_change(c, name);
     snprintf(out, FKV_PROBE_NAME, "%.280s: %s", name, fkv_plot_states_words[c->states]);
 }
 
-int fkv_probe_panel(struct fkv_charts *c, enum fkv_damage_measure measure, const char *x_label,
-                    bool across) {
-    int panel =
-        fkv_charts_panel(c, fkv_plot_damage_words[measure], across ? fkv_plot_milli_nats : x_label,
-                         across ? NULL : fkv_plot_milli_nats);
-    c->chart[panel].across = across, c->chart[panel].level = 0;
-    return panel;
+struct fkv_chart *fkv_probe_panel(struct fkv_charts *c, int measure, const char *x_label) {
+    const char *damage = fkv_plot_damage_words[measure];
+    struct fkv_chart *chart = x_label ? fkv_charts_panel(c, damage, x_label, fkv_plot_milli_nats)
+                                      : fkv_charts_panel(c, damage, fkv_plot_milli_nats, NULL);
+    chart->across = !x_label, chart->level = 0;
+    return chart;
 }
 
-void fkv_probe_add_named(struct fkv_charts *c, int panel, const struct fkv_probe_change *change,
+void fkv_probe_add_named(struct fkv_chart *c, const struct fkv_probe_change *change,
                          const char *series, struct fkv_color color, struct fkv_interval y) {
     char name[FKV_PROBE_NAME];
-    fkv_probe_name(change, name);
-    int position = fkv_charts_name(c, panel, name);
-    if (position >= 0) fkv_charts_add(c, panel, series, color, FKV_LOOK_POINTS, position, y);
+    name_change(change, name);
+    int position = fkv_chart_name(c, name);
+    if (position >= 0) fkv_chart_add(c, series, color, FKV_LOOK_POINTS, position, y);
 }
 
 void fkv_probe_describe(const struct fkv_damage *d, const char *text, char note[FKV_PLOT_NOTE]) {
@@ -122,15 +121,14 @@ void fkv_probe_describe(const struct fkv_damage *d, const char *text, char note[
         fkv_plot_number(nll, p->noise_floor_nll, 2), fkv_plot_number(kl, p->noise_floor_kl, 2));
 }
 
-int fkv_probe_finish(struct fkv_charts *c, int status, const struct fkv_damage *d,
-                     const char *suffix, const char *text, struct fkv_charts_page page,
-                     struct fkv_plot_target *to, struct fkv_error *err) {
-    char name[FKV_PLOT_NAME], note[FKV_PLOT_NOTE];
+int fkv_probe_finish(struct fkv_charts *c, int status, const struct fkv_damage *d, const char *text,
+                     struct fkv_charts_page page, struct fkv_plot_target *to,
+                     struct fkv_error *err) {
+    char note[FKV_PLOT_NOTE];
     int series = 0;
     for (int i = 0; i < c->panels; i++) series += c->chart[i].series;
-    snprintf(name, sizeof name, "%.280s_%s", to->stem, suffix);
     fkv_probe_describe(d, text, note);
-    page.name = name, page.note = note;
+    page.note = note;
     if (series) return fkv_charts_finish(c, status, &page, to, err);
     fkv_charts_close(c);
     return status;

@@ -17,27 +17,24 @@ bool fkv_probe_is_filter(const struct fkv_probe_change *c);
 
 /* Bytes of a change's name: 16 bands at a readable precision. */
 enum { FKV_PROBE_NAME = 320 };
-/* Its name on an axis of changes of one kind, in words: "without lowest eighth", its parts, the
- * band of noise with its energy in brackets. */
-void fkv_probe_name(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]);
-/* Its name among changes of all kinds: the same with what it changes, "lowest half: keys"; of
+/* Its name among changes of all kinds: in words, with what it changes, "lowest half: keys"; of
  * policies their label. */
 void fkv_probe_name_alone(const struct fkv_probe_change *c, char out[FKV_PROBE_NAME]);
 
-/* A new panel of a damage; x_label: of the changes' axis. across: changes are rows. */
-int fkv_probe_panel(struct fkv_charts *c, enum fkv_damage_measure measure, const char *x_label,
-                    bool across);
-/* A point at a change's name. */
-void fkv_probe_add_named(struct fkv_charts *c, int panel, const struct fkv_probe_change *change,
+/* A new panel of a damage; x_label: of the changes' axis; NULL: changes are rows. */
+struct fkv_chart *fkv_probe_panel(struct fkv_charts *c, int measure, const char *x_label);
+/* A point at a change's name among its kind, in words: "without lowest eighth", its parts, the band
+ * of noise with its energy in brackets. */
+void fkv_probe_add_named(struct fkv_chart *c, const struct fkv_probe_change *change,
                          const char *series, struct fkv_color color, struct fkv_interval y);
 
 /* `text`, then how the probe was made, its intervals and its noise floor. */
 void fkv_probe_describe(const struct fkv_damage *d, const char *text, char note[FKV_PLOT_NOTE]);
 
-/* fkv_charts_finish for a page with `suffix` and `text` in place of name and note, which follow
- * from them: STEM_SUFFIX. Without a point nothing is drawn. */
-int fkv_probe_finish(struct fkv_charts *c, int status, const struct fkv_damage *d,
-                     const char *suffix, const char *text, struct fkv_charts_page page,
-                     struct fkv_plot_target *to, struct fkv_error *err);
+/* fkv_charts_finish for a page whose note begins with `text` (fkv_probe_describe). Without a point
+ * nothing is drawn. */
+int fkv_probe_finish(struct fkv_charts *c, int status, const struct fkv_damage *d, const char *text,
+                     struct fkv_charts_page page, struct fkv_plot_target *to,
+                     struct fkv_error *err);
 
 #endif

@@ -2,7 +2,6 @@
  * figure per damage, and one table of both. */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "analyze/plots/figures.h"
 #include "analyze/plots/probe_figure.h"
@@ -38,11 +37,10 @@ static int fill_map(const struct fkv_damage *d, int32_t first, int measure, doub
     return count;
 }
 
-static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps,
-                     const int32_t *first, int measure, double *scratch, struct fkv_error *err) {
+static void draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps,
+                      const int32_t *first, int measure) {
     const struct fkv_probe *p = d->probe;
-    const struct fkv_axis across = {.label = "KV head", .low = FKV_FIT, .high = FKV_FIT};
-    const struct fkv_axis down = {.label = "layer", .low = FKV_FIT, .high = FKV_FIT};
+    const struct fkv_axis across = {.label = "KV head"}, down = {.label = "layer"};
     const struct fkv_line dot = {.label = "q < 0.05 (Benjamini\u2013Hochberg)",
                                  .color = {0, 0, 0, 1},
                                  .width = 0.9,
@@ -50,14 +48,13 @@ static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps,
                                  .ringed = true,
                                  .scattered = true};
     size_t cells = (size_t)p->layers * (size_t)p->kv_heads;
-    double low = INFINITY, high = -INFINITY, *x = scratch + cells, *y = x + cells;
-    int *names = malloc((size_t)(p->layers + p->kv_heads) * sizeof *names);
-    if (!names) return fkv_fail(err, "out of memory for %zu heads", cells);
-    for (int i = 0; i < p->layers + p->kv_heads; i++) names[i] = i;
+    double low = INFINITY, high = -INFINITY, *values = fkv_figure_numbers(f, 3 * cells);
+    if (!values) return;
+    double *x = values + cells, *y = x + cells;
     for (int m = 0; m < maps; m++) {
-        fill_map(d, first[m], measure, scratch, x, y);
+        fill_map(d, first[m], measure, values, x, y);
         for (size_t i = 0; i < cells; i++)
-            if (isfinite(scratch[i])) low = fmin(low, scratch[i]), high = fmax(high, scratch[i]);
+            if (isfinite(values[i])) low = fmin(low, values[i]), high = fmax(high, values[i]);
     }
     bool is_signed = measure == FKV_DAMAGE_NLL;
     if (!(high >= low)) low = high = 0; /* no number at all */
@@ -65,27 +62,22 @@ static int draw_maps(struct fkv_figure *f, const struct fkv_damage *d, int maps,
     if (!(high > low)) high += 1, low -= is_signed;
     const struct fkv_color_bar bar = {
         .label = fkv_plot_milli_nats, .low = low, .high = high, .top = 1, .is_signed = is_signed};
-    int status = FKV_OK;
-    for (int m = 0; !status && m < maps; m++) {
-        int dots = fill_map(d, first[m], measure, scratch, x, y);
+    fkv_figure_color_bar(f, &bar);
+    for (int m = 0; m < maps; m++) {
+        int dots = fill_map(d, first[m], measure, values, x, y);
         char title[FKV_PROBE_NAME];
         fkv_probe_name_alone(&p->changes[first[m]], title);
-        status = fkv_figure_axes(f, m, title, &across, &down, NULL, 1, err);
-        if (!status)
-            status = fkv_figure_heatmap(f, m, p->layers, p->kv_heads, scratch, names, names, low,
-                                        high, err);
-        if (!status && dots) status = fkv_figure_line(f, m, &dot, dots, x, y, err);
+        fkv_figure_axes(f, m, title, &across, &down);
+        fkv_figure_heatmap(f, m, p->layers, p->kv_heads, values, NULL, NULL);
+        if (dots) fkv_figure_line(f, m, &dot, dots, x, y);
     }
-    free(names);
-    return status ? status : fkv_figure_color_bar(f, &bar, err);
 }
 
 static int write_csv(const struct fkv_damage *d, struct fkv_plot_target *to,
                      struct fkv_error *err) {
     struct fkv_atomic_file f;
-    char name[320];
-    snprintf(name, sizeof name, "%.280s_heads.csv", to->stem);
-    if (fkv_csv_open(&f, to->folder, name,
+    char name[FKV_PLOT_NAME];
+    if (fkv_csv_open(&f, to->folder, fkv_plot_name(to, "heads.csv", name),
                      "change,layer,head,delta_nll,delta_nll_low,delta_nll_high,delta_nll_p,delta_"
                      "nll_q,kl,kl_low,kl_high,kl_p,kl_q",
                      err))
@@ -119,30 +111,26 @@ int fkv_plot_probe_heads(const struct fkv_damage *d, struct fkv_plot_target *to,
     int32_t first[MAPS];
     int maps = find_maps(d->probe, false, first);
     if (!maps) maps = find_maps(d->probe, true, first);
-    int columns = maps < 3 ? maps : maps == 4 ? 2 : 3;
     if (!maps) return FKV_OK;
-    size_t cells = (size_t)d->probe->layers * (size_t)d->probe->kv_heads;
-    double *scratch = malloc(3 * cells * sizeof *scratch);
-    if (!scratch) return fkv_fail(err, "out of memory for %zu heads", cells);
-    int status = FKV_OK, rows = (maps + columns - 1) / columns;
+    const int columns = maps < 3 ? maps : maps == 4 ? 2 : 3, rows = (maps + columns - 1) / columns;
     double width = fmin(7.2, fmax(4, 1.4 + columns * fmax(1.8, 0.3 * d->probe->kv_heads)));
     double height = fmin(10, 1.6 + rows * fmax(1.5, 0.5 + 0.18 * d->probe->layers));
-    for (int m = 0; !status && m < FKV_DAMAGES; m++) {
+    for (int m = 0; m < FKV_DAMAGES; m++) {
         struct fkv_figure *f;
-        char title[120], note[FKV_PLOT_NOTE], name[FKV_PLOT_NAME];
+        char title[120], note[FKV_PLOT_NOTE], name[64];
         snprintf(title, sizeof title, "%s of changing one head", fkv_plot_damage_words[m]);
-        snprintf(name, sizeof name, "%.270s_heads_%s", to->stem, fkv_damage_names[m]);
+        snprintf(name, sizeof name, "heads_%s", fkv_damage_names[m]);
         fkv_probe_describe(d,
                            m == FKV_DAMAGE_NLL ? nll_test
                            : d->excess         ? kl_test
                                                : kl_untested,
                            note);
-        status = fkv_figure_create(width, height, rows, columns, title, &f, err);
-        if (status) break;
-        status = draw_maps(f, d, maps, first, m, scratch, err);
-        if (!status) status = fkv_plot_check_ours(to, name, err);
-        status = fkv_plot_finish(f, status, note, name, to, err);
+        if (fkv_plot_check_ours(to, name, err) ||
+            fkv_figure_create(width, height, rows, columns, title, &f, err))
+            return FKV_FAILED;
+        fkv_figure_note(f, "%s", note);
+        draw_maps(f, d, maps, first, m);
+        if (fkv_plot_finish(f, to, err, "%s", name)) return FKV_FAILED;
     }
-    free(scratch);
-    return status ? status : write_csv(d, to, err);
+    return write_csv(d, to, err);
 }

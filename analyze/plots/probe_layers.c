@@ -10,10 +10,9 @@ static bool no_part(const struct fkv_probe_change *c) {
 
 /* Shows as many changes as can be told apart; DC would hide the rest. Whether the table has more.
  */
-static bool fill(struct fkv_charts *c, const struct fkv_damage *d,
-                 enum fkv_damage_measure measure) {
-    int panel = fkv_probe_panel(c, measure, "layer", false), shown = 0;
-    struct fkv_chart *chart = &c->chart[panel];
+static bool fill(struct fkv_charts *c, const struct fkv_damage *d, int measure) {
+    struct fkv_chart *chart = fkv_probe_panel(c, measure, "layer");
+    int shown = 0;
     bool more = false;
     chart->integers = chart->apart = true;
     for (int32_t i = 0; i < d->probe->change_count; i++) {
@@ -22,8 +21,8 @@ static bool fill(struct fkv_charts *c, const struct fkv_damage *d,
         char name[FKV_PROBE_NAME];
         fkv_probe_name_alone(change, name);
         struct fkv_chart_series *series =
-            fkv_charts_add(c, panel, name, fkv_color_cycle(shown), FKV_LOOK_JOINED, change->layer,
-                           fkv_plot_milli(d->row[i].mean[measure], 1));
+            fkv_chart_add(chart, name, fkv_color_cycle(shown), FKV_LOOK_JOINED, change->layer,
+                          fkv_plot_milli(d->row[i].mean[measure], 1));
         if (!series || series->count > 1) continue;
         series->hidden = shown == FKV_COLORS || fkv_probe_takes_dc(change) || no_part(change);
         shown += !series->hidden;
@@ -34,16 +33,14 @@ static bool fill(struct fkv_charts *c, const struct fkv_damage *d,
 
 int fkv_plot_probe_layers(const struct fkv_damage *d, struct fkv_plot_target *to,
                           struct fkv_error *err) {
-    const struct fkv_charts_page page = {.title =
+    const struct fkv_charts_page page = {.name = "layers",
+                                         .title =
                                              "Damage of the same change to one layer at a time",
-                                         .width = 7.2,
                                          .height = 3.8,
                                          .columns = 2};
-    struct fkv_charts c;
+    struct fkv_charts c = {0};
     bool more = false;
-    if (fkv_charts_open(&c, err)) return FKV_FAILED;
-    for (int m = 0; m < FKV_DAMAGES; m++) more = fill(&c, d, (enum fkv_damage_measure)m) || more;
-    return fkv_probe_finish(&c, FKV_OK, d, "layers",
-                            more ? "The table beside the figure has more changes." : "", page, to,
-                            err);
+    for (int m = 0; m < FKV_DAMAGES; m++) more = fill(&c, d, m) || more;
+    return fkv_probe_finish(
+        &c, FKV_OK, d, more ? "The table beside the figure has more changes." : "", page, to, err);
 }

@@ -35,27 +35,27 @@ static struct fkv_interval over_heads(const struct fkv_run *run, int32_t layer, 
 }
 
 static int add_rounds(struct fkv_charts *c, const struct fkv_run *run, int rounds,
-                      const int32_t *layers, struct fkv_error *err) {
+                      struct fkv_error *err) {
     size_t n = (size_t)run->layers * (size_t)run->kv_heads * (size_t)rounds;
     double *before = malloc(2 * n * sizeof *before), *kept = before + n;
     if (!before) return fkv_fail(err, "out of memory for %d rounds", rounds);
     for (int state = 0; state < 2; state++) {
-        int panel = fkv_charts_panel(c, state ? "values" : "keys",
-                                     run->actions.evictions ? "eviction" : "round of compression",
-                                     "share of energy kept");
-        c->chart[panel].integers = true;
+        struct fkv_chart *chart = fkv_charts_panel(
+            c, state ? "values" : "keys",
+            run->actions.evictions ? "eviction" : "round of compression", "share of energy kept");
+        chart->integers = true;
         memset(before, 0, 2 * n * sizeof *before);
         add_up_rounds(run, state, rounds, before, kept);
         for (int32_t l = 0; l < run->layers; l++)
             for (int r = 0; r < rounds; r++) {
                 char label[32];
                 snprintf(label, sizeof label, "layer %d", l);
-                fkv_charts_add(c, panel, label, fkv_plot_color(run->layers, layers, l),
-                               FKV_LOOK_LINE, r + 1, over_heads(run, l, r, rounds, before, kept));
+                fkv_chart_add(chart, label, fkv_plot_color(run->layers, NULL, l), FKV_LOOK_LINE,
+                              r + 1, over_heads(run, l, r, rounds, before, kept));
             }
-        for (int s = 0; s < c->chart[panel].series; s++) {
-            c->chart[panel].one[s].bare = run->layers > FKV_PLOT_FEW;
-            c->chart[panel].one[s].unnamed = run->layers > 1;
+        for (int s = 0; s < chart->series; s++) {
+            chart->one[s].bare = run->layers > FKV_PLOT_FEW;
+            chart->one[s].unnamed = run->layers > 1;
         }
     }
     free(before);
@@ -68,19 +68,10 @@ int fkv_plot_rounds(const struct fkv_run *run, struct fkv_plot_target *to, struc
         if (run->actions.round[i] > rounds) rounds = run->actions.round[i];
     if (!rounds) return FKV_OK;
     rounds = rounds < MOST_ROUNDS ? rounds : MOST_ROUNDS;
-    struct fkv_charts c;
-    int32_t *layers = malloc((size_t)run->layers * sizeof *layers);
-    int status = layers ? fkv_charts_open(&c, err)
-                        : fkv_fail(err, "out of memory for %d layers", run->layers);
-    if (status) {
-        free(layers);
-        return status;
-    }
-    for (int32_t l = 0; l < run->layers; l++) layers[l] = l;
-    status = add_rounds(&c, run, rounds, layers, err);
-    char name[FKV_PLOT_NAME], title[400], note[FKV_PLOT_NOTE];
+    struct fkv_charts c = {0};
+    const int status = add_rounds(&c, run, rounds, err);
+    char title[400], note[FKV_PLOT_NOTE];
     const char *action = run->actions.evictions ? "eviction" : "compression";
-    snprintf(name, sizeof name, "%.280s_rounds", to->stem);
     snprintf(title, sizeof title, "Energy that each %s keeps (%s, \u03b3 = %.3g, window %d)",
              action, run->policy_label, fkv_run_gamma(run), run->window);
     const bool shaded = run->layers <= FKV_PLOT_FEW && run->kv_heads > 1;
@@ -91,15 +82,12 @@ int fkv_plot_rounds(const struct fkv_run *run, struct fkv_plot_target *to, struc
              run->low_pass ? " Round 1 meets a fresh cache; later rounds meet one that is mostly "
                              "compressed already."
                            : "");
-    const struct fkv_color_bar bar = fkv_plot_color_bar("layer", run->layers, layers);
-    const struct fkv_charts_page page = {.name = name,
+    const struct fkv_color_bar bar = fkv_plot_color_bar("layer", run->layers, NULL);
+    const struct fkv_charts_page page = {.name = "rounds",
                                          .title = title,
                                          .note = note,
-                                         .width = 7.2,
                                          .height = 3.4,
                                          .columns = 2,
                                          .bar = run->layers > 1 ? &bar : NULL};
-    status = fkv_charts_finish(&c, status, &page, to, err);
-    free(layers);
-    return status;
+    return fkv_charts_finish(&c, status, &page, to, err);
 }

@@ -33,8 +33,15 @@ double fkv_run_cells_tokens(const struct fkv_run_cells *c, int bin) {
     return tokens;
 }
 
-struct fkv_interval fkv_run_cells_mean(const struct fkv_run_cells *c, int bin, double *position) {
-    *position = c->position[bin] / fkv_run_cells_tokens(c, bin);
-    return fkv_ratio_interval(&c->units, c->sum + bin * c->units.count,
-                              c->count + bin * c->units.count, NULL);
+void fkv_run_cells_draw(const struct fkv_run_cells *c, double least, struct fkv_chart *chart,
+                        const struct fkv_chart_series *style) {
+    for (int b = 0; b < c->bins; b++) {
+        const double tokens = fkv_run_cells_tokens(c, b);
+        if (tokens < least) continue;
+        const struct fkv_interval mean = fkv_ratio_interval(&c->units, c->sum + b * c->units.count,
+                                                            c->count + b * c->units.count, NULL);
+        struct fkv_chart_series *line = fkv_chart_add(chart, style->label, style->color,
+                                                      FKV_LOOK_LINE, c->position[b] / tokens, mean);
+        if (line) line->dashed = style->dashed, line->bare = style->bare;
+    }
 }

@@ -2,6 +2,7 @@
 #ifndef FKV_ANALYZE_PLOTS_RUN_CELLS_H
 #define FKV_ANALYZE_PLOTS_RUN_CELLS_H
 
+#include "analyze/plots/charts.h"
 #include "capture/store/run.h"
 
 /* Sums over tokens, by bin and by unit of the bootstrap. */
@@ -22,7 +23,9 @@ void fkv_run_cells_close(struct fkv_run_cells *c);
 void fkv_run_cells_add(struct fkv_run_cells *c, int32_t columns, int64_t block, int bin,
                        double value, double position);
 double fkv_run_cells_tokens(const struct fkv_run_cells *c, int bin);
-/* Mean of a bin, and the mean position of its tokens. */
-struct fkv_interval fkv_run_cells_mean(const struct fkv_run_cells *c, int bin, double *position);
+/* Draws the means of bins of `least` tokens or more, each at the mean position of its tokens, as a
+ * line. style: its label and colour, and whether it is dashed and bare. */
+void fkv_run_cells_draw(const struct fkv_run_cells *c, double least, struct fkv_chart *chart,
+                        const struct fkv_chart_series *style);
 
 #endif

@@ -40,21 +40,16 @@ static void fill_cells(const struct fkv_run *run, bool kl, bool by_round, struct
  * after a compression, which are hit hardest, and would look worse than all before it. */
 static const double least_tokens = 20, round_share = 4;
 
-static int add_cells(struct fkv_charts *charts, int panel, const struct fkv_run *run,
-                     const char *label, struct fkv_color color, bool kl, bool by_round,
-                     struct fkv_error *err) {
+static int add_run(struct fkv_chart *chart, const struct fkv_run *run,
+                   const struct fkv_chart_series *style, bool kl, bool by_round,
+                   struct fkv_error *err) {
     struct fkv_run_cells c;
     int status = fkv_run_cells_open(&c, by_round ? MOST_ROUNDS : 2 * BINS, run, err);
-    if (!status) fill_cells(run, kl, by_round, &c);
-    double least = least_tokens, most = 0;
-    for (int b = 0; !status && by_round && b < c.bins; b++)
-        most = fmax(most, fkv_run_cells_tokens(&c, b));
-    least = fmax(least, by_round ? most / round_share : 0);
-    for (int b = 0; !status && b < c.bins; b++) {
-        double position;
-        if (fkv_run_cells_tokens(&c, b) < least) continue;
-        struct fkv_interval y = fkv_run_cells_mean(&c, b, &position);
-        fkv_charts_add(charts, panel, label, color, FKV_LOOK_LINE, position, y);
+    if (!status) {
+        double most = 0;
+        fill_cells(run, kl, by_round, &c);
+        for (int b = 0; by_round && b < c.bins; b++) most = fmax(most, fkv_run_cells_tokens(&c, b));
+        fkv_run_cells_draw(&c, fmax(least_tokens, most / round_share), chart, style);
     }
     fkv_run_cells_close(&c);
     return status;
@@ -102,14 +97,13 @@ static const char *const *words_for(const struct fkv_run *runs, int32_t count) {
 
 int fkv_plot_runs_distance(const struct fkv_run *runs, int32_t count, struct fkv_plot_target *to,
                            struct fkv_error *err) {
-    struct fkv_charts c;
-    char name[FKV_PLOT_NAME], label[FKV_PLOT_RUN_NAME];
-    int status = fkv_charts_open(&c, err), shown = 0;
-    snprintf(name, sizeof name, "%.280s_distance", to->stem);
+    struct fkv_charts c = {0};
+    char label[FKV_PLOT_RUN_NAME];
+    int status = FKV_OK, shown = 0;
     for (int32_t i = 0; i < count; i++) {
         shown += has_differences(&runs[i]);
         if (!has_differences(&runs[i]))
-            fkv_plot_leave_out(to, runs[i].path, name,
+            fkv_plot_leave_out(to, runs[i].path, "distance",
                                runs[i].actions.count
                                    ? "the run has no baseline"
                                    : "the run has no compressions and no evictions on a schedule");
@@ -117,23 +111,21 @@ int fkv_plot_runs_distance(const struct fkv_run *runs, int32_t count, struct fkv
     const char *const *actions_word = words_for(runs, count);
     for (int which = 0; !status && shown && which < 4; which++) {
         bool kl = which < 2, by_round = which % 2;
-        int panel =
+        struct fkv_chart *chart =
             fkv_charts_panel(&c, kl ? "KL" : "\u0394 nll",
                              by_round ? actions_word[0] : actions_word[1], "nats per token");
-        c.chart[panel].logarithmic_x = !by_round, c.chart[panel].logarithmic_y = kl;
-        c.chart[panel].level = kl ? NAN : 0;
-        c.chart[panel].integers = by_round;
+        chart->logarithmic_x = !by_round, chart->logarithmic_y = kl;
+        chart->level = kl ? NAN : 0;
+        chart->integers = by_round;
         for (int32_t i = 0; !status && i < count; i++) {
             if (!has_differences(&runs[i])) continue;
             bool rival;
-            int32_t series = c.chart[panel].series;
-            struct fkv_color color = color_at(runs, count, i, &rival);
+            const struct fkv_color color = color_at(runs, count, i, &rival);
+            /* Bands of many runs hide each other; the CSV has them. */
+            const struct fkv_chart_series style = {
+                .label = label, .color = color, .dashed = rival, .bare = shown > 3};
             fkv_plot_run_name(runs, count, i, label);
-            status = add_cells(&c, panel, &runs[i], label, color, kl, by_round, err);
-            if (c.chart[panel].series == series) continue;
-            c.chart[panel].one[series].dashed = rival;
-            c.chart[panel].one[series].bare =
-                shown > 3; /* bands of many runs hide each other; the CSV has them */
+            status = add_run(chart, &runs[i], &style, kl, by_round, err);
         }
     }
     char note[FKV_PLOT_NOTE], words[FKV_SE_WORDS], intervals[FKV_SE_WORDS + 80];
@@ -148,10 +140,9 @@ int fkv_plot_runs_distance(const struct fkv_run *runs, int32_t count, struct fkv
              "short are left out. %s.",
              intervals);
     const struct fkv_charts_page page = {
-        .name = name,
+        .name = "distance",
         .title = "Difference to full attention, after a compression and over compressions",
         .note = note,
-        .width = 7.2,
         .height = 5.6,
         .columns = 2};
     return fkv_charts_finish(&c, status, &page, to, err);

@@ -39,17 +39,14 @@ static void fill_cells(const struct fkv_run *run, bool delta, double width,
     }
 }
 
-static int add_run(struct fkv_charts *charts, int panel, const struct fkv_run *run,
-                   const char *label, struct fkv_color color, bool delta, double width,
+static int add_run(struct fkv_chart *chart, const struct fkv_run *run,
+                   const struct fkv_chart_series *style, bool delta, double width,
                    struct fkv_error *err) {
     struct fkv_run_cells c;
     int status = fkv_run_cells_open(&c, BINS, run, err);
-    if (!status) fill_cells(run, delta, width, &c);
-    for (int b = 0; !status && b < BINS; b++) {
-        double position;
-        if (fkv_run_cells_tokens(&c, b) < LEAST_TOKENS) continue;
-        const struct fkv_interval y = fkv_run_cells_mean(&c, b, &position);
-        fkv_charts_add(charts, panel, label, color, FKV_LOOK_LINE, position, y);
+    if (!status) {
+        fill_cells(run, delta, width, &c);
+        fkv_run_cells_draw(&c, LEAST_TOKENS, chart, style);
     }
     fkv_run_cells_close(&c);
     return status;
@@ -62,42 +59,42 @@ static bool has_baseline(const struct fkv_run *run) {
 }
 
 static int fill_panel(struct fkv_charts *c, const struct fkv_run *runs, int32_t count, bool delta,
-                      struct fkv_plot_target *to, const char *name, struct fkv_error *err) {
+                      struct fkv_plot_target *to, struct fkv_error *err) {
     const double width = (double)longest_of(runs, count) / BINS;
     char label[FKV_PLOT_RUN_NAME];
-    int panel = -1, status = FKV_OK;
+    struct fkv_chart *chart = NULL;
+    int status = FKV_OK;
     for (int32_t i = 0; i < count && !status; i++) {
         if (delta && !has_baseline(&runs[i])) {
-            fkv_plot_leave_out(to, runs[i].path, name, "the run has no baseline");
+            fkv_plot_leave_out(to, runs[i].path, "position", "the run has no baseline");
             continue;
         }
-        if (panel < 0) {
-            panel = fkv_charts_panel(c, delta ? "\u0394 nll to full attention" : "nll",
+        if (!chart) {
+            chart = fkv_charts_panel(c, delta ? "\u0394 nll to full attention" : "nll",
                                      runs[0].joined ? "position in the window (tokens)"
                                                     : "position in the text (tokens)",
                                      "nats per token");
-            if (delta) c->chart[panel].level = 0;
+            if (delta) chart->level = 0;
         }
-        const int series = c->chart[panel].series;
+        /* Bands of many runs hide each other. */
+        const struct fkv_chart_series style = {.label = label,
+                                               .color = fkv_color_cycle(i),
+                                               .dashed = i >= FKV_COLORS,
+                                               .bare = count > 3};
         fkv_plot_run_name(runs, count, i, label);
-        status = add_run(c, panel, &runs[i], label, fkv_color_cycle(i), delta, width, err);
-        if (c->chart[panel].series == series) continue;
-        c->chart[panel].one[series].bare = count > 3; /* bands of many runs hide each other */
-        c->chart[panel].one[series].dashed = i >= FKV_COLORS;
+        status = add_run(chart, &runs[i], &style, delta, width, err);
     }
     return status;
 }
 
 int fkv_plot_runs_position(const struct fkv_run *runs, int32_t count, struct fkv_plot_target *to,
                            struct fkv_error *err) {
-    struct fkv_charts c;
-    char name[FKV_PLOT_NAME], note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
+    struct fkv_charts c = {0};
+    char note[FKV_PLOT_NOTE], words[FKV_SE_WORDS];
     bool any = false;
     for (int32_t i = 0; i < count; i++) any = any || has_baseline(&runs[i]);
-    if (fkv_charts_open(&c, err)) return FKV_FAILED;
-    snprintf(name, sizeof name, "%.280s_position", to->stem);
-    int status = any ? fill_panel(&c, runs, count, false, to, name, err) : FKV_OK;
-    if (!status) status = fill_panel(&c, runs, count, true, to, name, err);
+    int status = any ? fill_panel(&c, runs, count, false, to, err) : FKV_OK;
+    if (!status) status = fill_panel(&c, runs, count, true, to, err);
     if (runs[0].joined)
         snprintf(note, sizeof note,
                  "Means over scored tokens. No intervals: windows of joined texts overlap.");
@@ -105,7 +102,7 @@ int fkv_plot_runs_position(const struct fkv_run *runs, int32_t count, struct fkv
         snprintf(note, sizeof note, "Means over scored tokens. %s: 95%%, bootstrap %s.",
                  count > 3 ? "Intervals in the table beside the figure" : "Shading",
                  fkv_plot_run_units(&runs[0], words));
-    const struct fkv_charts_page page = {.name = name,
+    const struct fkv_charts_page page = {.name = "position",
                                          .title = "Loss along the text",
                                          .note = note,
                                          .width = 7.2,

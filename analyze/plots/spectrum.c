@@ -19,6 +19,7 @@ enum { MOST_PANELS = 36, SUBSET = 24 };
 
 static const char frequency_label[] = "frequency (cycles per token)";
 static const char power_label[] = "power per channel (DCT-II, orthonormal)";
+static const char ratio_label[] = "power / permuted null";
 static const struct fkv_color null_color = {0.45, 0.45, 0.45, 1}, floor_color = {0.6, 0.4, 0.4, 1};
 
 /* The spectrum's own bands (those of the CSV) with t = 0 in front: band i is edge[i] <= t < edge[i
@@ -88,8 +89,7 @@ static bool has_errors(const struct fkv_spectrum *s) {
 }
 
 /* One standard error around each layer's line, where there are few enough layers to tell. */
-static int add_errors(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
-                      struct fkv_error *err) {
+static void add_errors(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b) {
     double mean[FKV_BANDS + 1], low[FKV_BANDS + 1], high[FKV_BANDS + 1];
     for (int l = 0; l < s->layers; l++) {
         layer_mean(s, s->power, l, b, mean);
@@ -99,25 +99,22 @@ static int add_errors(struct fkv_figure *f, const struct fkv_spectrum *s, const 
         }
         struct fkv_color color = fkv_plot_color(s->layers, s->layer_index, l);
         color.a = 0.25;
-        if (fkv_figure_band(f, 0, NULL, color, b->count, b->frequency, low, high, err))
-            return FKV_FAILED;
+        fkv_figure_band(f, 0, NULL, color, b->count, b->frequency, low, high);
     }
-    return FKV_OK;
 }
 
 /* The permuted null is flat at the layer's variance without DC, and layers differ by orders of
  * magnitude: few layers show each its own, dashed in its colour, and the panel below has the ratio
  * to it for any number of layers. From t = 1: at t = 0 a permutation changes nothing. */
-static int add_null(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
-                    struct fkv_error *err) {
+static void add_null(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b) {
     double mean[FKV_BANDS + 1];
     int n = b->count - 1;
-    if (n < 1 || s->layers > FKV_PLOT_FEW) return FKV_OK;
+    if (n < 1 || s->layers > FKV_PLOT_FEW) return;
     for (int l = 0; l < s->layers; l++) {
         const struct fkv_line own = {
             .color = fkv_plot_color(s->layers, s->layer_index, l), .width = 0.8, .dashed = true};
         layer_mean(s, s->null, l, b, mean);
-        if (fkv_figure_line(f, 0, &own, n, b->frequency + 1, mean + 1, err)) return FKV_FAILED;
+        fkv_figure_line(f, 0, &own, n, b->frequency + 1, mean + 1);
     }
     for (int i = 0; i < b->count; i++) mean[i] = NAN; /* the legend's entry only */
     const struct fkv_line line = {.label = s->layers == 1 ? "permuted null"
@@ -125,18 +122,17 @@ static int add_null(struct fkv_figure *f, const struct fkv_spectrum *s, const st
                                   .color = null_color,
                                   .width = 1.0,
                                   .dashed = true};
-    return fkv_figure_line(f, 0, &line, n, b->frequency + 1, mean + 1, err);
+    fkv_figure_line(f, 0, &line, n, b->frequency + 1, mean + 1);
 }
 
 /* Power over null, layer by layer: the shape beside the levels, which DC and the differences
  * between layers press together in the panel above. */
-static int add_excess(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
-                      struct fkv_error *err) {
+static void add_excess(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b) {
     double power[FKV_BANDS + 1], null[FKV_BANDS + 1];
-    if (b->count < 2) return FKV_OK;
+    if (b->count < 2) return;
     const double x[2] = {b->frequency[1], b->frequency[b->count - 1]}, one[2] = {1, 1};
     const struct fkv_line level = {.color = null_color, .width = 1.0, .dashed = true};
-    if (fkv_figure_line(f, 1, &level, 2, x, one, err)) return FKV_FAILED;
+    fkv_figure_line(f, 1, &level, 2, x, one);
     for (int i = 0; i < s->layers; i++) {
         const int l = fkv_plot_drawn(s->layers, i);
         layer_mean(s, s->power, l, b, power);
@@ -144,29 +140,28 @@ static int add_excess(struct fkv_figure *f, const struct fkv_spectrum *s, const 
         for (int k = 0; k < b->count; k++) power[k] /= null[k];
         power[0] = NAN; /* DC is its own null; the strip stays, so that the panels line up */
         const struct fkv_line line = layer_line(s, l);
-        if (fkv_figure_line(f, 1, &line, b->count, b->frequency, power, err)) return FKV_FAILED;
+        fkv_figure_line(f, 1, &line, b->count, b->frequency, power);
     }
-    return FKV_OK;
 }
 
 /* What storage rounding adds, where it is near enough to the curves to matter: within a factor of
  * ten below the lowest. */
-static int add_floor(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
-                     double lowest, struct fkv_error *err) {
+static void add_floor(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
+                      double lowest) {
     double floor = 0;
     for (int i = 0; s->rounding_floor && i < s->layers * s->heads; i++)
         floor = fmax(floor, s->rounding_floor[i]);
-    if (!(floor > lowest / 10) || b->count < 2) return FKV_OK;
+    if (!(floor > lowest / 10) || b->count < 2) return;
     const double x[2] = {b->frequency[1], b->frequency[b->count - 1]}, y[2] = {floor, floor};
     const struct fkv_line line = {
         .label = "storage rounding (largest)", .color = floor_color, .width = 0.9, .dashed = true};
-    return fkv_figure_line(f, 0, &line, 2, x, y, err);
+    fkv_figure_line(f, 0, &line, 2, x, y);
 }
 
-static int add_layers(struct fkv_figure *f, const struct fkv_spectrum *s, const struct bands *b,
-                      double *lowest, struct fkv_error *err) {
-    double mean[FKV_BANDS + 1];
-    *lowest = INFINITY;
+/* Returns the lowest power drawn. */
+static double add_layers(struct fkv_figure *f, const struct fkv_spectrum *s,
+                         const struct bands *b) {
+    double mean[FKV_BANDS + 1], lowest = INFINITY;
     for (int i = 0; i < s->layers; i++) {
         const int l = fkv_plot_drawn(s->layers, i);
         char label[32];
@@ -175,69 +170,59 @@ static int add_layers(struct fkv_figure *f, const struct fkv_spectrum *s, const 
         if (s->layers == 1) line.label = label;
         layer_mean(s, s->power, l, b, mean);
         for (int k = 0; k < b->count; k++)
-            if (mean[k] > 0) *lowest = fmin(*lowest, mean[k]);
-        if (fkv_figure_line(f, 0, &line, b->count, b->frequency, mean, err)) return FKV_FAILED;
+            if (mean[k] > 0) lowest = fmin(lowest, mean[k]);
+        fkv_figure_line(f, 0, &line, b->count, b->frequency, mean);
     }
-    return FKV_OK;
+    return lowest;
 }
 
-static void describe(const struct fkv_spectrum *s, const struct bands *b,
-                     char note[FKV_PLOT_NOTE]) {
-    int used =
-        snprintf(note, FKV_PLOT_NOTE, "n\u00a0=\u00a0%d tokens, %lld segment%s of %d document%s.",
-                 s->n, (long long)s->segments, s->segments == 1 ? "" : "s", s->documents,
-                 s->documents == 1 ? "" : "s");
-    if (b->count < s->n)
-        snprintf(note + used, FKV_PLOT_NOTE - (size_t)used,
-                 " Lines: means over %d log-spaced bands of t.", s->bands);
+static void note_segments(struct fkv_figure *f, const struct fkv_spectrum *s) {
+    fkv_figure_note(f, "n\u00a0=\u00a0%d tokens, %lld segment%s of %d document%s.", s->n,
+                    (long long)s->segments, s->segments == 1 ? "" : "s", s->documents,
+                    s->documents == 1 ? "" : "s");
+    if (s->bands + 1 < s->n)
+        fkv_figure_note(f, " Lines: means over %d log-spaced bands of t.", s->bands);
 }
 
-static void append(char note[FKV_PLOT_NOTE], const char *text) {
-    size_t used = strlen(note);
-    snprintf(note + used, FKV_PLOT_NOTE - used, "%s", text);
+static void note_errors(struct fkv_figure *f, const struct fkv_spectrum *s, const char *bound) {
+    char words[FKV_SE_WORDS];
+    fkv_figure_note(f, " Shading: \u00b1 1 standard error%s, %s.", bound,
+                    fkv_se_unit_words(s->se_unit, s->documents, "segments", words));
 }
 
 int fkv_plot_spectrum(const struct fkv_spectrum *s, struct fkv_plot_target *to,
                       struct fkv_error *err) {
     struct fkv_figure *f;
     struct bands b;
-    char title[128], note[FKV_PLOT_NOTE], name[64];
+    char title[128];
     snprintf(title, sizeof title, "Power spectrum of %s%s", fkv_plot_state_words[s->state],
              s->heads > 1 ? ", mean over heads" : "");
     if (fkv_figure_create(5.6, s->null ? 6.2 : 4.0, s->null ? 2 : 1, 1, title, &f, err))
         return FKV_FAILED;
     make_bands(&b, s);
-    describe(s, &b, note);
-    append(note, " DC (t\u00a0=\u00a00) stands left of the axis break.");
-    if (s->layers > FKV_PLOT_FEW) append(note, " Strong: eight layers, evenly spaced.");
-    bool errors = has_errors(s);
-    if (errors) {
-        char words[FKV_SE_WORDS];
-        append(
-            note,
-            s->heads == 1
-                ? " Shading: \u00b1 1 standard error, "
-                : " Shading: \u00b1 1 standard error at most (as if heads scattered together), ");
-        append(note, fkv_se_unit_words(s->se_unit, s->documents, "segments", words));
-        append(note, ".");
+    note_segments(f, s);
+    fkv_figure_note(f, " DC (t\u00a0=\u00a00) stands left of the axis break.");
+    if (s->layers > FKV_PLOT_FEW) fkv_figure_note(f, " Strong: eight layers, evenly spaced.");
+    const struct fkv_axis below = {.label = frequency_label, .logarithmic = true, .zero = true};
+    const struct fkv_axis y = {.label = power_label, .logarithmic = true};
+    const struct fkv_axis ratio = {.label = ratio_label, .logarithmic = true};
+    struct fkv_axis x = below;
+    x.top_label = "DCT coefficient t", x.top_scale = 2.0 * s->n;
+    if (s->null) x.label = NULL;
+    fkv_figure_axes(f, 0, NULL, &x, &y);
+    if (has_errors(s)) {
+        note_errors(f, s, s->heads > 1 ? " at most (as if heads scattered together)" : "");
+        add_errors(f, s, &b);
     }
-    const struct fkv_axis x = {frequency_label, FKV_FIT, FKV_FIT, .logarithmic = true,
-                               .zero = true};
-    const struct fkv_axis bare = {NULL, FKV_FIT, FKV_FIT, .logarithmic = true, .zero = true};
-    const struct fkv_axis y = {power_label, FKV_FIT, FKV_FIT, .logarithmic = true};
-    const struct fkv_axis ratio = {"power / permuted null", FKV_FIT, FKV_FIT, .logarithmic = true};
-    double lowest;
-    int rc =
-        fkv_figure_axes(f, 0, NULL, s->null ? &bare : &x, &y, "DCT coefficient t", 2.0 * s->n, err);
-    if (!rc && errors) rc = add_errors(f, s, &b, err);
-    if (!rc) rc = add_layers(f, s, &b, &lowest, err);
-    if (!rc && s->null) rc = add_null(f, s, &b, err);
-    if (!rc) rc = add_floor(f, s, &b, lowest, err);
-    if (!rc && s->null) rc = fkv_figure_axes(f, 1, NULL, &x, &ratio, NULL, 1, err);
-    if (!rc && s->null) rc = add_excess(f, s, &b, err);
-    if (!rc) rc = fkv_plot_add_color_bar(f, "layer", s->layers, s->layer_index, err);
-    snprintf(name, sizeof name, "spectrum_%s", fkv_state_names[s->state]);
-    return fkv_plot_finish(f, rc, note, name, to, err);
+    const double lowest = add_layers(f, s, &b);
+    if (s->null) add_null(f, s, &b);
+    add_floor(f, s, &b, lowest);
+    if (s->null) {
+        fkv_figure_axes(f, 1, NULL, &below, &ratio);
+        add_excess(f, s, &b);
+    }
+    fkv_plot_add_color_bar(f, "layer", s->layers, s->layer_index);
+    return fkv_plot_finish(f, to, err, "spectrum_%s", fkv_state_names[s->state]);
 }
 
 /* ------------------------------------------------------------------ per head */
@@ -245,8 +230,8 @@ int fkv_plot_spectrum(const struct fkv_spectrum *s, struct fkv_plot_target *to,
 /* A head's line, over its null where there is one, and its standard error. Without DC (x = 0 on an
  * axis that has no place for it): it is its own null, and as power it lies up to four decades above
  * the rest. */
-static int add_head(struct fkv_figure *f, const struct fkv_spectrum *s, int panel, int l, int h,
-                    const struct bands *b, struct fkv_error *err) {
+static void add_head(struct fkv_figure *f, const struct fkv_spectrum *s, int panel, int l, int h,
+                     const struct bands *b) {
     double mean[FKV_BANDS + 1], low[FKV_BANDS + 1], high[FKV_BANDS + 1];
     const bool few = s->heads <= FKV_PLOT_FEW;
     const size_t row = (size_t)l * (size_t)s->heads + (size_t)h;
@@ -266,22 +251,18 @@ static int add_head(struct fkv_figure *f, const struct fkv_spectrum *s, int pane
         low[i] = fmax(mean[i] - se, mean[i] / 10), high[i] = mean[i] + se;
     }
     color.a = few ? 0.2 : 0.08;
-    if (any_finite(low + 1, (size_t)b->count - 1) &&
-        fkv_figure_band(f, panel, NULL, color, b->count - 1, b->frequency + 1, low + 1, high + 1,
-                        err))
-        return FKV_FAILED;
-    return fkv_figure_line(f, panel, &line, b->count - 1, b->frequency + 1, mean + 1, err);
+    if (any_finite(low + 1, (size_t)b->count - 1))
+        fkv_figure_band(f, panel, NULL, color, b->count - 1, b->frequency + 1, low + 1, high + 1);
+    fkv_figure_line(f, panel, &line, b->count - 1, b->frequency + 1, mean + 1);
 }
 
-static int add_heads(struct fkv_figure *f, const struct fkv_spectrum *s, int panel, int l,
-                     const struct bands *b, struct fkv_error *err) {
+static void add_heads(struct fkv_figure *f, const struct fkv_spectrum *s, int panel, int l,
+                      const struct bands *b) {
     const double x[2] = {b->frequency[1], b->frequency[b->count - 1]}, one[2] = {1, 1};
     const struct fkv_line level = {.color = null_color, .width = 0.8, .dashed = true};
-    if (b->count < 2) return FKV_OK;
-    if (s->null && fkv_figure_line(f, panel, &level, 2, x, one, err)) return FKV_FAILED;
-    for (int h = 0; h < s->heads; h++)
-        if (add_head(f, s, panel, l, h, b, err)) return FKV_FAILED;
-    return FKV_OK;
+    if (b->count < 2) return;
+    if (s->null) fkv_figure_line(f, panel, &level, 2, x, one);
+    for (int h = 0; h < s->heads; h++) add_head(f, s, panel, l, h, b);
 }
 
 static int grid_columns(int panels) {
@@ -308,7 +289,7 @@ int fkv_plot_spectrum_heads(const struct fkv_spectrum *s, struct fkv_plot_target
     const int panels = s->layers <= MOST_PANELS ? s->layers : SUBSET;
     struct fkv_figure *f;
     struct bands b;
-    char title[160], note[FKV_PLOT_NOTE], name[64], words[FKV_SE_WORDS];
+    char title[160];
     int used = snprintf(title, sizeof title, "%s of %s, per %s",
                         s->null ? "Power over chance" : "Power spectrum",
                         fkv_plot_state_words[s->state], fkv_plot_head_word(s->state));
@@ -317,27 +298,21 @@ int fkv_plot_spectrum_heads(const struct fkv_spectrum *s, struct fkv_plot_target
                  panels, s->layers);
     if (create_page(panels, title, &f, err)) return FKV_FAILED;
     make_bands(&b, s);
-    describe(s, &b, note);
-    append(note, s->null ? " Over the power of the same segments with their tokens permuted. "
-                         : " DC (t\u00a0=\u00a00) is left out. ");
-    if (any_finite(s->band_se, (size_t)s->layers * (size_t)s->heads * (size_t)s->bands)) {
-        append(note, "Shading: \u00b1 1 standard error, ");
-        append(note, fkv_se_unit_words(s->se_unit, s->documents, "segments", words));
-        append(note, ".");
-    }
-    const struct fkv_axis x = {frequency_label, FKV_FIT, FKV_FIT, .logarithmic = true};
-    const struct fkv_axis y = {s->null ? "power / permuted null" : power_label, FKV_FIT, FKV_FIT,
-                               .logarithmic = true};
-    int rc = FKV_OK;
-    for (int i = 0; !rc && i < panels; i++) {
+    note_segments(f, s);
+    fkv_figure_note(f, s->null ? " Over the power of the same segments with their tokens permuted."
+                               : " DC (t\u00a0=\u00a00) is left out.");
+    if (any_finite(s->band_se, (size_t)s->layers * (size_t)s->heads * (size_t)s->bands))
+        note_errors(f, s, "");
+    const struct fkv_axis x = {.label = frequency_label, .logarithmic = true};
+    const struct fkv_axis y = {.label = s->null ? ratio_label : power_label, .logarithmic = true};
+    for (int i = 0; i < panels; i++) {
         int l = panels == 1 ? 0 : (int)lround((double)i * (s->layers - 1) / (panels - 1));
         char layer[32];
         snprintf(layer, sizeof layer, "layer %d", s->layer_index[l]);
-        rc = fkv_figure_axes(f, i, layer, &x, &y, NULL, 1, err);
-        if (!rc) rc = add_heads(f, s, i, l, &b, err);
+        fkv_figure_axes(f, i, layer, &x, &y);
+        add_heads(f, s, i, l, &b);
     }
-    if (!rc && s->heads > FKV_PLOT_FEW)
-        rc = fkv_plot_add_color_bar(f, fkv_plot_head_word(s->state), s->heads, s->head_index, err);
-    snprintf(name, sizeof name, "spectrum_heads_%s", fkv_state_names[s->state]);
-    return fkv_plot_finish(f, rc, note, name, to, err);
+    if (s->heads > FKV_PLOT_FEW)
+        fkv_plot_add_color_bar(f, fkv_plot_head_word(s->state), s->heads, s->head_index);
+    return fkv_plot_finish(f, to, err, "spectrum_heads_%s", fkv_state_names[s->state]);
 }

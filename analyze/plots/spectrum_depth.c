@@ -25,8 +25,8 @@ static const double *spectra_at(const struct fkv_spectrum *s, const double *spec
 }
 
 /* scratch: [n + 2 layers heads] */
-static int add_share(struct fkv_figure *f, const struct fkv_spectrum *s, enum share which,
-                     double *scratch, struct fkv_error *err) {
+static void add_share(struct fkv_figure *f, const struct fkv_spectrum *s, enum share which,
+                      double *scratch) {
     struct fkv_color color = fkv_color_cycle((int)which);
     struct fkv_line line = {
         .label = share_labels[which], .color = color, .width = 1.4, .markers = s->layers <= 40};
@@ -36,7 +36,7 @@ static int add_share(struct fkv_figure *f, const struct fkv_spectrum *s, enum sh
             fkv_energy_shares_of(spectra_at(s, s->power, l, 0), s->heads, s->n, scratch);
         x[l] = s->layer_index[l], y[l] = share_of(&shares, which);
     }
-    if (fkv_figure_line(f, 0, &line, s->layers, x, y, err)) return FKV_FAILED;
+    fkv_figure_line(f, 0, &line, s->layers, x, y);
     if (s->null && which != DC) {
         for (int32_t l = 0; l < s->layers; l++) {
             const struct fkv_energy_shares shares =
@@ -44,9 +44,9 @@ static int add_share(struct fkv_figure *f, const struct fkv_spectrum *s, enum sh
             y[l] = share_of(&shares, which);
         }
         const struct fkv_line null = {.color = color, .width = 0.9, .dashed = true};
-        if (fkv_figure_line(f, 0, &null, s->layers, x, y, err)) return FKV_FAILED;
+        fkv_figure_line(f, 0, &null, s->layers, x, y);
     }
-    if (s->heads == 1) return FKV_OK;
+    if (s->heads == 1) return;
     for (int32_t l = 0; l < s->layers; l++)
         for (int32_t h = 0; h < s->heads; h++) {
             const struct fkv_energy_shares shares =
@@ -56,32 +56,28 @@ static int add_share(struct fkv_figure *f, const struct fkv_spectrum *s, enum sh
         }
     color.a = 0.35;
     const struct fkv_line heads = {.color = color, .markers = true, .scattered = true};
-    return fkv_figure_line(f, 0, &heads, s->layers * s->heads, x, y, err);
+    fkv_figure_line(f, 0, &heads, s->layers * s->heads, x, y);
 }
 
 int fkv_plot_spectrum_depth(const struct fkv_spectrum *s, struct fkv_plot_target *to,
                             struct fkv_error *err) {
     struct fkv_figure *f;
-    char title[160], note[FKV_PLOT_NOTE], name[64];
+    char title[160];
     if (s->layers < FKV_COURSE_LAYERS) return FKV_OK;
-    double *scratch =
-        malloc(((size_t)s->n + 2 * (size_t)s->layers * (size_t)s->heads) * sizeof *scratch);
-    if (!scratch) return fkv_fail(err, "figure: out of memory");
     snprintf(title, sizeof title, "Where the energy of %s lies, over depth",
              fkv_plot_state_words[s->state]);
-    snprintf(note, sizeof note,
-             "n\u00a0=\u00a0%d tokens. Lines: pooled over heads%s.%s DC: of all energy.", s->n,
-             s->heads > 1 ? "; points: one head each" : "",
-             s->null ? " Dashed: the same with the tokens permuted." : "");
-    const struct fkv_axis x = {"layer", FKV_FIT, FKV_FIT, .integers = true},
-                          y = {"share of the energy", 0, 1, .logarithmic = false};
-    int rc = fkv_figure_create(5.6, 3.6, 1, 1, title, &f, err);
-    if (!rc) rc = fkv_figure_axes(f, 0, NULL, &x, &y, NULL, 1, err);
-    for (int which = 0; !rc && which < SHOWN; which++)
-        rc = add_share(f, s, (enum share)which, scratch, err);
-    free(scratch);
-    snprintf(name, sizeof name, "spectrum_depth_%s", fkv_state_names[s->state]);
-    return fkv_plot_finish(f, rc, note, name, to, err);
+    if (fkv_figure_create(5.6, 3.6, 1, 1, title, &f, err)) return FKV_FAILED;
+    fkv_figure_note(f, "n\u00a0=\u00a0%d tokens. Lines: pooled over heads%s.%s DC: of all energy.",
+                    s->n, s->heads > 1 ? "; points: one head each" : "",
+                    s->null ? " Dashed: the same with the tokens permuted." : "");
+    const struct fkv_axis x = {.label = "layer", .integers = true},
+                          y = {.label = "share of the energy", .high = 1};
+    double *scratch =
+        fkv_figure_numbers(f, (size_t)s->n + 2 * (size_t)s->layers * (size_t)s->heads);
+    fkv_figure_axes(f, 0, NULL, &x, &y);
+    for (int which = 0; scratch && which < SHOWN; which++)
+        add_share(f, s, (enum share)which, scratch);
+    return fkv_plot_finish(f, to, err, "spectrum_depth_%s", fkv_state_names[s->state]);
 }
 
 /* values [layers, bands] <- log2 of power over null, mean over heads and the band; the largest
@@ -106,33 +102,27 @@ static double fill_map(const struct fkv_spectrum *s, double *values) {
 int fkv_plot_spectrum_map(const struct fkv_spectrum *s, struct fkv_plot_target *to,
                           struct fkv_error *err) {
     struct fkv_figure *f;
-    char title[160], note[FKV_PLOT_NOTE], name[64];
+    char title[160];
     if (!s->null || s->layers < FKV_COURSE_LAYERS || s->bands < 2) return FKV_OK;
-    double *values = malloc((size_t)s->layers * (size_t)s->bands * sizeof *values);
-    if (!values) return fkv_fail(err, "figure: out of memory");
-    double most = fmax(fill_map(s, values), 0.1);
     snprintf(title, sizeof title, "Power over chance of %s, by layer and frequency",
              fkv_plot_state_words[s->state]);
-    snprintf(note, sizeof note,
-             "n\u00a0=\u00a0%d tokens. log_{2} of power over the power with the tokens permuted, "
-             "pooled over heads and over the coefficients of a band; a band is named by its first. "
-             "Without DC.",
-             s->n);
-    const struct fkv_axis x = {"DCT coefficient t", FKV_FIT, FKV_FIT, .logarithmic = false},
-                          y = {"layer", FKV_FIT, FKV_FIT, .logarithmic = false};
+    const double height = fmin(9, fmax(2.8, 1.3 + 0.12 * s->layers));
+    if (fkv_figure_create(6.4, height, 1, 1, title, &f, err)) return FKV_FAILED;
+    fkv_figure_note(f,
+                    "n\u00a0=\u00a0%d tokens. log_{2} of power over the power with the tokens "
+                    "permuted, pooled over heads and over the coefficients of a band; a band is "
+                    "named by its first. Without DC.",
+                    s->n);
+    double *values = fkv_figure_numbers(f, (size_t)s->layers * (size_t)s->bands);
+    const double most = values ? fmax(fill_map(s, values), 0.1) : 1;
+    const struct fkv_axis x = {.label = "DCT coefficient t"}, y = {.label = "layer"};
     const struct fkv_color_bar bar = {.label = "log_{2}(power / permuted)",
                                       .low = -most,
                                       .high = most,
                                       .top = 1,
                                       .is_signed = true};
-    int rc =
-        fkv_figure_create(6.4, fmin(9, fmax(2.8, 1.3 + 0.12 * s->layers)), 1, 1, title, &f, err);
-    if (!rc) rc = fkv_figure_axes(f, 0, NULL, &x, &y, NULL, 1, err);
-    if (!rc)
-        rc = fkv_figure_heatmap(f, 0, s->layers, s->bands, values, s->layer_index, s->band_edge,
-                                -most, most, err);
-    if (!rc) rc = fkv_figure_color_bar(f, &bar, err);
-    free(values);
-    snprintf(name, sizeof name, "spectrum_map_%s", fkv_state_names[s->state]);
-    return fkv_plot_finish(f, rc, note, name, to, err);
+    fkv_figure_axes(f, 0, NULL, &x, &y);
+    fkv_figure_heatmap(f, 0, s->layers, s->bands, values, s->layer_index, s->band_edge);
+    fkv_figure_color_bar(f, &bar);
+    return fkv_plot_finish(f, to, err, "spectrum_map_%s", fkv_state_names[s->state]);
 }

@@ -8,12 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "analyze/plots/bench.h"
 #include "analyze/plots/charts.h"
 #include "analyze/plots/figures.h"
-#include "analyze/plots/needle.h"
-#include "analyze/plots/pareto.h"
-#include "analyze/tables/table.h"
+#include "analyze/plots/replay_tables.h"
 
 enum { COLUMNS = 64, CELLS = 100000 };
 
@@ -52,49 +49,43 @@ static void name_row(const struct fkv_table *t, const bool number[COLUMNS], int6
 
 static int draw(const struct fkv_table *t, const char *path, struct fkv_plot_target *to,
                 struct fkv_error *err) {
-    struct fkv_charts c;
+    struct fkv_charts c = {0};
     bool number[COLUMNS];
     int x = 0;
     find_numbers(t, number);
     while (x < t->columns && !number[x]) x++;
-    if (fkv_charts_open(&c, err)) return FKV_FAILED;
     for (int column = x + 1; column < t->columns && c.panels < FKV_CHARTS_PANELS; column++) {
         if (!number[column]) continue;
-        int panel = fkv_charts_panel(&c, t->cell[column], t->cell[x], NULL);
+        struct fkv_chart *chart = fkv_charts_panel(&c, t->cell[column], t->cell[x], NULL);
         for (int64_t r = 0; r < t->rows; r++) {
             char label[160];
             double position, value;
             read_number(fkv_table_text(t, r, x), &position);
             read_number(fkv_table_text(t, r, column), &value);
             name_row(t, number, r, label);
-            fkv_charts_add(&c, panel, label, fkv_color_cycle(c.chart[panel].series),
-                           FKV_LOOK_JOINED, position, (struct fkv_interval){value, NAN, NAN});
+            fkv_chart_add(chart, label, fkv_color_cycle(chart->series), FKV_LOOK_JOINED, position,
+                          (struct fkv_interval){value, NAN, NAN});
         }
     }
     const char *slash = strrchr(path, '/');
-    const struct fkv_charts_page page = {.name = to->stem,
-                                         .title = slash ? slash + 1 : path,
-                                         .columns = c.panels < 3 ? c.panels : 3,
-                                         .no_csv = true};
+    const struct fkv_charts_page page = {
+        .title = slash ? slash + 1 : path, .columns = c.panels < 3 ? c.panels : 3, .no_csv = true};
     int status = FKV_OK;
     if (!c.panels)
         status = fkv_fail(err, "%s: expected two columns of numbers or more, found fewer", path);
     return fkv_charts_finish(&c, status, &page, to, err);
 }
 
-int fkv_plot_table(const char *path, struct fkv_plot_target *to, struct fkv_error *err) {
-    struct fkv_table t;
-    if (fkv_table_read(path, &t, err)) return FKV_FAILED;
-    int status = FKV_OK;
-    if (t.rows < 1)
-        status = fkv_fail(err, "%s: expected a header and one row or more, found %lld lines", path,
-                          (long long)t.rows + 1);
-    else if (t.columns > COLUMNS || t.rows * t.columns > CELLS)
-        status = fkv_fail(
+int fkv_plot_table(const struct fkv_table *t, const char *path, struct fkv_plot_target *to,
+                   struct fkv_error *err) {
+    if (t->rows < 1)
+        return fkv_fail(err, "%s: expected a header and one row or more, found %lld lines", path,
+                        (long long)t->rows + 1);
+    if (t->columns > COLUMNS || t->rows * t->columns > CELLS)
+        return fkv_fail(
             err, "%s: expected at most %d columns and %d cells, found %d columns and %lld rows",
-            path, COLUMNS, CELLS, t.columns, (long long)t.rows);
-    const bool own = fkv_needle_table(&t) || fkv_bench_table(&t) || fkv_pareto_table(&t);
-    if (!status && !own) status = draw(&t, path, to, err);
-    fkv_table_free(&t);
-    return status;
+            path, COLUMNS, CELLS, t->columns, (long long)t->rows);
+    const bool own = fkv_table_has(t, fkv_needle_columns) || fkv_table_has(t, fkv_bench_columns) ||
+                     fkv_table_has(t, fkv_pareto_columns);
+    return own ? FKV_OK : draw(t, path, to, err);
 }

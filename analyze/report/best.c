@@ -9,30 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "analyze/tables/table.h"
 #include "kernels/base/host.h"
 
 #define MINUS "\u2212"
 
 enum { FEW_UNITS = 20 };
 
-/* Columns of compare.csv; those of the second run of a pair follow those of the first. */
-enum { LABEL_A, LABEL_B, NLL_A, NLL_B, BYTES_A, BYTES_B, BY, UNITS, DELTA, LOW, HIGH, COLUMNS };
-static const char *const names[COLUMNS] = {
-    "label_a", "label_b", "mean_nll_a", "mean_nll_b",    "cache_bytes_peak_a", "cache_bytes_peak_b",
-    "by",      "units",   "delta_nll",  "delta_nll_low", "delta_nll_high"};
-
-struct pairs {
-    struct fkv_table table;
-    int column[COLUMNS];
-};
-
-static const char *text_at(const struct pairs *p, int64_t row, int column) {
-    return fkv_table_text(&p->table, row, p->column[column]);
-}
-static double number_at(const struct pairs *p, int64_t row, int column) {
-    return fkv_table_number(&p->table, row, p->column[column]);
-}
+/* Of compare.csv; those of the second run of a pair follow those of the first. */
+static const char columns[] =
+    "label_a,label_b,mean_nll_a,mean_nll_b,cache_bytes_peak_a,cache_bytes_peak_b,by,units,"
+    "delta_nll,delta_nll_low,delta_nll_high";
 
 struct one_run {
     const char *label;
@@ -43,18 +29,21 @@ struct run_list {
     int count;
 };
 
-static int list_runs(const struct pairs *p, struct run_list *list, struct fkv_error *err) {
-    list->run = calloc(2 * (size_t)p->table.rows + 1, sizeof *list->run);
-    if (!list->run) return fkv_fail(err, "out of memory for %lld pairs", (long long)p->table.rows);
-    for (int64_t i = 0; i < 2 * p->table.rows; i++) {
+static int list_runs(const struct fkv_table *t, struct run_list *list, struct fkv_error *err) {
+    static const char *const labels[] = {"label_a", "label_b"},
+                             *const nlls[] = {"mean_nll_a", "mean_nll_b"},
+                             *const bytes[] = {"cache_bytes_peak_a", "cache_bytes_peak_b"};
+    list->run = calloc(2 * (size_t)t->rows + 1, sizeof *list->run);
+    if (!list->run) return fkv_fail(err, "out of memory for %lld pairs", (long long)t->rows);
+    for (int64_t i = 0; i < 2 * t->rows; i++) {
         const int64_t row = i / 2;
         const int b = (int)(i % 2);
-        const char *label = text_at(p, row, LABEL_A + b);
+        const char *label = fkv_table_text_of(t, row, labels[b]);
         int known = 0;
         while (known < list->count && strcmp(list->run[known].label, label)) known++;
         if (known < list->count) continue;
-        list->run[list->count++] =
-            (struct one_run){label, number_at(p, row, NLL_A + b), number_at(p, row, BYTES_A + b)};
+        list->run[list->count++] = (struct one_run){label, fkv_table_number_of(t, row, nlls[b]),
+                                                    fkv_table_number_of(t, row, bytes[b])};
     }
     return FKV_OK;
 }
@@ -82,51 +71,55 @@ static const struct one_run *least(const struct run_list *list, const struct one
 }
 
 /* The overall row of two runs, which come in either order; -1: none. */
-static int64_t row_of(const struct pairs *p, const char *a, const char *b) {
-    for (int64_t row = 0; row < p->table.rows; row++) {
-        const char *x = text_at(p, row, LABEL_A), *y = text_at(p, row, LABEL_B);
-        if (!strcmp(text_at(p, row, BY), "all") &&
+static int64_t row_of(const struct fkv_table *t, const char *a, const char *b) {
+    for (int64_t row = 0; row < t->rows; row++) {
+        const char *x = fkv_table_text_of(t, row, "label_a"),
+                   *y = fkv_table_text_of(t, row, "label_b");
+        if (!strcmp(fkv_table_text_of(t, row, "by"), "all") &&
             ((!strcmp(x, a) && !strcmp(y, b)) || (!strcmp(x, b) && !strcmp(y, a))))
             return row;
     }
     return -1;
 }
 
-static bool told_apart(const struct pairs *p, int64_t row) {
-    return number_at(p, row, LOW) > 0 || number_at(p, row, HIGH) < 0;
+static bool told_apart(const struct fkv_table *t, int64_t row) {
+    return fkv_table_number_of(t, row, "delta_nll_low") > 0 ||
+           fkv_table_number_of(t, row, "delta_nll_high") < 0;
 }
 
 /* ", but it is not told apart from A and B" */
-static void name_equals(const struct pairs *p, const struct run_list *list,
+static void name_equals(const struct fkv_table *t, const struct run_list *list,
                         const struct one_run *best, char text[1024]) {
     int said = 0;
     *text = 0;
     for (int i = 0; i < list->count; i++) {
         const struct one_run *run = &list->run[i];
         if (run == best || !equal_memory(best, run)) continue;
-        int64_t row = row_of(p, best->label, run->label);
+        int64_t row = row_of(t, best->label, run->label);
         size_t used = strlen(text);
-        if (row < 0 || told_apart(p, row)) continue;
+        if (row < 0 || told_apart(t, row)) continue;
         snprintf(text + used, 1024 - used, "%s%s",
                  said++ ? "; " : " The intervals do not tell it from: ", run->label);
     }
     if (said) strncat(text, ".", 1023 - strlen(text));
 }
 
-static int say(struct fkv_report *r, const struct pairs *p, const struct run_list *list,
-               struct fkv_error *err) {
+static void say(struct fkv_text_list *summary, const struct fkv_table *t,
+                const struct run_list *list) {
     const struct one_run *like = NULL;
     for (int i = 0; i < list->count; i++)
         if (!like || count_equals(list, &list->run[i]) > count_equals(list, like))
             like = &list->run[i];
-    if (!like || count_equals(list, like) < 2) return FKV_OK;
+    if (!like || count_equals(list, like) < 2) return;
     const struct one_run *best = least(list, like, NULL), *next = least(list, like, best);
-    const int64_t row = row_of(p, best->label, next->label);
-    if (row < 0) return FKV_OK;
-    const bool swapped = strcmp(text_at(p, row, LABEL_A), best->label) != 0;
-    const double low = swapped ? -number_at(p, row, HIGH) : number_at(p, row, LOW),
-                 high = swapped ? -number_at(p, row, LOW) : number_at(p, row, HIGH),
-                 units = number_at(p, row, UNITS);
+    const int64_t row = row_of(t, best->label, next->label);
+    if (row < 0) return;
+    const bool swapped = strcmp(fkv_table_text_of(t, row, "label_a"), best->label) != 0;
+    const double low = swapped ? -fkv_table_number_of(t, row, "delta_nll_high")
+                               : fkv_table_number_of(t, row, "delta_nll_low"),
+                 high = swapped ? -fkv_table_number_of(t, row, "delta_nll_low")
+                                : fkv_table_number_of(t, row, "delta_nll_high"),
+                 units = fkv_table_number_of(t, row, "units");
     char bytes[16], interval[64] = "", few[96] = "", equals[1024];
     fkv_format_bytes(bytes, (int64_t)like->bytes);
     if (isfinite(low + high))
@@ -134,32 +127,30 @@ static int say(struct fkv_report *r, const struct pairs *p, const struct run_lis
                  high < 0 ? MINUS : "", fabs(high));
     if (units < FEW_UNITS)
         snprintf(few, sizeof few, " Its interval rests on %.0f units only, which is few.", units);
-    name_equals(p, list, best, equals);
-    return fkv_text_list_add(
-        &r->outline->summary, err,
+    name_equals(t, list, best, equals);
+    fkv_text_list_add(
+        summary,
         "Of the %d runs that hold %s of cache, \u201c%s\u201d loses least: %.4f nats per token, "
         "%.4f%s less than the next, \u201c%s\u201d (paired).%s%s%s",
-        count_equals(list, like), bytes, best->label, best->nll, fabs(number_at(p, row, DELTA)),
-        interval, next->label,
+        count_equals(list, like), bytes, best->label, best->nll,
+        fabs(fkv_table_number_of(t, row, "delta_nll")), interval, next->label,
         !isfinite(low + high) ? " There is no interval, so nothing is shown."
-        : told_apart(p, row)  ? " The interval leaves out 0: it is the best of them."
+        : told_apart(t, row)  ? " The interval leaves out 0: it is the best of them."
                               : "",
         equals, few);
 }
 
 int fkv_report_say_best(struct fkv_report *r, struct fkv_error *err) {
-    char path[4096];
-    struct pairs p;
+    struct fkv_table t;
     struct run_list list = {0};
-    bool complete = true;
     if (!fkv_report_has(r, "compare.csv")) return FKV_OK;
-    if (fkv_report_path(r, "compare.csv", path, err) || fkv_table_read(path, &p.table, err))
-        return FKV_FAILED;
-    for (int i = 0; i < COLUMNS; i++)
-        complete = (p.column[i] = fkv_table_column(&p.table, names[i])) >= 0 && complete;
-    int status = complete ? list_runs(&p, &list, err) : FKV_OK;
-    if (!status) status = say(r, &p, &list, err);
+    if (fkv_report_table_read(r, "compare.csv", &t, err)) return FKV_FAILED;
+    int status = FKV_OK;
+    if (fkv_table_has(&t, columns)) {
+        status = list_runs(&t, &list, err);
+        if (!status) say(&r->outline->summary, &t, &list);
+    }
     free(list.run);
-    fkv_table_free(&p.table);
+    fkv_table_free(&t);
     return status;
 }

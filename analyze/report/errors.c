@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "analyze/plots/words.h"
 #include "analyze/report/page.h"
 #include "analyze/report/sections.h"
 #include "capture/store/columns.h"
@@ -87,7 +88,7 @@ static void overview(struct fkv_report *r, FILE *out, const struct curves *c, in
         "mean over layers and heads.");
     fputs("<thead><tr><th scope='col' rowspan='2' class='text'>\u03b3</th>", out);
     for (int i = 0; i < count; i++)
-        fprintf(out, "<th scope='colgroup' colspan='2'>%s</th>", fkv_report_state[c[i].state]);
+        fprintf(out, "<th scope='colgroup' colspan='2'>%s</th>", fkv_plot_state_words[c[i].state]);
     fputs("</tr>\n<tr>", out);
     for (int i = 0; i < count; i++)
         fputs("<th scope='col'>kept</th><th scope='col'>error</th>", out);
@@ -108,7 +109,8 @@ static void overview(struct fkv_report *r, FILE *out, const struct curves *c, in
 static void layer_table(struct fkv_report *r, FILE *out, const struct curves *c, int value,
                         const char *what) {
     char caption[256];
-    snprintf(caption, sizeof caption, "%s, %s: mean over heads.", fkv_report_state[c->state], what);
+    snprintf(caption, sizeof caption, "%s, %s: mean over heads.", fkv_plot_state_words[c->state],
+             what);
     fkv_html_table(out, r, caption);
     fputs("<thead><tr><th scope='col' class='text'>layer \\ \u03b3</th>", out);
     for (int64_t g = 0; g < c->gammas; g += step_of(c))
@@ -126,7 +128,8 @@ static void layer_table(struct fkv_report *r, FILE *out, const struct curves *c,
 static void write_tables(struct fkv_report *r, FILE *out, const struct curves *c, int count) {
     overview(r, out, c, count);
     for (int i = 0; i < count; i++) {
-        fprintf(out, "<details><summary>Per layer: %s</summary>\n", fkv_report_state[c[i].state]);
+        fprintf(out, "<details><summary>Per layer: %s</summary>\n",
+                fkv_plot_state_words[c[i].state]);
         layer_table(r, out, &c[i], ERROR_NO_DC, "relative error without DC");
         layer_table(r, out, &c[i], ERROR, "relative error with DC");
         fputs("</details>\n", out);

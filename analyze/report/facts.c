@@ -13,17 +13,10 @@
 #include "analyze/measure/error.h"
 #include "capture/store/columns.h"
 
-const char *const fkv_report_state[FKV_STATES] = {"keys before RoPE", "values", "keys after RoPE",
-                                                  "queries"};
-
 static void free_shares(struct fkv_report_shares *s) {
     free(s->layer_index);
     free(s->head_index);
     free(s->dc);
-    free(s->half);
-    free(s->half_null);
-    free(s->half_dc);
-    free(s->layer_half);
     memset(s, 0, sizeof *s);
 }
 
@@ -34,29 +27,21 @@ void fkv_report_facts_free(struct fkv_report_facts *f) {
 
 /* ---- spectra ---- */
 
-/* power [rows, n] -> shares [rows] */
-static void shares_of(const double *power, int64_t rows, int32_t n, double *dc, double *half,
-                      double *half_dc) {
-    int32_t retained = fkv_retained(0.5, n);
-    for (int64_t row = 0; row < rows; row++, power += n) {
-        if (dc) dc[row] = fkv_retained_energy(power, n, 1, false);
-        if (half_dc) half_dc[row] = fkv_retained_energy(power, n, retained, false);
-        half[row] = fkv_retained_energy(power, n, retained, true);
+/* power and null (may be NULL) [layers, heads, n] -> the shares of s. scratch [n] */
+static void fill_shares(const double *power, const double *null, struct fkv_report_shares *s,
+                        double *scratch) {
+    const int32_t retained = fkv_retained(0.5, s->n);
+    for (int64_t row = 0; row < (int64_t)s->layers * s->heads; row++) {
+        const double *p = power + row * s->n;
+        s->dc[row] = fkv_retained_energy(p, s->n, 1, false);
+        s->half_dc[row] = fkv_retained_energy(p, s->n, retained, false);
+        s->half[row] = fkv_retained_energy(p, s->n, retained, true);
+        if (null) s->half_null[row] = fkv_retained_energy(null + row * s->n, s->n, retained, true);
     }
-}
-
-/* power [layers, heads, n] -> s->layer_half */
-static int pool_layers(const double *power, struct fkv_report_shares *s, struct fkv_error *err) {
-    double *scratch = malloc((size_t)s->n * sizeof *scratch);
-    s->layer_half = malloc((size_t)s->layers * sizeof *s->layer_half);
-    for (int32_t l = 0; scratch && s->layer_half && l < s->layers; l++)
+    for (int32_t l = 0; l < s->layers; l++)
         s->layer_half[l] =
             fkv_energy_shares_of(power + (int64_t)l * s->heads * s->n, s->heads, s->n, scratch)
                 .low[FKV_LOW_HALF];
-    int status =
-        scratch && s->layer_half ? FKV_OK : fkv_fail(err, "out of memory for %d layers", s->layers);
-    free(scratch);
-    return status;
 }
 
 /* Lengths of the axes of `power`, and the model's numbers of its layers and heads. *found false: no
@@ -90,29 +75,22 @@ static int read_shares(struct fkv_h5_reader *h5, enum fkv_state state, struct fk
     s->state = state;
     if (read_axes(h5, group, s, found, err)) return FKV_FAILED;
     if (!*found) return FKV_OK;
-    int64_t rows = (int64_t)s->layers * s->heads;
+    const int64_t rows = (int64_t)s->layers * s->heads, spectra = rows * s->n;
     double *power = NULL, *null = NULL;
-    s->dc = malloc((size_t)rows * sizeof *s->dc);
-    s->half = malloc((size_t)rows * sizeof *s->half);
-    s->half_dc = malloc((size_t)rows * sizeof *s->half_dc);
-    int status = s->dc && s->half && s->half_dc
-                     ? FKV_OK
-                     : fkv_fail(err, "out of memory for %lld heads", (long long)rows);
     snprintf(name, sizeof name, "%s/power", group);
-    if (!status) status = fkv_column_expect(h5, name, FKV_H5_F64, rows * s->n, true, &power, err);
+    int status = fkv_column_expect(h5, name, FKV_H5_F64, spectra, true, &power, err);
     snprintf(name, sizeof name, "%s/power_null", group);
-    if (!status) status = fkv_column_expect(h5, name, FKV_H5_F64, rows * s->n, false, &null, err);
-    if (!status) shares_of(power, rows, s->n, s->dc, s->half, s->half_dc);
-    if (!status) status = pool_layers(power, s, err);
-    if (!status && null) {
-        s->half_null = malloc((size_t)rows * sizeof *s->half_null);
-        if (s->half_null)
-            shares_of(null, rows, s->n, NULL, s->half_null, NULL);
-        else
-            status = fkv_fail(err, "out of memory for %lld heads", (long long)rows);
+    if (!status) status = fkv_column_expect(h5, name, FKV_H5_F64, spectra, false, &null, err);
+    double *scratch = status ? NULL : malloc((size_t)s->n * sizeof *scratch);
+    if (!status) s->dc = malloc((size_t)(4 * rows + s->layers) * sizeof *s->dc);
+    if (!status && !(scratch && s->dc))
+        status = fkv_fail(err, "out of memory for %lld heads", (long long)rows);
+    if (!status) {
+        s->half_dc = s->dc + rows, s->half = s->half_dc + rows;
+        s->half_null = null ? s->half + rows : NULL, s->layer_half = s->half + 2 * rows;
+        fill_shares(power, null, s, scratch);
     }
-    free(power);
-    free(null);
+    free(power), free(null), free(scratch);
     return status;
 }
 
@@ -146,10 +124,9 @@ int fkv_report_commands_read(struct fkv_h5_reader *results, struct fkv_text_list
     static const char *const groups[] = {"/spectrum", "/error", "/gamma"};
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
         char *command;
-        int status = fkv_h5_get_text(results, groups[i], "command", &command, err);
-        if (!status) status = fkv_text_list_add_once(commands, command ? command : "", err);
+        if (fkv_h5_get_text(results, groups[i], "command", &command, err)) return FKV_FAILED;
+        fkv_text_list_add_once(commands, command);
         free(command);
-        if (status) return status;
     }
     return FKV_OK;
 }

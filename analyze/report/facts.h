@@ -16,11 +16,11 @@ struct fkv_report_shares {
     int32_t n;
     int32_t *layer_index; /* [layers]: numbers in the model; owned */
     int32_t *head_index;  /* [heads]: numbers in the layer; owned */
-    double *dc;           /* [layers, heads]: DC's share of all energy; owned */
-    double *half_dc;      /* [layers, heads]: the low half's share of all energy; owned */
-    double *half;         /* [layers, heads]: the same with DC left out of both; owned */
-    double *layer_half;   /* [layers]: `half` pooled over the layer's heads; owned */
-    double *half_null; /* [layers, heads]: `half` of the permuted null; NULL without one; owned */
+    double *dc;           /* [layers, heads]: DC's share of all energy; owned, with those below */
+    double *half_dc;      /* [layers, heads]: the low half's share of all energy */
+    double *half;         /* [layers, heads]: the same with DC left out of both */
+    double *half_null;    /* [layers, heads]: `half` of the permuted null; NULL without one */
+    double *layer_half;   /* [layers]: `half` pooled over the layer's heads */
 };
 
 struct fkv_report_facts {
@@ -43,8 +43,5 @@ void fkv_report_facts_free(struct fkv_report_facts *f);
 /* Appends the command lines that wrote the groups of results.h5. */
 int fkv_report_commands_read(struct fkv_h5_reader *results, struct fkv_text_list *commands,
                              struct fkv_error *err);
-
-/* A state in words: "keys before RoPE", ... */
-extern const char *const fkv_report_state[FKV_STATES];
 
 #endif

@@ -24,25 +24,22 @@ static void put_data_address(FILE *out, const struct fkv_figure_svg *svg) {
     }
 }
 
-int fkv_report_figure(struct fkv_report *r, FILE *out, const char *name, struct fkv_error *err) {
+void fkv_report_figure(struct fkv_report *r, FILE *out, const char *name) {
     char path[4096];
     const char *reading = fkv_figure_reading(name);
     struct fkv_figure_svg svg;
     struct fkv_error why;
-    if (fkv_report_path(r, name, path, err)) return FKV_FAILED;
-    if (fkv_figure_svg_read(path, &svg, &why))
-        return fkv_text_list_add(&r->outline->left_out, err, "%s", why.message);
-    int number = ++r->figures, status = fkv_text_list_add_once(&r->commands, svg.command, err);
-    fprintf(out, "<figure id='figure-%d'>\n<div class='plate'><img alt='", number);
-    fkv_html_text(out, svg.title);
-    if (*reading) fputs(". ", out), fkv_html_text(out, reading);
-    fputs("' src='", out);
+    if (fkv_report_path(r, name, path, &why) || fkv_figure_svg_read(path, &svg, &why)) {
+        fkv_text_list_add(&r->outline->left_out, "%s", why.message);
+        return;
+    }
+    r->figures++;
+    fkv_text_list_add_once(&r->commands, svg.command);
+    fprintf(out, "<figure id='figure-%d'>\n<div class='plate'><img alt='", r->figures);
+    fkv_html(out, *reading ? "%s. %s' src='" : "%s%s' src='", svg.title, reading);
     put_data_address(out, &svg);
-    fprintf(out, "'></div>\n<figcaption><b>Figure %d.</b> ", number);
-    fkv_html_text(out, *reading ? reading : svg.title);
-    fputs(" <span class='note'>(", out);
-    fkv_html_text(out, name);
-    fputs(")</span></figcaption>\n</figure>\n", out);
+    fprintf(out, "'></div>\n<figcaption><b>Figure %d.</b> ", r->figures);
+    fkv_html(out, "%s <span class='note'>(%s)</span></figcaption>\n</figure>\n",
+             *reading ? reading : svg.title, name);
     fkv_figure_svg_free(&svg);
-    return status;
 }

@@ -17,6 +17,13 @@ bool fkv_report_has(const struct fkv_report *r, const char *name) {
     return false;
 }
 
+int fkv_report_table_read(const struct fkv_report *r, const char *name, struct fkv_table *out,
+                          struct fkv_error *err) {
+    char path[FKV_PATH];
+    *out = (struct fkv_table){0};
+    return fkv_report_path(r, name, path, err) ? FKV_FAILED : fkv_table_read(path, out, err);
+}
+
 static int by_text(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
@@ -32,13 +39,14 @@ static int list_files(struct fkv_report *r, struct fkv_error *err) {
         if (*entry->d_name == '.') continue;
         status = fkv_report_path(r, entry->d_name, path, err);
         if (!status && !stat(path, &info) && S_ISREG(info.st_mode))
-            status = fkv_text_list_add(&r->files, err, "%s", entry->d_name);
+            fkv_text_list_add(&r->files, "%s", entry->d_name);
     }
     closedir(directory);
     if (r->files.count)
         qsort(r->files.text, (size_t)r->files.count, sizeof *r->files.text, by_text);
     r->taken = calloc((size_t)r->files.count + 1, sizeof *r->taken);
-    return status || r->taken ? status : fkv_fail(err, "out of memory");
+    if (!status && (r->files.failed || !r->taken)) status = fkv_fail(err, "out of memory");
+    return status;
 }
 
 static int open_results(struct fkv_report *r, struct fkv_error *err) {

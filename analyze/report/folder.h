@@ -6,6 +6,7 @@
 
 #include "analyze/report/facts.h"
 #include "analyze/report/outline.h"
+#include "analyze/tables/table.h"
 #include "kernels/base/path.h"
 
 struct fkv_report {
@@ -31,5 +32,8 @@ int fkv_report_path(const struct fkv_report *r, const char *name, char path[FKV_
                     struct fkv_error *err);
 /* Whether the folder has a plain file of this name. */
 bool fkv_report_has(const struct fkv_report *r, const char *name);
+/* Reads the folder's CSV file of this name. */
+int fkv_report_table_read(const struct fkv_report *r, const char *name, struct fkv_table *out,
+                          struct fkv_error *err);
 
 #endif

@@ -3,6 +3,7 @@
 #include "analyze/report/page.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,23 @@ void fkv_html_text(FILE *out, const char *text) {
         default: fputc(*p, out);
         }
     free(clean);
+}
+
+void fkv_html(FILE *out, const char *markup, ...) {
+    va_list texts;
+    va_start(texts, markup);
+    for (const char *p = markup; *p; p++)
+        if (p[0] == '%' && p[1] == 's')
+            fkv_html_text(out, va_arg(texts, const char *)), p++;
+        else
+            fputc(*p, out);
+    va_end(texts);
+}
+
+void fkv_html_list(FILE *out, const char *attributes, const struct fkv_text_list *list) {
+    fprintf(out, "<ul%s>\n", attributes);
+    for (int i = 0; i < list->count; i++) fkv_html(out, "<li>%s</li>\n", list->text[i]);
+    fputs("</ul>\n", out);
 }
 
 void fkv_html_number(FILE *out, double x) {
@@ -57,25 +75,21 @@ void fkv_html_table_end(FILE *out) { fputs("</tbody>\n</table>\n</div>\n", out);
 void fkv_html_open(FILE *out, const struct fkv_report_facts *f) {
     fputs("<!DOCTYPE html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
           "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; img-src data:; "
-          "style-src "
-          "'unsafe-inline'; script-src "
-          "'unsafe-inline'\">\n"
-          "<meta name='viewport' content='width=device-width, initial-scale=1'>\n<meta "
-          "name='color-scheme' content='light dark'>\n"
+          "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
+          "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
+          "<meta name='color-scheme' content='light dark'>\n"
           "<meta name='generator' content='freqkv-analyze report " FKV_VERSION
           "'>\n<title>FreqKV report",
           out);
-    if (*f->model) fputs(": ", out), fkv_html_text(out, f->model);
-    fputs("</title>\n<style>\n", out);
-    fputs((const char *)fkv_report_css, out);
-    fputs("</style>\n</head>\n<body>\n<a class='skip' href='#main'>Skip to the "
-          "findings</a>\n<header>\n<p class='kind'>FreqKV "
-          "report</p>\n<h1>",
+    if (*f->model) fkv_html(out, ": %s", f->model);
+    fprintf(out, "</title>\n<style>\n%s", (const char *)fkv_report_css);
+    fputs("</style>\n</head>\n<body>\n<a class='skip' href='#main'>Skip to the findings</a>\n"
+          "<header>\n<p class='kind'>FreqKV report</p>\n<h1>",
           out);
     fkv_html_text(out, *f->model ? f->model : "a capture without a model\u2019s name");
     fputs("</h1>\n<p class='lead'>The states of a language model\u2019s KV cache along tokens: "
-          "where their energy lies over frequency, and "
-          "what that does and does not say about compressing them.",
+          "where their energy lies over frequency, and what that does and does not say about "
+          "compressing them.",
           out);
     if (isfinite(f->segment_length) && isfinite(f->segments) && isfinite(f->documents))
         fprintf(out, " %.0f segment%s of <i>n</i>&nbsp;=&nbsp;%.0f tokens from %.0f document%s.",
@@ -90,16 +104,13 @@ void fkv_html_close(FILE *out, const char *data) {
           out);
     if (data) {
         fputs("<script type='application/json' id='data'>", out);
-        for (const char *p = data; *p;
-             p++) /* no "</script>" and no "<!--", whatever a name holds */
+        /* No "</script>" and no "<!--", whatever a name holds. */
+        for (const char *p = data; *p; p++)
             if (*p == '<')
                 fputs("\\u003c", out);
             else
                 fputc(*p, out);
         fputs("</script>\n", out);
     }
-    fputs("<script>\n", out);
-    fputs((const char *)fkv_report_js, out);
-    fputs("</script>\n", out);
-    fputs("</body>\n</html>\n", out);
+    fprintf(out, "<script>\n%s</script>\n</body>\n</html>\n", (const char *)fkv_report_js);
 }

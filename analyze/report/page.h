@@ -8,6 +8,10 @@
 
 /* Any bytes as text: escaped, and what is not UTF-8 replaced. */
 void fkv_html_text(FILE *out, const char *text);
+/* Markup in which every %s stands for a text, written as fkv_html_text does. */
+void fkv_html(FILE *out, const char *markup, ...) __attribute__((format(printf, 2, 3)));
+/* <ul> with these texts. attributes: of the list, from a blank on; may be "". */
+void fkv_html_list(FILE *out, const char *attributes, const struct fkv_text_list *list);
 /* Four digits, all of a whole number, or a dash for what is not finite. */
 void fkv_html_number(FILE *out, double x);
 /* 0.5 -> "50.0%", or a dash for what is not finite. */

@@ -17,9 +17,7 @@ enum { MOST_TEXTS = 60 };
 static void entry(FILE *out, const char *name, const char *value, bool code) {
     if (!*value) return;
     if (name) fprintf(out, "<dt>%s</dt>", name);
-    fprintf(out, "<dd>%s", code ? "<code>" : "");
-    fkv_html_text(out, value);
-    fprintf(out, "%s</dd>\n", code ? "</code>" : "");
+    fkv_html(out, code ? "<dd><code>%s</code></dd>\n" : "<dd>%s</dd>\n", value);
 }
 
 /* Hashes of models and tokenizers. */
@@ -47,13 +45,11 @@ static void text_table(struct fkv_report *r, FILE *out, const struct fkv_report_
     for (int64_t i = 0; i < s->count && shown < MOST_TEXTS; i++) {
         if (strcmp(s->list[i].kind, "text")) continue;
         shown++;
-        fputs("<tr><th scope='row'>", out);
-        fkv_html_text(out, *s->list[i].name ? s->list[i].name : "\u2013");
-        fputs("</th><td class='text hash'>", out);
-        fkv_html_text(out, *s->list[i].sha256 ? s->list[i].sha256 : "\u2013");
-        fputs("</td><td class='text'>", out);
-        fkv_html_text(out, s->list[i].used_by);
-        fputs("</td></tr>\n", out);
+        fkv_html(out,
+                 "<tr><th scope='row'>%s</th><td class='text hash'>%s</td>"
+                 "<td class='text'>%s</td></tr>\n",
+                 *s->list[i].name ? s->list[i].name : "\u2013",
+                 *s->list[i].sha256 ? s->list[i].sha256 : "\u2013", s->list[i].used_by);
     }
     fkv_html_table_end(out);
 }
@@ -80,9 +76,8 @@ static int file_table(struct fkv_report *r, FILE *out, struct fkv_error *err) {
         if (fkv_report_path(r, r->files.text[i], path, err) ||
             fkv_sha256_files(paths, 1, hash, err))
             return FKV_FAILED;
-        fputs("<tr><th scope='row'>", out);
-        fkv_html_text(out, r->files.text[i]);
-        fprintf(out, "</th><td class='text hash'>%s</td></tr>\n", hash);
+        fkv_html(out, "<tr><th scope='row'>%s</th><td class='text hash'>%s</td></tr>\n",
+                 r->files.text[i], hash);
     }
     fkv_html_table_end(out);
     return FKV_OK;
@@ -102,17 +97,6 @@ static void cut_entry(FILE *out, const struct fkv_report_facts *f) {
     entry(out, "cut", text, false);
 }
 
-static void left_out_list(FILE *out, const struct fkv_text_list *left_out) {
-    if (!left_out->count) return;
-    fputs("<p class='note'>Not shown:</p>\n<ul class='note'>\n", out);
-    for (int i = 0; i < left_out->count; i++) {
-        fputs("<li>", out);
-        fkv_html_text(out, left_out->text[i]);
-        fputs("</li>\n", out);
-    }
-    fputs("</ul>\n", out);
-}
-
 int fkv_report_provenance(struct fkv_report *r, FILE *out, struct fkv_error *err) {
     struct fkv_report_sources sources;
     if (fkv_report_sources_read(r, &sources, err)) return FKV_FAILED;
@@ -128,6 +112,8 @@ int fkv_report_provenance(struct fkv_report *r, FILE *out, struct fkv_error *err
     text_table(r, out, &sources);
     fkv_report_sources_free(&sources);
     if (file_table(r, out, err)) return FKV_FAILED;
-    left_out_list(out, &r->outline->left_out);
+    if (!r->outline->left_out.count) return FKV_OK;
+    fputs("<p class='note'>Not shown:</p>\n", out);
+    fkv_html_list(out, " class='note'", &r->outline->left_out);
     return FKV_OK;
 }

@@ -120,10 +120,9 @@ static const struct section *section_of(const char *name) {
 }
 
 /* Shows the section's files with this suffix, in the order of its patterns. */
-static int show_files(struct fkv_report *r, const struct section *s, const char *suffix,
-                      int (*show_file)(struct fkv_report *r, FILE *out, const char *name,
-                                       struct fkv_error *err),
-                      FILE *out, struct fkv_error *err) {
+static void show_files(struct fkv_report *r, const struct section *s, const char *suffix,
+                       void (*show_file)(struct fkv_report *r, FILE *out, const char *name),
+                       FILE *out) {
     for (int p = 0; p < PATTERNS && s->patterns[p]; p++)
         for (int i = 0; i < r->files.count; i++) {
             const char *name = r->files.text[i], *dot = strrchr(name, '.');
@@ -131,10 +130,8 @@ static int show_files(struct fkv_report *r, const struct section *s, const char 
                 section_of(name) != s)
                 continue;
             r->taken[i] = true;
-            bool shown = !s->not_shown || strcmp(name, s->not_shown);
-            if (shown && show_file(r, out, name, err)) return FKV_FAILED;
+            if (!s->not_shown || strcmp(name, s->not_shown)) show_file(r, out, name);
         }
-    return FKV_OK;
 }
 
 /* *text is malloc'd, "" where the section has nothing to show. */
@@ -144,8 +141,8 @@ static int write_section(struct fkv_report *r, const struct section *s, char **t
     FILE *out = open_memstream(text, &bytes);
     if (!out) return fkv_fail(err, "out of memory");
     int status = s->write ? s->write(r, out, err) : FKV_OK;
-    if (!status) status = show_files(r, s, ".svg", fkv_report_figure, out, err);
-    if (!status) status = show_files(r, s, ".csv", fkv_report_table, out, err);
+    show_files(r, s, ".svg", fkv_report_figure, out);
+    show_files(r, s, ".csv", fkv_report_table, out);
     return fclose(out) && !status ? fkv_fail(err, "out of memory") : status;
 }
 
@@ -161,14 +158,10 @@ static void put_section(FILE *out, const char *id, const char *title, const char
 
 static void put_summary(FILE *out, const struct fkv_report_outline *o) {
     fputs("<section id='summary' aria-labelledby='summary-title'>\n<h2 id='summary-title'>In "
-          "words</h2>\n<p>Computed from the numbers below.</p>\n<ul>\n",
+          "words</h2>\n<p>Computed from the numbers below.</p>\n",
           out);
-    for (int i = 0; i < o->summary.count; i++) {
-        fputs("<li>", out);
-        fkv_html_text(out, o->summary.text[i]);
-        fputs("</li>\n", out);
-    }
-    fputs("</ul>\n</section>\n", out);
+    fkv_html_list(out, "", &o->summary);
+    fputs("</section>\n", out);
 }
 
 static void put_page(FILE *out, const struct fkv_report *r, char *const text[SECTIONS],
@@ -190,11 +183,14 @@ static void put_page(FILE *out, const struct fkv_report *r, char *const text[SEC
 }
 
 static int list_sections(struct fkv_report *r, char *const text[SECTIONS], struct fkv_error *err) {
-    struct fkv_text_list *list = &r->outline->sections;
-    if (r->outline->summary.count && fkv_text_list_add(list, err, "summary")) return FKV_FAILED;
+    struct fkv_report_outline *o = r->outline;
+    if (o->summary.count) fkv_text_list_add(&o->sections, "summary");
     for (int i = 0; i < SECTIONS; i++)
-        if (*text[i] && fkv_text_list_add(list, err, "%s", sections[i].id)) return FKV_FAILED;
-    return fkv_text_list_add(list, err, "provenance");
+        if (*text[i]) fkv_text_list_add(&o->sections, "%s", sections[i].id);
+    fkv_text_list_add(&o->sections, "provenance");
+    const bool failed =
+        o->sections.failed || o->summary.failed || o->left_out.failed || r->commands.failed;
+    return failed ? fkv_fail(err, "out of memory") : FKV_OK;
 }
 
 static int save(struct fkv_report *r, char *const text[SECTIONS], const char *provenance,

@@ -9,6 +9,7 @@
 #define FKV_ANALYZE_REPORT_REPORT_H
 
 #include "analyze/report/outline.h"
+#include "kernels/base/error.h"
 
 /* Refuses a folder without a results.h5 of this toolkit, and a report.html that this tool did not
  * make. The file appears whole or not at all, and replaces one of an earlier run. */

@@ -18,11 +18,11 @@ int fkv_report_ratios(struct fkv_report *r, FILE *out, struct fkv_error *err);
 int fkv_report_provenance(struct fkv_report *r, FILE *out, struct fkv_error *err);
 /* The CSV `name` as a table that is folded away; a long one in part. A file that cannot be read is
  * named in outline->left_out. (tables.c) */
-int fkv_report_table(struct fkv_report *r, FILE *out, const char *name, struct fkv_error *err);
+void fkv_report_table(struct fkv_report *r, FILE *out, const char *name);
 /* The SVG `name` as an image with a caption; its command joins r->commands. A file that is not a
  * figure of this toolkit is named in outline->left_out: no error, since folders hold other files.
  * (figures.c) */
-int fkv_report_figure(struct fkv_report *r, FILE *out, const char *name, struct fkv_error *err);
+void fkv_report_figure(struct fkv_report *r, FILE *out, const char *name);
 /* The bands of spectrum.csv, with the low half's shares from results.h5. *text is malloc'd; NULL
  * where there is no spectrum.csv. (spectra_json.c) */
 int fkv_report_spectra_json(const struct fkv_report *r, char **text, struct fkv_error *err);
@@ -32,6 +32,6 @@ int fkv_report_summary(struct fkv_report *r, struct fkv_error *err);
  * outline->summary. (best.c) */
 int fkv_report_say_best(struct fkv_report *r, struct fkv_error *err);
 /* Appends the sentences about runs and probes to outline->summary. (damage.c) */
-int fkv_report_say_damage(struct fkv_report *r, struct fkv_error *err);
+void fkv_report_say_damage(struct fkv_report *r);
 
 #endif

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "analyze/tables/sources.h"
-#include "analyze/tables/table.h"
 #include "kernels/base/json.h"
 
 enum { LARGEST = 64 << 20 };
@@ -84,30 +83,25 @@ static void user_of(const char *file, char user[300]) {
         snprintf(user, 300, "probe %.*s", (int)(end - file), file);
 }
 
-static int add_rows(struct fkv_report *r, const char *path, const struct fkv_table *table,
-                    const char *user, struct fkv_report_sources *s, struct fkv_error *err) {
-    int kind = fkv_table_column(table, "kind"), name = fkv_table_column(table, "name"),
-        sha256 = fkv_table_column(table, "sha256"), status = FKV_OK;
-    if (kind < 0 || name < 0 || sha256 < 0)
-        return fkv_text_list_add(&r->outline->left_out, err, "%s: expected columns %s", path,
-                                 fkv_sources_header);
-    int64_t known = s->count;
-    for (int64_t row = 0; !status && row < table->rows; row++)
-        status = add(s, known, fkv_table_text(table, row, kind), fkv_table_text(table, row, name),
-                     fkv_table_text(table, row, sha256), user, err);
-    return status;
-}
-
 static int read_file(struct fkv_report *r, const char *name, struct fkv_report_sources *s,
                      struct fkv_error *err) {
-    char path[4096], user[300];
+    char user[300];
     struct fkv_table table;
     struct fkv_error why;
-    if (fkv_report_path(r, name, path, err)) return FKV_FAILED;
-    if (fkv_table_read(path, &table, &why))
-        return fkv_text_list_add(&r->outline->left_out, err, "%s", why.message);
+    const bool read = !fkv_report_table_read(r, name, &table, &why);
+    const int64_t known = s->count,
+                  rows = read && fkv_table_has(&table, fkv_sources_header) ? table.rows : -1;
+    int status = FKV_OK;
+    if (!read)
+        fkv_text_list_add(&r->outline->left_out, "%s", why.message);
+    else if (rows < 0)
+        fkv_text_list_add(&r->outline->left_out, "%s/%s: expected columns %s", r->folder, name,
+                          fkv_sources_header);
     user_of(name, user);
-    int status = add_rows(r, path, &table, user, s, err);
+    for (int64_t row = 0; !status && row < rows; row++)
+        status = add(s, known, fkv_table_text_of(&table, row, "kind"),
+                     fkv_table_text_of(&table, row, "name"),
+                     fkv_table_text_of(&table, row, "sha256"), user, err);
     fkv_table_free(&table);
     return status;
 }

@@ -1,6 +1,7 @@
 /* Owns the section of spectra: the shares of energy as a table, and the selector. */
 #include <math.h>
 
+#include "analyze/plots/words.h"
 #include "analyze/report/page.h"
 #include "analyze/report/sections.h"
 #include "analyze/report/spread.h"
@@ -9,7 +10,7 @@
 static int share_row(FILE *out, const struct fkv_report_shares *s, struct fkv_error *err) {
     const double *columns[] = {s->dc, s->half_dc, s->half, s->half_null};
     int64_t heads = (int64_t)s->layers * s->heads, above = 0;
-    fprintf(out, "<tr><th scope='row'>%s</th><td>%lld</td>", fkv_report_state[s->state],
+    fprintf(out, "<tr><th scope='row'>%s</th><td>%lld</td>", fkv_plot_state_words[s->state],
             (long long)heads);
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
         struct fkv_spread spread = {NAN, NAN, NAN, NAN, 0};
@@ -35,19 +36,19 @@ static int share_row(FILE *out, const struct fkv_report_shares *s, struct fkv_er
 }
 
 static int share_table(struct fkv_report *r, FILE *out, struct fkv_error *err) {
-    fkv_html_table(out, r,
-                   "Where the energy lies. Medians over heads; range: least to largest head. Low "
-                   "half: the floor(n/2) lowest "
-                   "frequencies, what \u03b3 = 0.5 keeps. Permuted: the same segments with their "
-                   "tokens in random order.");
-    fputs("<thead><tr><th scope='col' class='text' rowspan='2'>state</th><th scope='col' "
-          "rowspan='2'>heads</th><th scope='colgroup' colspan='2'>of all energy"
-          "</th><th scope='colgroup' colspan='4'>of the energy without DC, in the low "
-          "half</th></tr>\n<tr><th scope='col'>DC</th>"
-          "<th scope='col'>low half</th><th scope='col'>median</th><th scope='col'>range</th><th "
-          "scope='col'>permuted</th>"
-          "<th scope='col'>above it</th></tr></thead>\n<tbody>\n",
-          out);
+    fkv_html_table(
+        out, r,
+        "Where the energy lies. Medians over heads; range: least to largest head. Low "
+        "half: the floor(n/2) lowest frequencies, what \u03b3 = 0.5 keeps. Permuted: the "
+        "same segments with their tokens in random order.");
+    fputs(
+        "<thead><tr><th scope='col' class='text' rowspan='2'>state</th>"
+        "<th scope='col' rowspan='2'>heads</th><th scope='colgroup' colspan='2'>of all energy</th>"
+        "<th scope='colgroup' colspan='4'>of the energy without DC, in the low half</th></tr>\n"
+        "<tr><th scope='col'>DC</th><th scope='col'>low half</th><th scope='col'>median</th>"
+        "<th scope='col'>range</th><th scope='col'>permuted</th>"
+        "<th scope='col'>above it</th></tr></thead>\n<tbody>\n",
+        out);
     for (int i = 0; i < r->facts.states; i++)
         if (share_row(out, &r->facts.shares[i], err)) return FKV_FAILED;
     fkv_html_table_end(out);
@@ -97,7 +98,7 @@ static int without_script(struct fkv_report *r, FILE *out, struct fkv_error *err
                 "<thead><tr><th scope='col'>layer</th><th scope='col'>DC</th><th scope='col'>lower "
                 "half</th><th scope='col'>its range over heads</th><th "
                 "scope='col'>permuted</th></tr></thead>\n<tbody>\n",
-                name, fkv_report_state[s->state], name, name);
+                name, fkv_plot_state_words[s->state], name, name);
         if (layer_rows(out, s, err)) return FKV_FAILED;
         fkv_html_table_end(out);
     }

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "analyze/tables/table.h"
+#include "analyze/plots/words.h"
 #include "kernels/base/json.h"
 
 enum { STATE, LAYER, HEAD, T_LOW, T_HIGH, FREQUENCY, POWER, POWER_SE, POWER_NULL, COLUMNS };
@@ -141,8 +141,8 @@ static int read_state(const struct fkv_report *r, struct bands *b, json_t *spect
                        has_numbers(b, POWER_NULL) ? json_array() : NULL};
     json_array_append_new(spectra, object);
     json_object_set_new(object, "state", json_string(fkv_state_names[state]));
-    json_object_set_new(object, "label", json_string(fkv_report_state[state]));
-    json_object_set_new(object, "unit", json_string(state == FKV_STATE_QUERY ? "head" : "KV head"));
+    json_object_set_new(object, "label", json_string(fkv_plot_state_words[state]));
+    json_object_set_new(object, "unit", json_string(fkv_plot_head_word((enum fkv_state)state)));
     json_object_set_new(object, "layer", layer);
     json_object_set_new(object, "head", head);
     json_object_set_new(object, "frequency", frequency);

@@ -13,9 +13,9 @@
 #include <string.h>
 
 #include "analyze/measure/depth.h"
+#include "analyze/plots/words.h"
 #include "analyze/report/losses.h"
 #include "analyze/report/spread.h"
-#include "analyze/tables/table.h"
 
 #define MINUS "\u2212"
 #define HALF "\u03b3\u00a0=\u00a00.5"
@@ -40,22 +40,24 @@ static const char *verdict_on_shares(double advantage, int64_t above, int64_t he
 
 static int say_share(struct fkv_report *r, const struct fkv_report_shares *s,
                      struct fkv_error *err) {
-    struct fkv_text_list *summary = &r->outline->summary;
     int64_t heads = (int64_t)s->layers * s->heads, above = 0;
     struct fkv_spread half, half_dc, dc, null, advantage;
+    char lower[320];
     if (fkv_spread_of(s->half, heads, &half, err) || fkv_spread_of(s->dc, heads, &dc, err) ||
         fkv_spread_of(s->half_dc, heads, &half_dc, err))
         return FKV_FAILED;
     if (!half.count) return FKV_OK;
-    if (!s->half_null)
-        return fkv_text_list_add(
-            summary, err,
-            "Without DC, %.1f%% of the energy of the %s lies in the lower half of the frequencies, "
-            "which " HALF
-            " keeps (median over %lld head%s, %.1f%% to %.1f%%); no permuted null was "
-            "measured, so chance is not ruled out.",
-            100 * half.median, fkv_report_state[s->state], (long long)heads, heads == 1 ? "" : "s",
-            100 * half.least, 100 * half.largest);
+    snprintf(
+        lower, sizeof lower,
+        "Without DC, %.1f%% of the energy of the %s lies in the lower half of the frequencies, "
+        "which " HALF " keeps (median over %lld head%s, %.1f%% to %.1f%%)",
+        100 * half.median, fkv_plot_state_words[s->state], (long long)heads, heads == 1 ? "" : "s",
+        100 * half.least, 100 * half.largest);
+    if (!s->half_null) {
+        fkv_text_list_add(&r->outline->summary,
+                          "%s; no permuted null was measured, so chance is not ruled out.", lower);
+        return FKV_OK;
+    }
     double *difference = malloc((size_t)heads * sizeof *difference);
     if (!difference) return fkv_fail(err, "out of memory for %lld heads", (long long)heads);
     for (int64_t i = 0; i < heads; i++) {
@@ -66,16 +68,13 @@ static int say_share(struct fkv_report *r, const struct fkv_report_shares *s,
     if (!status) status = fkv_spread_of(difference, heads, &advantage, err);
     free(difference);
     if (status) return status;
-    return fkv_text_list_add(
-        summary, err,
-        "Without DC, %.1f%% of the energy of the %s lies in the lower half of the frequencies, "
-        "which " HALF " keeps (median over %lld head%s, %.1f%% to %.1f%%), against %.1f%% with the "
-        "tokens permuted; "
-        "%lld of %lld lean further to low frequencies than that. %s DC alone holds %.1f%% of all "
-        "their energy; with it, " HALF " keeps %.1f%%.",
-        100 * half.median, fkv_report_state[s->state], (long long)heads, heads == 1 ? "" : "s",
-        100 * half.least, 100 * half.largest, 100 * null.median, (long long)above, (long long)heads,
+    fkv_text_list_add(
+        &r->outline->summary,
+        "%s, against %.1f%% with the tokens permuted; %lld of %lld lean further to low frequencies "
+        "than that. %s DC alone holds %.1f%% of all their energy; with it, " HALF " keeps %.1f%%.",
+        lower, 100 * null.median, (long long)above, (long long)heads,
         verdict_on_shares(advantage.median, above, heads), 100 * dc.median, 100 * half_dc.median);
+    return FKV_OK;
 }
 
 /* Over depth, where there are layers enough. */
@@ -87,11 +86,12 @@ static int say_course(struct fkv_report *r, const struct fkv_report_shares *s,
         if (!isfinite(s->layer_half[l])) return FKV_OK;
     if (s->layers < FKV_COURSE_LAYERS) return FKV_OK;
     if (fkv_course_of(s->layer_half, s->layers, &course, err)) return FKV_FAILED;
-    return fkv_text_list_add(
-        &r->outline->summary, err,
+    fkv_text_list_add(
+        &r->outline->summary,
         "Over depth the lower half of the %s (without DC, pooled over heads) goes %s.",
-        fkv_report_state[s->state],
+        fkv_plot_state_words[s->state],
         fkv_course_words(&course, s->layer_half, s->layer_index, words));
+    return FKV_OK;
 }
 
 static const struct fkv_report_shares *shares_of(const struct fkv_report *r, enum fkv_state state) {
@@ -114,11 +114,12 @@ static int say_keys_and_values(struct fkv_report *r, struct fkv_error *err) {
     const char *relation = difference >= 0.01    ? "more low-frequency than"
                            : difference <= -0.01 ? "less low-frequency than"
                                                  : "as low-frequency as";
-    return fkv_text_list_add(
-        &r->outline->summary, err,
-        "Keys are %s values: without DC, %.1f%% against %.1f%% in the lower half"
-        "; the key\u2019s share is the larger one in %lld of %lld heads.",
-        relation, 100 * key.median, 100 * value.median, (long long)more, (long long)heads);
+    fkv_text_list_add(&r->outline->summary,
+                      "Keys are %s values: without DC, %.1f%% against %.1f%% in the lower half"
+                      "; the key\u2019s share is the larger one in %lld of %lld heads.",
+                      relation, 100 * key.median, 100 * value.median, (long long)more,
+                      (long long)heads);
+    return FKV_OK;
 }
 
 static int say_spectra(struct fkv_report *r, struct fkv_error *err) {
@@ -137,12 +138,11 @@ static int say_ratios(struct fkv_report *r, struct fkv_error *err) {
     if (!l.gamma.count || !isfinite(gain) ||
         !isfinite(l.per_head[FKV_LOSS_KEYS] + l.per_head[FKV_LOSS_VALUES]))
         return FKV_OK;
-    return fkv_text_list_add(
-        &r->outline->summary, err,
+    fkv_text_list_add(
+        &r->outline->summary,
         "Ratios per head (mean %.4g, from %.4g to %.4g) lose %.1f%% of the keys\u2019 and %.1f%% "
         "of the values\u2019 energy where one ratio of the same mean loses %.1f%% and %.1f%%; what "
-        "they "
-        "minimise is %.1f%% %s. %s The comparison is on the texts they were chosen on.",
+        "they minimise is %.1f%% %s. %s The comparison is on the texts they were chosen on.",
         l.gamma.mean, l.gamma.least, l.gamma.largest, 100 * l.per_head[FKV_LOSS_KEYS],
         100 * l.per_head[FKV_LOSS_VALUES], 100 * l.uniform[FKV_LOSS_KEYS],
         100 * l.uniform[FKV_LOSS_VALUES], 100 * fabs(gain), gain >= 0 ? "smaller" : "larger",
@@ -150,14 +150,14 @@ static int say_ratios(struct fkv_report *r, struct fkv_error *err) {
                          "only runs can say."
         : gain >= 0.01 ? "That is a small gain."
                        : "Next to nothing is gained.");
+    return FKV_OK;
 }
 
 /* ---- links ---- */
 
-enum { CHANGE, DAMAGE, DEPTH, PREDICTOR, POINTS, RANK, SPEARMAN, LOW, HIGH, LINK_COLUMNS };
-static const char *const link_columns[LINK_COLUMNS] = {
-    "change", "damage",   "depth",        "predictor",    "points",
-    "place",  "spearman", "spearman_low", "spearman_high"};
+/* Of link_predictors.csv. */
+static const char link_columns[] =
+    "change,damage,depth,predictor,points,place,spearman,spearman_low,spearman_high";
 
 /* By where a correlation's interval is. expected: the sign that it has if energy matters. */
 static const char *verdict_on_link(double low, double high, int expected) {
@@ -188,97 +188,82 @@ static const char *in_words(const char *predictor) {
     return predictor;
 }
 
-/* link_predictors.csv. */
-struct links {
-    struct fkv_table table;
-    int column[LINK_COLUMNS]; /* index in the file of each of link_columns */
-};
-
-static const char *link_text(const struct links *l, int64_t row, int column) {
-    return fkv_table_text(&l->table, row, l->column[column]);
-}
-static double link_number(const struct links *l, int64_t row, int column) {
-    return fkv_table_number(&l->table, row, l->column[column]);
-}
-
 /* "0.42 [0.10, 0.66]", the interval where there is one. */
-static const char *correlation_text(char text[96], const struct links *l, int64_t row) {
+static const char *correlation_text(char text[96], const struct fkv_table *l, int64_t row) {
     char x[32], low[32], high[32];
-    double from = link_number(l, row, LOW), to = link_number(l, row, HIGH);
+    double from = fkv_table_number_of(l, row, "spearman_low"),
+           to = fkv_table_number_of(l, row, "spearman_high");
     snprintf(text, 96, isfinite(from + to) ? "%s [%s, %s]" : "%s",
-             signed_text(x, link_number(l, row, SPEARMAN)), signed_text(low, from),
+             signed_text(x, fkv_table_number_of(l, row, "spearman")), signed_text(low, from),
              signed_text(high, to));
     return text;
 }
 
-static int say_link(struct fkv_report *r, const struct links *l, int64_t row,
-                    struct fkv_error *err) {
-    char correlation[96];
-    bool sweep = !strcmp(link_text(l, row, CHANGE), "sweep");
+static void say_link(struct fkv_text_list *summary, const struct fkv_table *l, int64_t row) {
+    const char *change = fkv_table_text_of(l, row, "change"),
+               *points = fkv_table_text_of(l, row, "points"),
+               *predictor = in_words(fkv_table_text_of(l, row, "predictor"));
+    const bool sweep = !strcmp(change, "sweep");
     const char *verdict =
-        verdict_on_link(link_number(l, row, LOW), link_number(l, row, HIGH), sweep ? -1 : 1);
-    if (!isfinite(link_number(l, row, SPEARMAN))) return FKV_OK;
+        verdict_on_link(fkv_table_number_of(l, row, "spearman_low"),
+                        fkv_table_number_of(l, row, "spearman_high"), sweep ? -1 : 1);
+    char correlation[96];
+    if (!isfinite(fkv_table_number_of(l, row, "spearman"))) return;
+    correlation_text(correlation, l, row);
     if (sweep)
-        return fkv_text_list_add(
-            &r->outline->summary, err,
-            "Along a sweep of %s runs, %s and the loss have a rank correlation of %s: %s. Both "
-            "follow the ratio, so this alone says little.",
-            link_text(l, row, POINTS), in_words(link_text(l, row, PREDICTOR)),
-            correlation_text(correlation, l, row), verdict);
-    return fkv_text_list_add(&r->outline->summary, err,
-                             "Over %s heads changed one at a time (%s), %s and the damage have a "
-                             "rank correlation of %s: %s.",
-                             link_text(l, row, POINTS), link_text(l, row, CHANGE),
-                             in_words(link_text(l, row, PREDICTOR)),
-                             correlation_text(correlation, l, row), verdict);
+        fkv_text_list_add(summary,
+                          "Along a sweep of %s runs, %s and the loss have a rank correlation of "
+                          "%s: %s. Both follow the ratio, so this alone says little.",
+                          points, predictor, correlation, verdict);
+    else
+        fkv_text_list_add(summary,
+                          "Over %s heads changed one at a time (%s), %s and the damage have a rank "
+                          "correlation of %s: %s.",
+                          points, change, predictor, correlation, verdict);
 }
 
-static int say_first_predictor(struct fkv_report *r, const struct links *l, int64_t row,
-                               struct fkv_error *err) {
+static void say_first_predictor(struct fkv_text_list *summary, const struct fkv_table *l,
+                                int64_t row) {
     char correlation[96];
-    bool clear = link_number(l, row, LOW) > 0;
-    return fkv_text_list_add(
-        &r->outline->summary, err,
+    bool clear = fkv_table_number_of(l, row, "spearman_low") > 0;
+    fkv_text_list_add(
+        summary,
         clear ? "The best predictor of that damage (%s) is %s: %s."
               : "No predictor is shown to rank that damage (%s); the first among them is %s: %s.",
-        link_text(l, row, CHANGE), in_words(link_text(l, row, PREDICTOR)),
+        fkv_table_text_of(l, row, "change"), in_words(fkv_table_text_of(l, row, "predictor")),
         correlation_text(correlation, l, row));
+}
+
+/* Whether a row is about delta nll, and about all layers. */
+static bool is_overall(const struct fkv_table *l, int64_t row) {
+    return !strcmp(fkv_table_text_of(l, row, "depth"), "all") &&
+           !strcmp(fkv_table_text_of(l, row, "damage"), "delta_nll");
 }
 
 /* From link_predictors.csv: energy without DC against delta nll, and which predictor came first
  * over heads. A file of that name with other columns adds nothing. */
 static int say_links(struct fkv_report *r, struct fkv_error *err) {
-    char path[4096];
-    struct links l;
-    int status = FKV_OK;
-    bool has_columns = true;
+    struct fkv_table l;
     if (!fkv_report_has(r, "link_predictors.csv")) return FKV_OK;
-    if (fkv_report_path(r, "link_predictors.csv", path, err) || fkv_table_read(path, &l.table, err))
-        return FKV_FAILED;
-    for (int i = 0; i < LINK_COLUMNS; i++)
-        has_columns =
-            (l.column[i] = fkv_table_column(&l.table, link_columns[i])) >= 0 && has_columns;
-    for (int64_t row = 0; has_columns && !status && row < l.table.rows; row++) {
-        const char *predictor = link_text(&l, row, PREDICTOR);
-        if (strcmp(link_text(&l, row, DEPTH), "all") ||
-            strcmp(link_text(&l, row, DAMAGE), "delta_nll"))
-            continue;
-        if (!strcmp(predictor, "energy_no_dc") || !strcmp(predictor, "retained_key_no_dc") ||
-            !strcmp(predictor, "retained_value_no_dc"))
-            status = say_link(r, &l, row, err);
+    if (fkv_report_table_read(r, "link_predictors.csv", &l, err)) return FKV_FAILED;
+    const int64_t rows = fkv_table_has(&l, link_columns) ? l.rows : 0;
+    for (int64_t row = 0; row < rows; row++) {
+        const char *predictor = fkv_table_text_of(&l, row, "predictor");
+        if (is_overall(&l, row) &&
+            (!strcmp(predictor, "energy_no_dc") || !strcmp(predictor, "retained_key_no_dc") ||
+             !strcmp(predictor, "retained_value_no_dc")))
+            say_link(&r->outline->summary, &l, row);
     }
-    for (int64_t row = 0; has_columns && !status && row < l.table.rows; row++)
-        if (!strcmp(link_text(&l, row, DEPTH), "all") &&
-            !strcmp(link_text(&l, row, DAMAGE), "delta_nll") &&
-            strcmp(link_text(&l, row, CHANGE), "sweep") && link_number(&l, row, RANK) == 1)
-            status = say_first_predictor(r, &l, row, err);
-    fkv_table_free(&l.table);
-    return status;
+    for (int64_t row = 0; row < rows; row++)
+        if (is_overall(&l, row) && strcmp(fkv_table_text_of(&l, row, "change"), "sweep") &&
+            fkv_table_number_of(&l, row, "place") == 1)
+            say_first_predictor(&r->outline->summary, &l, row);
+    fkv_table_free(&l);
+    return FKV_OK;
 }
 
 int fkv_report_summary(struct fkv_report *r, struct fkv_error *err) {
-    return fkv_report_say_best(r, err) || say_spectra(r, err) || say_ratios(r, err) ||
-                   fkv_report_say_damage(r, err) || say_links(r, err)
-               ? FKV_FAILED
-               : FKV_OK;
+    if (fkv_report_say_best(r, err) || say_spectra(r, err) || say_ratios(r, err)) return FKV_FAILED;
+    fkv_report_say_damage(r);
+    return say_links(r, err);
 }

@@ -4,7 +4,6 @@
 #include <math.h>
 
 #include "analyze/report/page.h"
-#include "analyze/tables/table.h"
 
 /* A file of more rows or columns than a page should hold is shown in part. */
 enum { MOST_ROWS = 60, FIRST_ROWS = 20, MOST_COLUMNS = 16 };
@@ -18,9 +17,8 @@ static void table_rows(FILE *out, const struct fkv_table *c, int64_t rows) {
     fputs("<thead><tr>", out);
     for (int i = 0; i < columns; i++) {
         text[i] = c->rows && *fkv_table_text(c, 0, i) && !isfinite(fkv_table_number(c, 0, i));
-        fprintf(out, "<th scope='col'%s>", text[i] ? " class='text'" : "");
-        fkv_html_text(out, c->cell[i]);
-        fputs("</th>", out);
+        fkv_html(out, text[i] ? "<th scope='col' class='text'>%s</th>" : "<th scope='col'>%s</th>",
+                 c->cell[i]);
     }
     fputs("</tr></thead>\n<tbody>\n", out);
     for (int64_t row = 0; row < rows; row++) {
@@ -38,24 +36,23 @@ static void table_rows(FILE *out, const struct fkv_table *c, int64_t rows) {
     }
 }
 
-int fkv_report_table(struct fkv_report *r, FILE *out, const char *name, struct fkv_error *err) {
-    char path[4096], caption[512];
+void fkv_report_table(struct fkv_report *r, FILE *out, const char *name) {
+    char caption[512];
     struct fkv_table csv;
     struct fkv_error why;
-    if (fkv_report_path(r, name, path, err)) return FKV_FAILED;
-    if (fkv_table_read(path, &csv, &why))
-        return fkv_text_list_add(&r->outline->left_out, err, "%s", why.message);
+    if (fkv_report_table_read(r, name, &csv, &why)) {
+        fkv_text_list_add(&r->outline->left_out, "%s", why.message);
+        return;
+    }
     bool short_enough = csv.rows <= MOST_ROWS && csv.columns <= MOST_COLUMNS;
     int64_t rows = csv.rows <= MOST_ROWS ? csv.rows : FIRST_ROWS;
     snprintf(caption, sizeof caption, "%.200s: %lld row%s%s", name, (long long)csv.rows,
              csv.rows == 1 ? "" : "s", short_enough ? "" : ", of which the beginning is shown");
-    fprintf(out, "<details%s><summary>Table ", csv.columns > WIDE ? " class='wide'" : "");
-    fkv_html_text(out, name);
-    fputs("</summary>\n", out);
+    fprintf(out, "<details%s>", csv.columns > WIDE ? " class='wide'" : "");
+    fkv_html(out, "<summary>Table %s</summary>\n", name);
     fkv_html_table(out, r, caption);
     table_rows(out, &csv, rows);
     fkv_html_table_end(out);
     fputs("</details>\n", out);
     fkv_table_free(&csv);
-    return FKV_OK;
 }

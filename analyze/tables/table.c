@@ -83,10 +83,21 @@ int fkv_table_read(const char *path, struct fkv_table *out, struct fkv_error *er
     return FKV_FAILED;
 }
 
-int fkv_table_column(const struct fkv_table *c, const char *name) {
+/* -1 where no column has the name of `length` bytes. */
+static int find_column(const struct fkv_table *c, const char *name, size_t length) {
     for (int i = 0; i < c->columns; i++)
-        if (!strcmp(c->cell[i], name)) return i;
+        if (strlen(c->cell[i]) == length && !strncmp(c->cell[i], name, length)) return i;
     return -1;
+}
+
+int fkv_table_column(const struct fkv_table *c, const char *name) {
+    return find_column(c, name, strlen(name));
+}
+
+bool fkv_table_has(const struct fkv_table *c, const char *names) {
+    size_t length = strcspn(names, ",");
+    return find_column(c, names, length) >= 0 &&
+           (!names[length] || fkv_table_has(c, names + length + 1));
 }
 
 const char *fkv_table_text(const struct fkv_table *c, int64_t row, int column) {
@@ -98,4 +109,14 @@ double fkv_table_number(const struct fkv_table *c, int64_t row, int column) {
     char *end;
     double value = strtod(text, &end);
     return *text && !*end ? value : NAN;
+}
+
+const char *fkv_table_text_of(const struct fkv_table *c, int64_t row, const char *column) {
+    const int i = fkv_table_column(c, column);
+    return i < 0 ? "" : fkv_table_text(c, row, i);
+}
+
+double fkv_table_number_of(const struct fkv_table *c, int64_t row, const char *column) {
+    const int i = fkv_table_column(c, column);
+    return i < 0 ? NAN : fkv_table_number(c, row, i);
 }

@@ -117,7 +117,7 @@ static inline void put_figure(const char *name) {
     const struct fkv_axis axis = {"x", 0, 1, .logarithmic = false};
     const struct fkv_provenance p = {"0.0", "abc", "freqkv-analyze made", "made"};
     assert_ok(fkv_figure_create(3, 3, 1, 1, name, &f, &err));
-    assert_ok(fkv_figure_axes(f, 0, NULL, &axis, &axis, NULL, 1, &err));
+    fkv_figure_axes(f, 0, NULL, &axis, &axis);
     path_of(base, name);
     assert_ok(fkv_figure_write(f, base, &p, &err));
     fkv_figure_destroy(f);

@@ -29,6 +29,7 @@ static void paint(struct fkv_figure *f) {
     cairo_surface_t *surface =
         cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)f->width, (int)f->height);
     cairo_t *cr = cairo_create(surface);
+    assert_string_equal(f->failure.message, "");
     int rc = fkv_figure_paint(f, cr, &err);
     cairo_destroy(cr);
     cairo_surface_destroy(surface);
@@ -74,9 +75,8 @@ static void add_random_line(struct fkv_figure *f, int panel, int index) {
     snprintf(label, sizeof label, "line %d of a kind", index);
     struct fkv_line style = {
         .label = label, .color = fkv_color_cycle(index), .width = 1, .dashed = index % 2};
-    assert_ok(fkv_figure_line(f, panel, &style, n, x, y, &err));
-    assert_ok(
-        fkv_figure_band(f, panel, NULL, (struct fkv_color){0, 0, 1, 0.2}, n, x, y, high, &err));
+    fkv_figure_line(f, panel, &style, n, x, y);
+    fkv_figure_band(f, panel, NULL, (struct fkv_color){0, 0, 1, 0.2}, n, x, y, high);
 }
 
 static struct fkv_figure *make_random(void) {
@@ -88,22 +88,21 @@ static struct fkv_figure *make_random(void) {
     if (share) fkv_figure_share_axes(f);
     struct fkv_axis x = {"frequency (cycles per token)", FKV_FIT, FKV_FIT, .logarithmic = log_x,
                          .zero = log_x};
+    if (top && !share) x.top_label = "t", x.top_scale = 2.0 * POINTS;
     struct fkv_axis y = {"power per channel (DCT-II, orthonormal)", FKV_FIT, FKV_FIT,
                          .logarithmic = log_y};
     for (int p = 0; p < rows * columns - test_between(0, columns - 1); p++) {
-        assert_ok(
-            fkv_figure_axes(f, p, "panel", &x, &y, top && !share ? "t" : NULL, 2.0 * POINTS, &err));
+        fkv_figure_axes(f, p, "panel", &x, &y);
         for (int i = test_between(0, 4); i > 0; i--) add_random_line(f, p, i);
     }
     if (test_between(0, 1)) {
         struct fkv_color_bar bar = {
             .label = "layer", .low = 0, .high = test_between(1, 80), .top = 0.9, .integers = true};
-        assert_ok(fkv_figure_color_bar(f, &bar, &err));
+        fkv_figure_color_bar(f, &bar);
     }
     if (test_between(0, 1))
-        assert_ok(fkv_figure_note(
-            f, "A note that is long enough to be wrapped in narrow figures, if they are narrow.",
-            &err));
+        fkv_figure_note(
+            f, "A note that is long enough to be wrapped in narrow figures, if they are narrow.");
     return f;
 }
 
@@ -154,7 +153,7 @@ static const char *chunk(const png_text *text, int count, const char *key) {
 TEST_IN_FOLDER(a_png_says_where_it_came_from) {
     char path[300];
     struct fkv_figure *f = make(3, 2, 1, 1, "Title");
-    assert_ok(fkv_figure_axes(f, 0, NULL, &plain, &plain, NULL, 1, &err));
+    fkv_figure_axes(f, 0, NULL, &plain, &plain);
     snprintf(path, sizeof path, "%s/a", folder);
     assert_ok(fkv_figure_write(f, path, &provenance, &err));
     fkv_figure_destroy(f);
@@ -197,9 +196,9 @@ TEST(a_log_axis_skips_zeros_and_negatives_and_strips_x_zero) {
     const struct fkv_axis y = {"y", FKV_FIT, FKV_FIT, .logarithmic = true};
     const double xs[] = {0, 0.01, 0.1, -1, 1}, ys[] = {1e4, 100, 0, 5, 1};
     struct fkv_figure *f = make(4, 3, 1, 1, NULL);
-    assert_ok(fkv_figure_axes(f, 0, NULL, &x, &y, NULL, 1, &err));
+    fkv_figure_axes(f, 0, NULL, &x, &y);
     struct fkv_line style = {.color = fkv_color_cycle(0), .width = 1, .markers = true};
-    assert_ok(fkv_figure_line(f, 0, &style, 5, xs, ys, &err));
+    fkv_figure_line(f, 0, &style, 5, xs, ys);
     paint(f);
     const struct fkv_panel *p = &f->panels[0];
     assert_true(p->sx.zero && p->sx.low > 0.005 && p->sx.low < 0.01 && p->sx.high > 1 &&
@@ -239,9 +238,9 @@ TEST(nan_breaks_a_line_and_nothing_but_nan_draws_nothing) {
         for (int i = 0; i < 100; i++)
             x[i] = i, y[i] = kind == 2 || (kind == 1 && i >= 25 && i < 75) ? NAN : 5;
         struct fkv_figure *f = make(4, 3, 1, 1, NULL);
-        assert_ok(fkv_figure_axes(f, 0, NULL, &plain, &plain, NULL, 1, &err));
+        fkv_figure_axes(f, 0, NULL, &plain, &plain);
         struct fkv_line style = {.color = {1, 0, 0, 1}, .width = 2};
-        assert_ok(fkv_figure_line(f, 0, &style, 100, x, y, &err));
+        fkv_figure_line(f, 0, &style, 100, x, y);
         found[kind] = colored_pixels(f);
         check_texts(f);
         fkv_figure_destroy(f);
@@ -258,9 +257,9 @@ TEST(constant_data_get_an_axis_around_them) {
             const double x[2] = {1, 1}, y[2] = {values[i], values[i]};
             const struct fkv_axis axis = {"v", FKV_FIT, FKV_FIT, .logarithmic = logarithmic};
             struct fkv_figure *f = make(3, 2.5, 1, 1, NULL);
-            assert_ok(fkv_figure_axes(f, 0, NULL, &axis, &axis, NULL, 1, &err));
+            fkv_figure_axes(f, 0, NULL, &axis, &axis);
             struct fkv_line style = {.color = fkv_color_cycle(0), .width = 1};
-            assert_ok(fkv_figure_line(f, 0, &style, 2, x, y, &err));
+            fkv_figure_line(f, 0, &style, 2, x, y);
             paint(f);
             const struct fkv_scale *s = &f->panels[0].sy;
             if (values[i] > 0 || !logarithmic)
@@ -274,7 +273,7 @@ TEST(a_legend_covers_no_data) {
     for (int trial = 0; trial < 50; trial++) {
         struct fkv_figure *f = make(3.5, 3, 1, 1, NULL);
         double x[POINTS], y[POINTS];
-        assert_ok(fkv_figure_axes(f, 0, NULL, &plain, &plain, NULL, 1, &err));
+        fkv_figure_axes(f, 0, NULL, &plain, &plain);
         for (int i = 0; i < POINTS;
              i++) { /* a parabola, or a cloud: a point anywhere in each cell of a grid */
             int cell = 61 * i % POINTS, columns = 10;
@@ -282,7 +281,7 @@ TEST(a_legend_covers_no_data) {
             y[i] = trial % 2 ? x[i] * x[i] : (cell / columns + test_uniform()) * columns / POINTS;
         }
         struct fkv_line style = {.label = "some data", .color = fkv_color_cycle(0), .width = 1};
-        assert_ok(fkv_figure_line(f, 0, &style, POINTS, x, y, &err));
+        fkv_figure_line(f, 0, &style, POINTS, x, y);
         paint(f);
         const struct fkv_box *b = &f->legend.box, *p = &f->panels[0].box;
         assert_int_equal(f->legend.outside,
@@ -305,9 +304,10 @@ TEST(a_legend_covers_no_cell_of_a_map) {
     const int names[2] = {0, 1};
     struct fkv_figure *f = make(4, 3, 1, 1, NULL);
     struct fkv_line mark = {.label = "a mark", .width = 1, .markers = true, .scattered = true};
-    assert_ok(fkv_figure_axes(f, 0, NULL, &plain, &plain, NULL, 1, &err));
-    assert_ok(fkv_figure_heatmap(f, 0, 2, 2, values, names, names, 0, 3, &err));
-    assert_ok(fkv_figure_line(f, 0, &mark, 1, &x, &y, &err));
+    fkv_figure_axes(f, 0, NULL, &plain, &plain);
+    fkv_figure_heatmap(f, 0, 2, 2, values, names, names);
+    fkv_figure_color_bar(f, &(struct fkv_color_bar){.low = 0, .high = 3, .top = 1});
+    fkv_figure_line(f, 0, &mark, 1, &x, &y);
     paint(f);
     assert_true(f->legend.outside);
     assert_true(f->legend.box.y > f->panels[0].box.y + f->panels[0].box.height);
@@ -315,26 +315,38 @@ TEST(a_legend_covers_no_cell_of_a_map) {
     fkv_figure_destroy(f);
 }
 
-TEST(what_cannot_be_drawn_is_refused) {
+TEST(a_page_of_no_size_is_refused) {
     struct fkv_figure *f = NULL;
-    const double one = 1;
-    struct fkv_line style = {.width = 1};
     assert_refused(fkv_figure_create(0.5, 3, 1, 1, NULL, &f, &err),
                    "expected sides of 1 to 50 inches");
     assert_refused(fkv_figure_create(NAN, 3, 1, 1, NULL, &f, &err), "expected sides");
     assert_refused(fkv_figure_create(3, 3, 0, 1, NULL, &f, &err), "rows and columns");
     assert_null(f);
-    f = make(3, 3, 1, 2, NULL);
-    assert_refused(fkv_figure_axes(f, 2, NULL, &plain, &plain, NULL, 1, &err),
-                   "expected a panel in [0, 2), found 2");
-    assert_refused(fkv_figure_line(f, -1, &style, 1, &one, &one, &err), "found -1");
-    assert_refused(fkv_figure_line(f, 0, &style, 0, &one, &one, &err), "at least one point");
+}
+
+/* Each is said when the figure is to be written; of several the first. */
+TEST_IN_FOLDER(what_cannot_be_drawn_is_refused) {
+    static const char *const messages[] = {"expected a panel in [0, 2), found 2", "found -1",
+                                           "at least one point", "logarithmic axis above 0",
+                                           "rises"};
+    const double one = 1;
+    const struct fkv_line style = {.width = 1};
     const struct fkv_axis bad = {"x", 0, 1, .logarithmic = true};
-    assert_refused(fkv_figure_axes(f, 0, NULL, &bad, &plain, NULL, 1, &err),
-                   "logarithmic axis above 0");
-    assert_refused(fkv_figure_color_bar(f, &(struct fkv_color_bar){.low = 1, .high = 1}, &err),
-                   "rises");
-    fkv_figure_destroy(f);
+    const struct fkv_color_bar flat = {.low = 1, .high = 1};
+    char base[300];
+    snprintf(base, sizeof base, "%s/figure", folder);
+    for (int first = 0; first < 5; first++) {
+        struct fkv_figure *f = make(3, 3, 1, 2, NULL);
+        if (first <= 0) fkv_figure_axes(f, 2, NULL, &plain, &plain);
+        if (first <= 1) fkv_figure_line(f, -1, &style, 1, &one, &one);
+        if (first <= 2) fkv_figure_line(f, 0, &style, 0, &one, &one);
+        if (first <= 3) fkv_figure_axes(f, 0, NULL, &bad, &plain);
+        fkv_figure_color_bar(f, &flat);
+        assert_refused(fkv_figure_write(f, base, &provenance, &err), messages[first]);
+        fkv_figure_destroy(f);
+    }
+    snprintf(base, sizeof base, "%s/figure.png", folder);
+    assert_int_not_equal(access(base, F_OK), 0);
     fkv_figure_destroy(NULL);
 }
 
@@ -408,8 +420,8 @@ TEST(an_axis_of_whole_numbers_has_no_others) {
             .label = "round", .low = FKV_FIT, .high = FKV_FIT, .integers = true};
         const struct fkv_line line = {
             .color = fkv_color_cycle(0), .width = 1, .markers = test_between(0, 1)};
-        assert_ok(fkv_figure_axes(f, 0, NULL, &axis, &axis, NULL, 1, &err));
-        assert_ok(fkv_figure_line(f, 0, &line, most, x, y, &err));
+        fkv_figure_axes(f, 0, NULL, &axis, &axis);
+        fkv_figure_line(f, 0, &line, most, x, y);
         paint(f);
         for (int i = 0; i < f->text_count; i++)
             if (strchr(f->texts[i].text, '.'))

@@ -24,10 +24,11 @@ static void draw(const char *command) {
     double x[16], y[16];
     for (int i = 0; i < 16; i++) x[i] = i + 1, y[i] = test_normal();
     assert_ok(fkv_figure_create(5, 3, 1, 2, title, &f, &err));
-    assert_ok(fkv_figure_axes(f, 0, "a", &axis, &axis, NULL, 1, &err));
-    assert_ok(fkv_figure_line(f, 0, &line, 16, x, y, &err));
-    assert_ok(fkv_figure_axes(f, 1, "b", &axis, &axis, NULL, 1, &err));
-    assert_ok(fkv_figure_heatmap(f, 1, 4, 4, y, names, names, -2, 2, &err));
+    fkv_figure_axes(f, 0, "a", &axis, &axis);
+    fkv_figure_line(f, 0, &line, 16, x, y);
+    fkv_figure_axes(f, 1, "b", &axis, &axis);
+    fkv_figure_heatmap(f, 1, 4, 4, y, names, names);
+    fkv_figure_color_bar(f, &(struct fkv_color_bar){.low = -2, .high = 2, .top = 1});
     snprintf(base, sizeof base, "%s/drawn", folder);
     assert_ok(fkv_figure_write(f, base, &provenance, &err));
     fkv_figure_destroy(f);
