@@ -12,11 +12,21 @@
 #include "kernels/weights/q6_k.h"
 #include "kernels/weights/q8_0.h"
 
+/* The loops of a format: blocks -> values, and their product with x. */
 #define EXPAND(format, FORMAT)                                                                     \
     static void expand_##format(const void *blocks, size_t count, float *values) {                 \
         const uint8_t *b = blocks;                                                                 \
-        for (size_t i = 0; i < count; i++)                                                         \
-            format##_block(b + i * FORMAT##_BYTES, values + i * FORMAT##_VALUES);                  \
+        struct block_to to = {.values = values};                                                   \
+        for (size_t i = 0; i < count; i++, b += FORMAT##_BYTES, to.values += FORMAT##_VALUES)      \
+            format##_block(b, &to);                                                                \
+    }                                                                                              \
+    static float dot_##format(const void *blocks, size_t count, const float *x) {                  \
+        const uint8_t *b = blocks;                                                                 \
+        struct block_to to = {.x = x};                                                             \
+        for (int i = 0; i < BLOCK_SUMS; i++) to.sum[i] = block_zero();                             \
+        for (size_t i = 0; i < count; i++, b += FORMAT##_BYTES, to.x += FORMAT##_VALUES)           \
+            format##_block(b, &to);                                                                \
+        return block_total(&to);                                                                   \
     }
 EXPAND(q8_0, Q8_0)
 EXPAND(q4_0, Q4_0)
@@ -35,4 +45,11 @@ fkv_expand_table EXPAND_TABLE = {
     [FKV_WEIGHT_Q5_1] = expand_q5_1, [FKV_WEIGHT_Q2_K] = expand_q2_k,
     [FKV_WEIGHT_Q3_K] = expand_q3_k, [FKV_WEIGHT_Q4_K] = expand_q4_k,
     [FKV_WEIGHT_Q5_K] = expand_q5_k, [FKV_WEIGHT_Q6_K] = expand_q6_k,
+};
+
+fkv_block_dot_table BLOCK_DOT_TABLE = {
+    [FKV_WEIGHT_Q8_0] = dot_q8_0, [FKV_WEIGHT_Q4_0] = dot_q4_0, [FKV_WEIGHT_Q4_1] = dot_q4_1,
+    [FKV_WEIGHT_Q5_0] = dot_q5_0, [FKV_WEIGHT_Q5_1] = dot_q5_1, [FKV_WEIGHT_Q2_K] = dot_q2_k,
+    [FKV_WEIGHT_Q3_K] = dot_q3_k, [FKV_WEIGHT_Q4_K] = dot_q4_k, [FKV_WEIGHT_Q5_K] = dot_q5_k,
+    [FKV_WEIGHT_Q6_K] = dot_q6_k,
 };
