@@ -280,7 +280,7 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
 #pragma omp parallel num_threads(fkv_cpu_threads(b, operations)) reduction(| : failed)
     {
         fkv_cpu_products_alone();
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
         for (int32_t i = 0; i < s.units; i++) {
             const struct unit u = take_unit(&s, i);
             const bool blocks = !fkv_weight_is_dtype(u.part->product->w->format);
