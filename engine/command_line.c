@@ -239,6 +239,18 @@ static void note_adapter(const struct fkv_model *m) {
                 bytes);
 }
 
+static void note_rounded(const struct fkv_model *m) {
+    char bytes[16];
+    if (!m->rounded_bytes) return;
+    fkv_format_bytes(bytes, m->rounded_bytes);
+    fprintf(stderr,
+            m->rounded
+                ? "note: weights are held in bfloat16, in %s of memory\n"
+                : "note: weights are rounded to bfloat16 at every product, which is slow in "
+                  "decoding: holding them so takes %s, more than half of the memory there is\n",
+            bytes);
+}
+
 /* expanded: the format of weights that are expanded. */
 static void note_model(const struct fkv_engine_options *o, const struct fkv_model *m,
                        enum fkv_dtype expanded) {
@@ -246,6 +258,7 @@ static void note_model(const struct fkv_engine_options *o, const struct fkv_mode
     if (m->expanded_from)
         fprintf(stderr, "note: weights in %s are expanded to %s on the GPU\n", m->expanded_from,
                 fkv_dtype_name(expanded));
+    note_rounded(m);
     if (*note) fprintf(stderr, "note: %s\n", note);
     note_stretched_context(o, &m->config);
     note_rescaled(o, m);
@@ -262,7 +275,8 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
                                             .rope_scaling = o->rope_scaling,
                                             .expanded = o->compute == FKV_COMPUTE_F32    ? FKV_F32
                                                         : o->compute == FKV_COMPUTE_BF16 ? FKV_BF16
-                                                                                         : FKV_F16};
+                                                                                         : FKV_F16,
+                                            .rounds = o->compute == FKV_COMPUTE_BF16};
     struct fkv_error why;
     *engine = (struct fkv_engine){0};
     if (fkv_backend_find(o->backend, &engine->ops, &why, err)) return FKV_FAILED;

@@ -1,7 +1,9 @@
-/* See isa.h. The processor is asked by CPUID. AMX also takes the system's permission, which a
- * process asks for once; its threads inherit it. */
+/* See isa.h. The processor is asked by CPUID, which takes tens of microseconds in a virtual
+ * machine, so once. AMX also takes the system's permission, which a process asks for once; its
+ * threads inherit it. */
 #include "kernels/isa.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,10 +54,18 @@ static int cap(void) {
     return i;
 }
 
-enum fkv_isa fkv_isa(void) {
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static enum fkv_isa used;
+
+static void choose(void) {
     const enum fkv_isa best = processor();
     const int most = cap();
-    return most < (int)best ? (enum fkv_isa)most : best;
+    used = most < (int)best ? (enum fkv_isa)most : best;
+}
+
+enum fkv_isa fkv_isa(void) {
+    pthread_once(&once, choose);
+    return used;
 }
 
 int fkv_isa_check(struct fkv_error *err) {

@@ -15,7 +15,8 @@ enum fkv_isa {
 enum { FKV_ISAS = FKV_ISA_AMX + 1 };
 
 /* The widest set that this processor and its system have, at most the one that the environment
- * variable FKV_MAX_ISA names. A variable that names none counts as unset: see fkv_isa_check. */
+ * variable FKV_MAX_ISA names when this is first called. A variable that names none counts as
+ * unset: see fkv_isa_check. */
 enum fkv_isa fkv_isa(void);
 const char *fkv_isa_name(enum fkv_isa isa);
 /* Fails where FKV_MAX_ISA names no instruction set. */

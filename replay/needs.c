@@ -43,8 +43,9 @@ int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FI
     if (needs->output && fkv_host_disk_free(needs->output, &needs->free, err)) return FKV_FAILED;
     needs->device = info.space == FKV_DEVICE;
     needs->device_free = needs->device ? info.memory_free : 0;
-    /* What is held with an adapter added has been taken from what is available. */
-    const int64_t mapped = needs->weights - engine->model->merged_bytes;
+    /* What is held with an adapter added, or rounded, has been taken from what is available. */
+    const struct fkv_model *m = engine->model;
+    const int64_t mapped = needs->weights - m->merged_bytes - (m->rounded ? m->rounded_bytes : 0);
     needs->host_free = fkv_host_memory_beside(needs->device ? 0 : mapped);
     if (to) print_bytes(needs, to);
     if (!needs->device) {

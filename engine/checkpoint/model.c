@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/checkpoint/rounding.h"
 #include "kernels/device_memory.h"
 #include "kernels/base/host.h"
 
@@ -372,10 +373,12 @@ static int load(struct fkv_model *m, const char *path, const struct fkv_model_op
                             .threads = info.threads ? info.threads : omp_get_max_threads()};
     if (bind_all(&binder, err) || check_memory(m, &info, err)) return FKV_FAILED;
     binder.pass = PASS_LOAD;
-    m->buffers = calloc((size_t)m->buffer_capacity, sizeof *m->buffers);
-    m->copies = calloc((size_t)m->buffer_capacity, sizeof *m->copies);
+    const size_t most = (size_t)m->buffer_capacity + 1; /* a tied head in bfloat16 */
+    m->buffers = calloc(most, sizeof *m->buffers);
+    m->copies = calloc(most, sizeof *m->copies);
     if (!m->buffers || !m->copies) return fkv_fail(err, "%s: out of memory", path);
-    return bind_all(&binder, err);
+    if (bind_all(&binder, err)) return FKV_FAILED;
+    return options->rounds && !binder.device ? fkv_model_round(m, binder.threads, err) : FKV_OK;
 }
 
 int fkv_model_open(const char *path, const struct fkv_backend_ops *ops, struct fkv_backend *backend,

@@ -26,7 +26,9 @@ struct fkv_model {
     struct fkv_layer_weights *layers; /* [config.layers] */
     struct fkv_logits_weights logits; /* (vocab, dim); the embedding when config.tied */
     int64_t weight_bytes;
-    int64_t merged_bytes; /* of these: in memory of their own on the host, with an adapter added */
+    int64_t merged_bytes;  /* of these: in memory of their own on the host, with an adapter added */
+    int64_t rounded_bytes; /* what the matrices of other dtypes take in bfloat16, where asked for */
+    bool rounded;          /* they are held so, and counted so in weight_bytes */
 
     const struct fkv_backend_ops *ops; /* of the backend that holds the weights */
     struct fkv_backend *backend;       /* borrowed */
@@ -44,6 +46,7 @@ struct fkv_model_options {
     int32_t trained_context; /* 0: as the config says */
     struct fkv_rope_scaling rope_scaling; /* in the place of the config's; a NULL kind: none */
     enum fkv_dtype expanded;              /* what a device holds of block formats */
+    bool rounds;         /* a host holds matrices of float32 and float16 in bfloat16 (rounding.h) */
     const char *adapter; /* the folder of a LoRA adapter, merged while loading; NULL: none */
 };
 

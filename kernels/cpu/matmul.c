@@ -8,10 +8,11 @@
  *
  * Few rows: dot kernels read the weights directly (bfloat16: through scratch where they are of
  * another dtype), ROWS_AT_ONCE inputs at a time, which stay in the second-level cache. For one row
- * the time is that of reading the weights from memory once. Block formats (kernels/weights) are
- * expanded EXPANDED weight rows at a time, which stay in a near cache. There the expansion is what
- * takes the time: one core of an EPYC (Zen 4) reads 4.5e9 values a second of Q8_0, Q4_0 and Q4_K,
- * 3.3e9 of Q5_K, 2.4e9 of Q6_K, and 7e9 of bfloat16.
+ * the time is that of reading the weights from memory once. One row and a block format
+ * (kernels/weights): blocks are expanded in registers; more rows, or bfloat16: EXPANDED weight rows
+ * at a time, which stay in a near cache. There the expansion is what takes the time: one core of an
+ * EPYC (Zen 4) reads 13e9 values a second of Q8_0, Q4_0 and Q4_K, 10e9 of Q5_K and Q6_K, and as
+ * many of bfloat16 as memory gives, 12e9.
  *
  * Many rows: the library of gemm.h, BLOCK rows at a time, into a tile of the thread's scratch,
  * which is then added or copied to its place, with the bias. Weights of another format, or at an
@@ -227,8 +228,22 @@ static bool multiply_unit(const struct step *s, const struct unit *u) {
     return true;
 }
 
+/* One row of a block format, in float32: what is expanded stays in registers. */
+static void multiply_one(const struct step *s, const struct unit *u) {
+    const struct fkv_weight *w = u->part->product->w;
+    float bias[PANEL];
+    load_bias(u, bias);
+    for (int32_t i = 0; i < u->n; i++)
+        u->tile[i] = fkv_weight_dot(w->format, weight_row(w, u->first + i), (size_t)w->cols, s->in);
+    place_tile(u, u->tile, bias, 0, 1);
+}
+
 /* Few rows of a block format: EXPANDED weight rows at a time. */
 static bool multiply_blocks(const struct step *s, const struct unit *u) {
+    if (s->rows == 1 && s->dtype == FKV_F32) {
+        multiply_one(s, u);
+        return true;
+    }
     for (int32_t i = 0; i < u->n; i += EXPANDED) {
         struct unit rows = *u;
         rows.first += i;
@@ -265,7 +280,7 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
 #pragma omp parallel num_threads(fkv_cpu_threads(b, operations)) reduction(| : failed)
     {
         fkv_cpu_products_alone();
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
         for (int32_t i = 0; i < s.units; i++) {
             const struct unit u = take_unit(&s, i);
             const bool blocks = !fkv_weight_is_dtype(u.part->product->w->format);

@@ -78,8 +78,8 @@ INLINE void dot_tile(enum fkv_dtype t, int wn, int xn, const char *w, size_t w_s
 }
 
 /* One weight row with one input: a single stream, four sums along it to hide the latency of adding.
- */
-INLINE float dot_one(enum fkv_dtype t, const char *w, const float *x, int32_t cols) {
+ * The result is the sum of the lanes. */
+INLINE vec dot_one(enum fkv_dtype t, const char *w, const float *x, int32_t cols) {
     size_t bytes = t == FKV_F32 ? 4 : 2;
     vec sum[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()}, weight[4];
     int32_t c = 0;
@@ -94,7 +94,7 @@ INLINE float dot_one(enum fkv_dtype t, const char *w, const float *x, int32_t co
     if (c < cols)
         sum[1] = vec_fma(vec_part(w + (size_t)c * bytes, t, cols - c),
                          vec_part(x + c, FKV_F32, cols - c), sum[1]);
-    return vec_sum(vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3])));
+    return vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3]));
 }
 
 /* wn weight rows (a constant) against all inputs, four at a time. */
@@ -114,8 +114,12 @@ INLINE void dot(enum fkv_dtype t, const char *w, size_t w_stride, int32_t wn, co
                 size_t x_stride, int32_t xn, int32_t cols, float *y, size_t y_stride) {
     size_t row = w_stride * fkv_dtype_bytes(t);
     int32_t i = 0;
-    for (; xn == 1 && row * DOT_ROWS > AHEAD && i < wn; i++)
-        y[i] = dot_one(t, w + (size_t)i * row, x, cols);
+    for (; xn == 1 && row * DOT_ROWS > AHEAD && i + DOT_ROWS <= wn; i += DOT_ROWS) {
+        vec lanes[DOT_ROWS];
+        for (int r = 0; r < DOT_ROWS; r++)
+            lanes[r] = dot_one(t, w + (size_t)(i + r) * row, x, cols);
+        vec_sums(lanes, y + i);
+    }
     for (; i + DOT_ROWS <= wn; i += DOT_ROWS)
         dot_rows(t, DOT_ROWS, w + (size_t)i * row, w_stride, x, x_stride, xn, cols, y + i,
                  y_stride);

@@ -5,13 +5,17 @@
 
 enum { Q2_K_VALUES = 256, Q2_K_BYTES = 84 };
 
-BLOCK_INLINE void q2_k_block(const uint8_t *b, float *y) {
-    const float d = block_half(b + 80), d_offset = block_half(b + 82);
-    for (int g = 0; g < 16; g++, y += 16) {
-        const uint8_t *codes = b + 16 + g / 8 * 32 + g % 2 * 16;
-        const int shift = g % 8 / 2 * 2;
-        const float scale = d * (float)(b[g] & 15), offset = d_offset * (float)(b[g] >> 4);
-#pragma omp simd
-        for (int i = 0; i < 16; i++) y[i] = scale * (float)(codes[i] >> shift & 3) - offset;
+BLOCK_INLINE void q2_k_block(const uint8_t *b, struct block_to *to) {
+    float scale[16], offset[16];
+    const block_bytes both = block_load(b);
+    block_scales(scale, block_bits(both, 0, 4), block_half(b + 80));
+    block_scales(offset, block_bits(both, 4, 4), block_half(b + 82));
+    for (int i = 0; i < 4; i++) {
+        const block_bytes codes = block_load(b + 16 + 16 * i);
+        const int g = i / 2 * 8 + i % 2;
+        block_put(to, 0, g, block_bits(codes, 0, 2), scale[g], offset[g]);
+        block_put(to, 1, g + 2, block_bits(codes, 2, 2), scale[g + 2], offset[g + 2]);
+        block_put(to, 2, g + 4, block_bits(codes, 4, 2), scale[g + 4], offset[g + 4]);
+        block_put(to, 3, g + 6, block_bits(codes, 6, 2), scale[g + 6], offset[g + 6]);
     }
 }

@@ -6,16 +6,29 @@
 
 enum { Q3_K_VALUES = 256, Q3_K_BYTES = 110 };
 
-BLOCK_INLINE void q3_k_block(const uint8_t *b, float *y) {
-    const uint8_t *third = b, *scales = b + 96;
-    const float d = block_half(b + 108);
-    for (int g = 0; g < 16; g++, y += 16) {
-        const uint8_t *codes = b + 32 + g / 8 * 32 + g % 2 * 16, *top = third + g % 2 * 16;
-        const int shift = g % 8 / 2 * 2, low = scales[g % 8] >> (g / 8 * 4) & 15,
-                  high = scales[8 + g % 4] >> (g / 4 * 2) & 3;
-        const float scale = d * (float)((low | high << 4) - 32);
-#pragma omp simd
-        for (int i = 0; i < 16; i++)
-            y[i] = scale * (float)((codes[i] >> shift & 3) + (top[i] >> (g / 2) & 1) * 4 - 4);
+/* Two bits of every byte of `low` from bit 2 n on, and bit n of `third`, around 4. */
+BLOCK_INLINE block_bytes q3_k_codes(block_bytes low, block_bytes third, int n) {
+    return (block_bits(low, 2 * n, 2) | block_raise(block_bits(third, n, 1), 2)) - 4;
+}
+
+BLOCK_INLINE void q3_k_block(const uint8_t *b, struct block_to *to) {
+    float scale[16];
+    uint32_t low[2], high;
+    memcpy(low, b + 96, sizeof low), memcpy(&high, b + 104, sizeof high);
+    const block_quads lower = {low[0], low[1], low[0] >> 4, low[1] >> 4},
+                      upper = {high, high >> 2, high >> 4, high >> 6};
+    block_scales(scale,
+                 (block_bits((block_bytes)lower, 0, 4) |
+                  block_raise(block_bits((block_bytes)upper, 0, 2), 4)) -
+                     32,
+                 block_half(b + 108));
+    for (int i = 0; i < 4; i++) {
+        const block_bytes codes = block_load(b + 32 + 16 * i),
+                          third = block_shift(block_load(b + i % 2 * 16), i / 2 * 4);
+        const int g = i / 2 * 8 + i % 2;
+        block_put(to, 0, g, q3_k_codes(codes, third, 0), scale[g], 0);
+        block_put(to, 1, g + 2, q3_k_codes(codes, third, 1), scale[g + 2], 0);
+        block_put(to, 2, g + 4, q3_k_codes(codes, third, 2), scale[g + 4], 0);
+        block_put(to, 3, g + 6, q3_k_codes(codes, third, 3), scale[g + 6], 0);
     }
 }

@@ -4,11 +4,9 @@
 
 enum { Q4_0_VALUES = 32, Q4_0_BYTES = 18 };
 
-BLOCK_INLINE void q4_0_block(const uint8_t *b, float *y) {
+BLOCK_INLINE void q4_0_block(const uint8_t *b, struct block_to *to) {
     const float d = block_half(b);
-    const uint8_t *codes = b + 2;
-#pragma omp simd
-    for (int i = 0; i < 16; i++) y[i] = d * (float)((codes[i] & 15) - 8);
-#pragma omp simd
-    for (int i = 0; i < 16; i++) y[i + 16] = d * (float)((codes[i] >> 4) - 8);
+    const block_bytes codes = block_load(b + 2);
+    block_put(to, 0, 0, block_bits(codes, 0, 4) - 8, d, 0);
+    block_put(to, 1, 1, block_bits(codes, 4, 4) - 8, d, 0);
 }

@@ -3,11 +3,9 @@
 
 enum { Q4_1_VALUES = 32, Q4_1_BYTES = 20 };
 
-BLOCK_INLINE void q4_1_block(const uint8_t *b, float *y) {
-    const float d = block_half(b), offset = block_half(b + 2);
-    const uint8_t *codes = b + 4;
-#pragma omp simd
-    for (int i = 0; i < 16; i++) y[i] = d * (float)(codes[i] & 15) + offset;
-#pragma omp simd
-    for (int i = 0; i < 16; i++) y[i + 16] = d * (float)(codes[i] >> 4) + offset;
+BLOCK_INLINE void q4_1_block(const uint8_t *b, struct block_to *to) {
+    const float d = block_half(b), offset = -block_half(b + 2);
+    const block_bytes codes = block_load(b + 4);
+    block_put(to, 0, 0, block_bits(codes, 0, 4), d, offset);
+    block_put(to, 1, 1, block_bits(codes, 4, 4), d, offset);
 }

@@ -5,14 +5,14 @@
 
 enum { Q4_K_VALUES = 256, Q4_K_BYTES = 144 };
 
-BLOCK_INLINE void q4_k_block(const uint8_t *b, float *y) {
-    const float d = block_half(b), d_offset = block_half(b + 2);
-    for (int g = 0; g < 8; g++, y += 32) {
-        const uint8_t *codes = b + 16 + g / 2 * 32;
-        const int shift = g % 2 * 4;
-        const float scale = d * (float)k_scale(b + 4, g),
-                    offset = d_offset * (float)k_offset(b + 4, g);
-#pragma omp simd
-        for (int i = 0; i < 32; i++) y[i] = scale * (float)(codes[i] >> shift & 15) - offset;
+BLOCK_INLINE void q4_k_block(const uint8_t *b, struct block_to *to) {
+    float scale[16];
+    k_scales(b, scale);
+    for (int g = 0; g < 8; g += 2) {
+        const block_bytes first = block_load(b + 16 + 16 * g), second = block_load(b + 32 + 16 * g);
+        block_put(to, 0, 2 * g, block_bits(first, 0, 4), scale[g], scale[g + 8]);
+        block_put(to, 1, 2 * g + 1, block_bits(second, 0, 4), scale[g], scale[g + 8]);
+        block_put(to, 2, 2 * g + 2, block_bits(first, 4, 4), scale[g + 1], scale[g + 9]);
+        block_put(to, 3, 2 * g + 3, block_bits(second, 4, 4), scale[g + 1], scale[g + 9]);
     }
 }

@@ -4,15 +4,11 @@
 
 enum { Q5_0_VALUES = 32, Q5_0_BYTES = 22 };
 
-BLOCK_INLINE void q5_0_block(const uint8_t *b, float *y) {
+BLOCK_INLINE void q5_0_block(const uint8_t *b, struct block_to *to) {
     const float d = block_half(b);
-    const uint8_t *codes = b + 6;
+    const block_bytes codes = block_load(b + 6);
     uint32_t fifth;
     memcpy(&fifth, b + 2, 4);
-#pragma omp simd
-    for (int i = 0; i < 16; i++)
-        y[i] = d * (float)((int)((codes[i] & 15u) | (fifth >> i & 1) << 4) - 16);
-#pragma omp simd
-    for (int i = 0; i < 16; i++)
-        y[i + 16] = d * (float)((int)(codes[i] >> 4 | (fifth >> (i + 16) & 1) << 4) - 16);
+    block_put(to, 0, 0, (block_bits(codes, 0, 4) | block_fifth(fifth)) - 16, d, 0);
+    block_put(to, 1, 1, (block_bits(codes, 4, 4) | block_fifth(fifth >> 16)) - 16, d, 0);
 }

@@ -4,16 +4,25 @@
 
 enum { Q5_K_VALUES = 256, Q5_K_BYTES = 176 };
 
-BLOCK_INLINE void q5_k_block(const uint8_t *b, float *y) {
-    const float d = block_half(b), d_offset = block_half(b + 2);
-    const uint8_t *fifth = b + 16;
-    for (int g = 0; g < 8; g++, y += 32) {
-        const uint8_t *codes = b + 48 + g / 2 * 32;
-        const int shift = g % 2 * 4;
-        const float scale = d * (float)k_scale(b + 4, g),
-                    offset = d_offset * (float)k_offset(b + 4, g);
-#pragma omp simd
-        for (int i = 0; i < 32; i++)
-            y[i] = scale * (float)((codes[i] >> shift & 15) | (fifth[i] >> g & 1) << 4) - offset;
+/* Bit n of every byte, as the fifth of a code. */
+BLOCK_INLINE block_bytes q5_k_fifth(block_bytes v, int n) {
+    return block_raise(block_bits(v, n, 1), 4);
+}
+
+BLOCK_INLINE void q5_k_block(const uint8_t *b, struct block_to *to) {
+    float scale[16];
+    k_scales(b, scale);
+    for (int g = 0; g < 8; g += 2) {
+        const block_bytes first = block_load(b + 48 + 16 * g), second = block_load(b + 64 + 16 * g),
+                          top = block_shift(block_load(b + 16), g),
+                          next = block_shift(block_load(b + 32), g),
+                          codes[4] = {block_bits(first, 0, 4) | q5_k_fifth(top, 0),
+                                      block_bits(second, 0, 4) | q5_k_fifth(next, 0),
+                                      block_bits(first, 4, 4) | q5_k_fifth(top, 1),
+                                      block_bits(second, 4, 4) | q5_k_fifth(next, 1)};
+        block_put(to, 0, 2 * g, codes[0], scale[g], scale[g + 8]);
+        block_put(to, 1, 2 * g + 1, codes[1], scale[g], scale[g + 8]);
+        block_put(to, 2, 2 * g + 2, codes[2], scale[g + 1], scale[g + 9]);
+        block_put(to, 3, 2 * g + 3, codes[3], scale[g + 1], scale[g + 9]);
     }
 }

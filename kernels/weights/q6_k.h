@@ -6,16 +6,26 @@
 
 enum { Q6_K_VALUES = 256, Q6_K_BYTES = 210 };
 
-BLOCK_INLINE void q6_k_block(const uint8_t *b, float *y) {
-    const int8_t *scales = (const int8_t *)b + 192;
-    const float d = block_half(b + 208);
-    for (int g = 0; g < 16; g++, y += 16) {
-        const uint8_t *low = b + g / 8 * 64 + g % 4 * 16, *high = b + 128 + g / 8 * 32 + g % 2 * 16;
-        const int low_shift = g % 8 / 4 * 4, high_shift = g % 8 / 2 * 2;
-        const float scale = d * (float)scales[g];
-#pragma omp simd
-        for (int i = 0; i < 16; i++)
-            y[i] = scale *
-                   (float)(((low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4) - 32);
+/* Two bits of every byte, from bit n on, as the upper ones of a code. */
+BLOCK_INLINE block_bytes q6_k_upper(block_bytes v, int n) {
+    return block_raise(block_bits(v, n, 2), 4);
+}
+
+BLOCK_INLINE void q6_k_block(const uint8_t *b, struct block_to *to) {
+    float scale[16];
+    block_scales(scale, block_load(b + 192), block_half(b + 208));
+    for (int i = 0; i < 4; i++) {
+        const uint8_t *lower = b + i / 2 * 64 + i % 2 * 16;
+        const block_bytes first = block_load(lower), second = block_load(lower + 32),
+                          upper = block_load(b + 128 + 16 * i),
+                          codes[4] = {block_bits(first, 0, 4) | q6_k_upper(upper, 0),
+                                      block_bits(second, 0, 4) | q6_k_upper(upper, 2),
+                                      block_bits(first, 4, 4) | q6_k_upper(upper, 4),
+                                      block_bits(second, 4, 4) | q6_k_upper(upper, 6)};
+        const int g = i / 2 * 8 + i % 2;
+        block_put(to, 0, g, codes[0] - 32, scale[g], 0);
+        block_put(to, 1, g + 2, codes[1] - 32, scale[g + 2], 0);
+        block_put(to, 2, g + 4, codes[2] - 32, scale[g + 4], 0);
+        block_put(to, 3, g + 6, codes[3] - 32, scale[g + 6], 0);
     }
 }

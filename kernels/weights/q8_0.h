@@ -3,9 +3,8 @@
 
 enum { Q8_0_VALUES = 32, Q8_0_BYTES = 34 };
 
-BLOCK_INLINE void q8_0_block(const uint8_t *b, float *y) {
+BLOCK_INLINE void q8_0_block(const uint8_t *b, struct block_to *to) {
     const float d = block_half(b);
-    const int8_t *codes = (const int8_t *)b + 2;
-#pragma omp simd
-    for (int i = 0; i < 32; i++) y[i] = d * (float)codes[i];
+    block_put(to, 0, 0, block_load(b + 2), d, 0);
+    block_put(to, 1, 1, block_load(b + 18), d, 0);
 }

@@ -6,12 +6,17 @@
 
 #include "kernels/weights/block.h"
 
-BLOCK_INLINE int k_scale(const uint8_t *s, int i) {
-    return i < 4 ? s[i] & 63 : (s[i + 4] & 15) | s[i - 4] >> 6 << 4;
-}
-
-BLOCK_INLINE int k_offset(const uint8_t *s, int i) {
-    return i < 4 ? s[i + 4] & 63 : s[i + 4] >> 4 | s[i] >> 6 << 4;
+/* The scales of a block to scale [8], its offsets to the 8 after them. */
+BLOCK_INLINE void k_scales(const uint8_t *b, float scale[16]) {
+    uint32_t s[3];
+    memcpy(s, b + 4, sizeof s);
+    const uint32_t low = 0x0f0f0f0f, top = 0x30303030, six = 0x3f3f3f3f;
+    const block_quads codes = {s[0] & six, (s[2] & low) | (s[0] >> 2 & top), s[1] & six,
+                               (s[2] >> 4 & low) | (s[1] >> 2 & top)};
+    float offset[16];
+    block_scales(scale, (block_bytes)codes, block_half(b));
+    block_scales(offset, (block_bytes)codes, block_half(b + 2));
+    memcpy(scale + 8, offset + 8, 8 * sizeof *scale);
 }
 
 #endif

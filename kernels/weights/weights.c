@@ -2,7 +2,10 @@
  * processor has. See weights.h. */
 #include "kernels/weights/weights.h"
 
+#include "kernels/isa.h"
+
 #define EXPAND_TABLE fkv_expand_plain
+#define BLOCK_DOT_TABLE fkv_block_dot_plain
 #include "kernels/weights/expand_loops.h"
 
 #define FORMAT(x, X) [FKV_WEIGHT_##X] = {#X, X##_VALUES, X##_BYTES},
@@ -24,19 +27,26 @@ size_t fkv_weight_bytes(enum fkv_weight_format format, size_t n) {
 
 const char *fkv_weight_name(enum fkv_weight_format format) { return formats[format].name; }
 
-static fkv_expand_table *choose(void) {
+/* The functions of the widest instruction set there is. */
+static const struct {
+    fkv_expand_table *expand;
+    fkv_block_dot_table *dot;
+} sets[] = {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        return &fkv_expand_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &fkv_expand_avx2;
+    [FKV_ISA_AVX2] = {&fkv_expand_avx2, &fkv_block_dot_avx2},
+    [FKV_ISA_AVX512] = {&fkv_expand_avx512, &fkv_block_dot_avx512},
 #endif
-    return &fkv_expand_plain;
-}
+    [FKV_ISA_PLAIN] = {&fkv_expand_plain, &fkv_block_dot_plain}};
+
+static enum fkv_isa choose(void) { return fkv_isa() < FKV_ISA_AVX512 ? fkv_isa() : FKV_ISA_AVX512; }
 
 void fkv_weight_expand(enum fkv_weight_format format, const void *from, size_t n, float *to) {
     if (fkv_weight_is_dtype(format))
         fkv_to_f32(from, (enum fkv_dtype)format, n, to);
     else
-        (*choose())[format](from, n / formats[format].values, to);
+        (*sets[choose()].expand)[format](from, n / formats[format].values, to);
+}
+
+float fkv_weight_dot(enum fkv_weight_format format, const void *from, size_t n, const float *x) {
+    return (*sets[choose()].dot)[format](from, n / formats[format].values, x);
 }

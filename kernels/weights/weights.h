@@ -51,8 +51,16 @@ static inline bool fkv_weight_is_dtype(enum fkv_weight_format format) {
  * gives in float32. Vectorised where the processor can. */
 void fkv_weight_expand(enum fkv_weight_format format, const void *from, size_t n, float *to);
 
-/* The expansions of an instruction set by format, of the block formats alone: NULL for dtypes. */
+/* Blocks [count] times x [count, block values], summed: with the values of their expansion. */
+typedef float fkv_block_dot_function(const void *blocks, size_t count, const float *x);
+/* n values of a block format, a multiple of the block, times x [n], summed. */
+float fkv_weight_dot(enum fkv_weight_format format, const void *from, size_t n, const float *x);
+
+/* The expansions, and the dot products, of an instruction set by format, of the block formats
+ * alone: NULL for dtypes. */
 typedef fkv_expand_function *const fkv_expand_table[FKV_WEIGHT_FORMATS];
 extern fkv_expand_table fkv_expand_plain, fkv_expand_avx2, fkv_expand_avx512;
+typedef fkv_block_dot_function *const fkv_block_dot_table[FKV_WEIGHT_FORMATS];
+extern fkv_block_dot_table fkv_block_dot_plain, fkv_block_dot_avx2, fkv_block_dot_avx512;
 
 #endif

@@ -3,4 +3,5 @@
 #include "kernels/weights/weights.h"
 
 #define EXPAND_TABLE fkv_expand_avx512
+#define BLOCK_DOT_TABLE fkv_block_dot_avx512
 #include "kernels/weights/expand_loops.h"

@@ -118,6 +118,11 @@ def statuses(t):
     ):
         t.ends("ppl " + " ".join(wrong), 2, *ppl, *wrong)
     t.ends("ppl --out of nothing", 1, *ppl, "--out", "")
+    for isa, said in (("avx512", b"bfloat16"), ("avx1024", b"FKV_MAX_ISA: expected plain, ")):
+        os.environ["FKV_MAX_ISA"] = isa
+        done = t.ends(f"ppl in bf16 on {isa}", 1, *ppl, "--compute bf16")
+        check(f"ppl in bf16 on {isa} says why", said in done.stderr, done)
+        del os.environ["FKV_MAX_ISA"]
     every = [
         t.object(
             f"{policy} takes the options of all",

@@ -73,18 +73,3 @@ TEST(the_cache_is_of_the_weights_sixteen_bit_dtype_only_on_a_device_that_compute
         assert_int_equal(fkv_engine_cache_dtype(&options, &engine), FKV_F16);
     }
 }
-
-TEST(a_processor_without_bf16_refuses_to_compute_in_it) {
-    struct fkv_engine engine;
-    fkv_engine_options_default(&options);
-    options.model = "data/litbank-1m";
-    options.backend = "cpu";
-    options.compute = FKV_COMPUTE_BF16;
-    setenv("FKV_MAX_ISA", "avx512", 1);
-    assert_refused(fkv_engine_open(&options, &engine, &err), "bfloat16");
-    fkv_engine_close(&engine);
-    setenv("FKV_MAX_ISA", "avx1024", 1);
-    assert_refused(fkv_engine_open(&options, &engine, &err), "FKV_MAX_ISA: expected plain, ");
-    fkv_engine_close(&engine);
-    unsetenv("FKV_MAX_ISA");
-}

@@ -1,8 +1,9 @@
 /* Binding: every tensor by name, dtype, shape and values, on a backend that only counts what it is
- * given. */
+ * given; of matrices rounded while loading also that no prediction changes. */
 #include <sys/stat.h>
 
 #include "engine/checkpoint/safetensors.h"
+#include "engine/session/session.h"
 #include "tests/unit/engine/tiny_checkpoint.h"
 
 /* ---- what is bound ---- */
@@ -414,4 +415,113 @@ TEST_IN_FOLDER(a_model_too_large_for_its_device_is_refused_before_anything_is_re
     fkv_model_close(m);
     device = (struct fkv_device_info){0};
     assert_int_equal(buffers_held, 0);
+}
+
+/* ---- rounding ---- */
+
+/* Stands for a processor with memory of its own behind the buffers that the base counts. */
+static int create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out,
+                  struct fkv_error *e) {
+    return adopt(b, calloc(bytes, 1), bytes, out, e);
+}
+
+static int write_bytes(struct fkv_backend *b, struct fkv_buffer *to, size_t offset,
+                       const void *from, size_t bytes, struct fkv_error *e) {
+    (void)b, (void)e;
+    memcpy((char *)(uintptr_t)to->host + offset, from, bytes);
+    return FKV_OK;
+}
+
+static const void *address(const struct fkv_buffer *buffer) { return buffer->host; }
+
+static void assert_rounded(const struct fkv_weight *w, const char *name, int rows, int cols) {
+    struct fkv_safetensors *files;
+    uint16_t expected[2 * HEADS * HEAD_DIM * HIDDEN];
+    assert_ok(fkv_safetensors_open(folder, &files, &err));
+    fkv_from_f32(fkv_safetensors_find(files, name)->data, FKV_BF16, (size_t)(rows * cols),
+                 expected);
+    fkv_safetensors_close(files);
+    assert_int_equal(w->format, FKV_WEIGHT_BF16);
+    assert_int_equal(w->rows, rows);
+    assert_int_equal(w->cols, cols);
+    assert_int_equal(w->data->bytes, 2 * rows * cols);
+    assert_memory_equal(w->data->host, expected, w->data->bytes);
+    free((void *)(uintptr_t)w->data->host);
+}
+
+TEST_IN_FOLDER(matrices_are_rounded_and_the_embedding_and_vectors_stay) {
+    struct fkv_backend_ops with_memory = ops;
+    with_memory.buffer_create = create;
+    with_memory.write = write_bytes;
+    with_memory.address = address;
+    for (int tied = 0; tied < 2; tied++) {
+        struct fkv_model *m;
+        char name[96];
+        write_checkpoint("llama", tied, !tied, NULL);
+        assert_ok(fkv_model_open(folder, &with_memory, NULL,
+                                 &(struct fkv_model_options){.rounds = true}, &m, &err));
+        assert_true(m->rounded);
+        for (int l = 0; l < LAYERS; l++) {
+            const struct fkv_layer_weights *w = &m->layers[l];
+            const struct {
+                const struct fkv_weight *w;
+                const char *name;
+                int rows, cols;
+            } matrices[] = {{&w->qkv.wq, "self_attn.q_proj", HEADS * HEAD_DIM, DIM},
+                            {&w->qkv.wk, "self_attn.k_proj", KV_HEADS * HEAD_DIM, DIM},
+                            {&w->qkv.wv, "self_attn.v_proj", KV_HEADS * HEAD_DIM, DIM},
+                            {&w->output.w, "self_attn.o_proj", DIM, HEADS * HEAD_DIM},
+                            {&w->mlp.gate, "mlp.gate_proj", HIDDEN, DIM},
+                            {&w->mlp.up, "mlp.up_proj", HIDDEN, DIM},
+                            {&w->down.w, "mlp.down_proj", DIM, HIDDEN}};
+            for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
+                snprintf(name, sizeof name, "model.layers.%d.%s.weight", l, matrices[i].name);
+                assert_rounded(matrices[i].w, name, matrices[i].rows, matrices[i].cols);
+            }
+            assert_int_equal(w->qkv.norm.format, FKV_WEIGHT_F32);
+        }
+        assert_rounded(&m->logits.w, tied ? "model.embed_tokens.weight" : "lm_head.weight", VOCAB,
+                       DIM);
+        assert_int_equal(m->embedding.format, FKV_WEIGHT_F32);
+        const int64_t matrices = LAYERS * (2 * HEADS * HEAD_DIM * DIM +
+                                           2 * KV_HEADS * HEAD_DIM * DIM + 3 * HIDDEN * DIM);
+        assert_int_equal(m->rounded_bytes, 2 * (matrices + VOCAB * DIM));
+        assert_int_equal(m->weight_bytes,
+                         m->rounded_bytes + 4 * (VOCAB * DIM + (2 * LAYERS + 1) * DIM));
+        fkv_model_close(m);
+        assert_int_equal(buffers_held, 0);
+    }
+}
+
+static void predict(const struct fkv_backend_ops *cpu, struct fkv_backend *backend, bool rounds,
+                    float *logits) {
+    const int32_t tokens[] = {1, 7, 3, 9, 2};
+    const struct fkv_session_options options = {.max_tokens = 8, .block = 4};
+    struct fkv_model *m;
+    struct fkv_session *s;
+    assert_ok(fkv_model_open(folder, cpu, backend, &(struct fkv_model_options){.rounds = rounds},
+                             &m, &err));
+    assert_ok(fkv_session_open(m, &fkv_full_attention, &options, &s, &err));
+    assert_ok(fkv_session_feed(s, tokens, 4, &err));
+    assert_ok(fkv_session_feed(s, tokens + 4, 1, &err));
+    assert_ok(fkv_session_logits(s, 0, 1, logits, &err));
+    fkv_session_close(s);
+    fkv_model_close(m);
+}
+
+TEST_IN_FOLDER(rounding_beforehand_changes_no_digit) {
+    const struct fkv_backend_ops *cpu;
+    struct fkv_backend *backend;
+    float before[VOCAB], at_once[VOCAB];
+    assert_ok(fkv_backend_find("cpu", &cpu, NULL, &err));
+    if (cpu->open(&(struct fkv_backend_options){.compute = FKV_COMPUTE_BF16, .threads = 2},
+                  &backend, &err)) {
+        printf("skipped: %s\n", err.message);
+        return;
+    }
+    write_checkpoint("llama", true, false, NULL);
+    predict(cpu, backend, true, before);
+    predict(cpu, backend, false, at_once);
+    assert_memory_equal(before, at_once, sizeof before);
+    cpu->close(backend);
 }

@@ -1,23 +1,36 @@
 /* Weight formats: every block format gives the values of ggml's definition to the bit
  * (golden/weights.bin, which golden/make_weights.py makes with the `gguf` package), in every
  * instruction set, and products with it are products with those values. */
+#include <math.h>
 #include <stdio.h>
 
+#include "kernels/isa.h"
 #include "kernels/kernels.h"
 #include "tests/unit/support.h"
 
-/* The tables of this processor, the plain one first; returns their number. */
-static int tables(fkv_expand_table *found[3]) {
+struct set {
+    fkv_expand_table *expand;
+    fkv_block_dot_table *dot;
+};
+
+/* The sets of this processor, the plain one first; returns their number. */
+static int sets(struct set found[3]) {
     int n = 0;
-    found[n++] = &fkv_expand_plain;
+    found[n++] = (struct set){&fkv_expand_plain, &fkv_block_dot_plain};
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        found[n++] = &fkv_expand_avx2;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        found[n++] = &fkv_expand_avx512;
+    if (fkv_isa() >= FKV_ISA_AVX2) found[n++] = (struct set){&fkv_expand_avx2, &fkv_block_dot_avx2};
+    if (fkv_isa() >= FKV_ISA_AVX512)
+        found[n++] = (struct set){&fkv_expand_avx512, &fkv_block_dot_avx512};
 #endif
     return n;
+}
+
+/* A product is the sum of values times x: rounded once per term and addition. */
+static void assert_dot(float found, const float *values, const float *x, size_t n) {
+    double sum = 0, size = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)values[i] * x[i], size += fabs((double)values[i] * x[i]);
+    assert_close(found, sum, (double)n * 0x1p-24 * size, 0);
 }
 
 /* One format's golden blocks and values. */
@@ -55,20 +68,23 @@ TEST(every_format_gives_ggmls_values) {
     FILE *f = fopen("tests/golden/weights.bin", "rb");
     assert_non_null(f);
     struct golden g;
-    fkv_expand_table *sets[3];
-    const int set_count = tables(sets);
+    struct set all[3];
+    const int set_count = sets(all);
     int formats = 0;
     for (; read_golden(f, &g); formats++) {
         const size_t n = g.count * fkv_weight_block(g.format);
         unsigned char odd[1025]; /* at an odd address */
-        float found[1024];
+        float found[1024], x[1024];
+        test_fill(x, n, 0, 1);
         memcpy(odd + 1, g.blocks, sizeof g.blocks);
         for (int s = 0; s < set_count; s++) {
-            (*sets[s])[g.format](odd + 1, g.count, found);
+            (*all[s].expand)[g.format](odd + 1, g.count, found);
             assert_arrays_close(found, g.values, n, 0, 0);
+            assert_dot((*all[s].dot)[g.format](odd + 1, g.count, x), g.values, x, n);
         }
         fkv_weight_expand(g.format, g.blocks, n, found);
         assert_arrays_close(found, g.values, n, 0, 0);
+        assert_dot(fkv_weight_dot(g.format, g.blocks, n, x), g.values, x, n);
     }
     fclose(f);
     assert_int_equal(formats, FKV_WEIGHT_FORMATS - 3);
