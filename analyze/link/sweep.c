@@ -1,7 +1,6 @@
 /* Owns the join of a sweep's runs with retained energy (link.h). */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "analyze/link/link.h"
 
