@@ -45,8 +45,8 @@ struct fkv_dct {
     const struct fkv_dct_set *set;
 };
 
-/* Rows of scratch beside the n of a block. */
-int32_t fkv_dct_spare_rows(const struct fkv_dct *plan);
+/* The longer part's length. */
+int32_t fkv_dct_longer(const struct fkv_dct *plan);
 
 /* The functions of kernels/dct.h, with scratch 64-byte aligned. */
 typedef void fkv_dct_map(const struct fkv_dct *plan, const float *from, size_t from_stride,

@@ -21,13 +21,13 @@ static void run_part(const struct fkv_dct_part *part, int32_t column, const stru
 /* A block in scratch */
 struct block {
     struct pair *rows;      /* [n]: [columns][first part's length] */
-    struct pair *u, *v, *w; /* [the longer part's length] each */
+    struct pair *u, *v, *w; /* [the longer part's length] each; FFTW's: v [1], no w */
 };
 
 static struct block lay_block(const struct fkv_dct *d, float *scratch) {
-    struct pair *rows = (struct pair *)(void *)scratch;
-    const int32_t spare = fkv_dct_spare_rows(d) / 3;
-    return (struct block){rows, rows + d->n, rows + d->n + spare, rows + d->n + 2 * spare};
+    struct pair *rows = (struct pair *)(void *)scratch, *u = rows + d->n,
+                *v = u + fkv_dct_longer(d);
+    return (struct block){rows, u, v, d->awkward ? NULL : v + fkv_dct_longer(d)};
 }
 
 /* Column `column` of the first part, from x [length] */
