@@ -438,7 +438,7 @@ static void assert_rounded(const struct fkv_weight *w, const char *name, int row
     struct fkv_safetensors *files;
     uint16_t expected[2 * HEADS * HEAD_DIM * HIDDEN];
     assert_ok(fkv_safetensors_open(folder, &files, &err));
-    fkv_from_f32(fkv_safetensors_find(files, name)->data, FKV_BF16, (size_t)(rows * cols),
+    fkv_from_f32(fkv_tensor_find(&files->tensors, name)->data, FKV_BF16, (size_t)(rows * cols),
                  expected);
     fkv_safetensors_close(files);
     assert_int_equal(w->format, FKV_WEIGHT_BF16);
