@@ -83,7 +83,7 @@ struct choosing {
     int32_t *chosen;                 /* [chunks + 1] */
 };
 
-enum { SESSION_OWNED = 40, SESSION_BUFFERS = 16 }; /* more than there are */
+enum { SESSION_OWNED = 48, SESSION_BUFFERS = 16 }; /* more than there are */
 
 struct fkv_session {
     const struct fkv_model *model;
