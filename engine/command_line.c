@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/checkpoint/mistaken.h"
+#include "engine/checkpoint/rounding.h"
 #include "kernels/backend_option.h"
 #include "kernels/base/host.h"
 #include "kernels/base/path.h"
@@ -275,8 +276,7 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
                                             .rope_scaling = o->rope_scaling,
                                             .expanded = o->compute == FKV_COMPUTE_F32    ? FKV_F32
                                                         : o->compute == FKV_COMPUTE_BF16 ? FKV_BF16
-                                                                                         : FKV_F16,
-                                            .rounds = o->compute == FKV_COMPUTE_BF16};
+                                                                                         : FKV_F16};
     struct fkv_error why;
     *engine = (struct fkv_engine){0};
     if (fkv_backend_find(o->backend, &engine->ops, &why, err)) return FKV_FAILED;
@@ -284,7 +284,9 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
         fprintf(stderr, "note: computing on the CPU: %s\n", why.message);
     if (engine->ops->open(&backend, &engine->backend, err)) return FKV_FAILED;
     if (engine->ops->info(engine->backend, &engine->device, err) ||
-        fkv_model_open(o->model, engine->ops, engine->backend, &model, &engine->model, err))
+        fkv_model_open(o->model, engine->ops, engine->backend, &model, &engine->model, err) ||
+        (o->compute == FKV_COMPUTE_BF16 && engine->device.space != FKV_DEVICE &&
+         fkv_model_round(engine->model, engine->device.threads, err)))
         goto failed;
     if (!o->quiet) note_model(o, engine->model, model.expanded);
     if (open_tokenizer(o, engine, err)) goto failed;

@@ -18,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/checkpoint/rounding.h"
 #include "kernels/device_memory.h"
 #include "kernels/base/host.h"
 
@@ -377,8 +376,7 @@ static int load(struct fkv_model *m, const char *path, const struct fkv_model_op
     m->buffers = calloc(most, sizeof *m->buffers);
     m->copies = calloc(most, sizeof *m->copies);
     if (!m->buffers || !m->copies) return fkv_fail(err, "%s: out of memory", path);
-    if (bind_all(&binder, err)) return FKV_FAILED;
-    return options->rounds && !binder.device ? fkv_model_round(m, binder.threads, err) : FKV_OK;
+    return bind_all(&binder, err);
 }
 
 int fkv_model_open(const char *path, const struct fkv_backend_ops *ops, struct fkv_backend *backend,

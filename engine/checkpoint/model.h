@@ -46,7 +46,6 @@ struct fkv_model_options {
     int32_t trained_context; /* 0: as the config says */
     struct fkv_rope_scaling rope_scaling; /* in the place of the config's; a NULL kind: none */
     enum fkv_dtype expanded;              /* what a device holds of block formats */
-    bool rounds;         /* a host holds matrices of float32 and float16 in bfloat16 (rounding.h) */
     const char *adapter; /* the folder of a LoRA adapter, merged while loading; NULL: none */
 };
 

@@ -4,9 +4,9 @@
 
 #include "engine/checkpoint/model.h"
 
-/* Replaces the model's matrices of float32 and float16 by rounded copies, on so many threads, where
- * memory allows: m->rounded says whether, m->rounded_bytes what they take. An embedding stays as it
- * is stored; the head of a tied model gets a copy of its own. */
+/* Of a model on a host: replaces its matrices of float32 and float16 by rounded copies, on so many
+ * threads, where memory allows: m->rounded says whether, m->rounded_bytes what they take. An
+ * embedding stays as it is stored; the head of a tied model gets a copy of its own. */
 int fkv_model_round(struct fkv_model *m, int threads, struct fkv_error *err);
 
 #endif

@@ -2,6 +2,7 @@
  * given; of matrices rounded while loading also that no prediction changes. */
 #include <sys/stat.h>
 
+#include "engine/checkpoint/rounding.h"
 #include "engine/checkpoint/safetensors.h"
 #include "engine/session/session.h"
 #include "tests/unit/engine/tiny_checkpoint.h"
@@ -458,8 +459,9 @@ TEST_IN_FOLDER(matrices_are_rounded_and_the_embedding_and_vectors_stay) {
         struct fkv_model *m;
         char name[96];
         write_checkpoint("llama", tied, !tied, NULL);
-        assert_ok(fkv_model_open(folder, &with_memory, NULL,
-                                 &(struct fkv_model_options){.rounds = true}, &m, &err));
+        assert_ok(
+            fkv_model_open(folder, &with_memory, NULL, &(struct fkv_model_options){0}, &m, &err));
+        assert_ok(fkv_model_round(m, 2, &err));
         assert_true(m->rounded);
         for (int l = 0; l < LAYERS; l++) {
             const struct fkv_layer_weights *w = &m->layers[l];
@@ -499,8 +501,8 @@ static void predict(const struct fkv_backend_ops *cpu, struct fkv_backend *backe
     const struct fkv_session_options options = {.max_tokens = 8, .block = 4};
     struct fkv_model *m;
     struct fkv_session *s;
-    assert_ok(fkv_model_open(folder, cpu, backend, &(struct fkv_model_options){.rounds = rounds},
-                             &m, &err));
+    assert_ok(fkv_model_open(folder, cpu, backend, &(struct fkv_model_options){0}, &m, &err));
+    if (rounds) assert_ok(fkv_model_round(m, 2, &err));
     assert_ok(fkv_session_open(m, &fkv_full_attention, &options, &s, &err));
     assert_ok(fkv_session_feed(s, tokens, 4, &err));
     assert_ok(fkv_session_feed(s, tokens + 4, 1, &err));
