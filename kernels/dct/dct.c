@@ -1,5 +1,5 @@
 /* The DCT by way of a complex DFT, many channels at once: plans, the public functions, and the
- * instruction set that every processor has. The loops are in loops.h.
+ * instruction set that every processor has. The loops are in butterflies.h and loops.h.
  *
  * Makhoul 1980, "A fast cosine transform in one and two dimensions": with v the even tokens
  * followed by the odd ones reversed, and V its DFT, P + iQ = V_t exp(-i pi t / 2n) holds two
