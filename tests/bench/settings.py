@@ -10,7 +10,7 @@ ROOT = HERE.parent.parent
 # Instruction set -> what caps each library that takes part: ours, oneDNN, ATen, MKL
 CAPS = {
     "avx512": {
-        "FKV_MAX_ISA": "avx512",
+        "FKV_MAX_ISA": "avx512_bf16",
         "DNNL_MAX_CPU_ISA": "AVX512_CORE_FP16",  # everything but AMX
         "ATEN_CPU_CAPABILITY": "avx512",
         "MKL_ENABLE_INSTRUCTIONS": "AVX512",
