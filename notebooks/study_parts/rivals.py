@@ -77,16 +77,21 @@ def without_ratio(s):
 
 
 def ppl(s, policy, baseline=False, folder="runs", tokens=None, window=None):
+    """A run. Its baseline is the run of full attention in the folder, which keeps what KL needs; of
+    prefill blocks, full attention in the same blocks, computed beside.
+    """
     tokens, window = tokens or s.tokens, window or s.window
     out = f"{folder}/{policy.name}.h5"
+    beside = bool(baseline and policy.only_ppl)
     arguments = ["ppl", "--model", "$MODEL", "--text", "texts/choose", "texts/test"]
     arguments += ["--tokens", tokens, "--score-from", window, "--policy", policy.policy]
     arguments += [*policy.options, *policy.only_ppl, "--out", out]
-    arguments += ["--baseline", "full"] if baseline else []
+    if baseline:
+        arguments += ["--baseline", "full" if beside else f"{folder}/{FULL.name}.h5"]
+    arguments += ["--final-states"] if policy == FULL else []
     fed = s.documents * tokens
-    more = fed if baseline else 0
     outputs = (out,)
-    return Step(out[:-3], "replay", tuple(arguments), outputs, fed, policy.policy, more)
+    return Step(out[:-3], "replay", tuple(arguments), outputs, fed, policy.policy, fed * beside)
 
 
 def asked(s, task, policy, half, depths="0.25,0.75", length=None, folder=None):
@@ -109,8 +114,7 @@ def run_of(s, policy, gamma=None):
 
 def wide_run(s, policy):
     """The same with the second window."""
-    both = policy.name in ("freqkv-0.5", "local-0.5")
-    return ppl(s, policy, both, "wide", 4 * s.wide, s.wide)
+    return ppl(s, policy, False, "wide", 4 * s.wide, s.wide)
 
 
 FULL = Policy("full", "full", memory="all tokens")
@@ -122,12 +126,12 @@ def tasks_of(s):
 
 
 def wide_policies(s):
-    """With a second window: (policy, with a baseline)."""
-    found = []
-    for gamma in GAMMAS:
-        found += [ratio(p, gamma, s, window=s.wide) for p in ("freqkv", "local")]
-    found.append(selecting("snapkv", "0.5", s, s.wide))
-    return [*found, Policy("streaming", "streaming", ("--window", s.wide))]
+    """With a second window."""
+    return [
+        *(ratio(p, "0.5", s, window=s.wide) for p in ("freqkv", "local")),
+        selecting("snapkv", "0.5", s, s.wide),
+        Policy("streaming", "streaming", ("--window", s.wide)),
+    ]
 
 
 def steps(s):
@@ -314,21 +318,18 @@ def asked_table(done, s, page):
 
 
 def wide_table(done, s, page):
-    full, table, numbers = load(done, wide_run(s, FULL)), [], {}
+    freqkv = wide_run(s, wide_policies(s)[0])
+    full, own, table, numbers = load(done, wide_run(s, FULL)), load(done, freqkv), [], {}
     for policy in wide_policies(s) if full else ():
         run = load(done, wide_run(s, policy))
         if run:
-            gamma = policy.name.rsplit("-", 1)[-1] if "-" in policy.name else "0.5"
-            own = load(done, wide_run(s, ratio("freqkv", gamma, s, window=s.wide)))
             difference = less(run, own) if own and policy.policy != "freqkv" else None
             numbers[policy.name] = {"damage": less(run, full), "less_freqkv": difference}
             word = verdict(difference) if difference else ""
             table.append([policy.name, milli(less(run, full)), milli(difference), word])
     title = f"Window {s.wide}, {4 * s.wide} tokens: thousandths of a nat per token"
     head = ["policy", "above full", "less freqkv", "than freqkv"]
-    example = ratio("freqkv", "0.5", s, window=s.wide)
-    lines = [done.line(wide_run(s, example))]
-    page.table(title, head, table, lines)
+    page.table(title, head, table, [done.line(freqkv)])
     page.keep(wide=numbers)
 
 

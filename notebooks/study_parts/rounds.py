@@ -30,7 +30,7 @@ def recall(s, policy):
 
 def steps(s):
     runs = [ppl(s, p, baseline=True) for p in policies(s)[1:]]
-    return [impulse(s), *runs, *(recall(s, p) for p in policies(s))]
+    return [impulse(s), ppl(s, FULL), *runs, *(recall(s, p) for p in policies(s))]
 
 
 def report(done, s, page):

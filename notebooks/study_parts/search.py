@@ -13,7 +13,7 @@ import numpy as np
 from . import figures, operators
 from .intervals import less, verdict
 from .page import milli
-from .rivals import Policy, asked, load, losses, ppl, ratio, task_less
+from .rivals import FULL, Policy, asked, load, losses, ppl, ratio, task_less
 from .setting import GAMMAS
 from .spectra import captures
 from .steps import Step
@@ -126,6 +126,7 @@ def steps(s):
     found = [
         captures(s)[1],
         *tables(s).values(),
+        ppl(s, FULL),
         *(run_of(s, p) for g in GAMMAS for p in references(s, g)),
     ]
     found += [run_of(s, t.policy) for t in tries(s)]

@@ -47,7 +47,7 @@ class Setting:
 
     def repeats(self, half):
         """Prompts per depth, of recall and needle; the half for choosing has fewer."""
-        return max(2, self.documents if half == "test" else self.documents // 2)
+        return max(2, self.documents // (2 if half == "test" else 4))
 
     def kept(self, gamma, window=None):
         """Slots after a compression, sinks included."""
