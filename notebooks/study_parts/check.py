@@ -27,7 +27,7 @@ def numbers(steps, s):
     policies = (half, local, rivals.selecting("snapkv", "0.5", s), once)
     runs = [rivals.ppl(s, p, baseline=True) for p in policies]
     recall = [rivals.asked(s, "recall", p, "test") for p in (half, local)]
-    for step in (capture, *spectrum, probe, *runs, *recall):
+    for step in (capture, *spectrum, probe, rivals.ppl(s, rivals.FULL), *runs, *recall):
         if not steps.run(step):
             raise SystemExit(f"{step.name} failed")
     found = {}
