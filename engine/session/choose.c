@@ -50,13 +50,13 @@ void session_allocate_choosing(struct fkv_session *s) {
     struct choosing *to = &s->choosing;
     const size_t row = row_floats(c), chunks = most_chunks(setup) + 1,
                  queries = queries_floats(c, &s->options, setup);
-    to->rows = session_allocate(s, (size_t)s->options.block * row, sizeof *to->rows);
-    to->states = session_allocate(s, (size_t)setup->chunk * row, sizeof *to->states);
+    to->rows = fkv_memory_take(&s->memory, (size_t)s->options.block * row, sizeof *to->rows);
+    to->states = fkv_memory_take(&s->memory, (size_t)setup->chunk * row, sizeof *to->states);
     to->kept_floats = queries + vectors_floats(c, &s->options, setup);
-    to->kept = session_allocate(s, to->kept_floats, sizeof *to->kept);
-    to->score = session_allocate(s, chunks, sizeof *to->score);
-    to->scratch = session_allocate(s, chunks, sizeof *to->scratch);
-    to->chosen = session_allocate(s, chunks, sizeof *to->chosen);
+    to->kept = fkv_memory_take(&s->memory, to->kept_floats, sizeof *to->kept);
+    to->score = fkv_memory_take(&s->memory, chunks, sizeof *to->score);
+    to->scratch = fkv_memory_take(&s->memory, chunks, sizeof *to->scratch);
+    to->chosen = fkv_memory_take(&s->memory, chunks, sizeof *to->chosen);
     to->queries = to->kept;
     to->vectors = to->kept ? to->kept + queries : NULL;
 }

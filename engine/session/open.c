@@ -161,15 +161,6 @@ struct fkv_cache session_cache(const struct fkv_session *s, int32_t layer) {
                               .quant_before = s->setup.quant_before};
 }
 
-/* ---- memory ---- */
-
-void *session_allocate(struct fkv_session *s, size_t count, size_t bytes) {
-    void *memory = calloc(count, bytes);
-    s->owned[s->owned_count++] = memory;
-    s->out_of_memory |= !memory;
-    return memory;
-}
-
 /* ---- opening ---- */
 
 /* Sets s->space, and refuses a session that does not fit the memory there. */
@@ -244,66 +235,67 @@ static void allocate_items(struct fkv_session *s) {
                      (size_t)session_attend_items(&s->model->config, &s->options, &s->setup),
                  capacity = (size_t)s->setup.capacity;
     struct round_items *it = &s->items;
-    it->append = session_allocate(s, kv_heads, sizeof *it->append);
-    it->attend = session_allocate(s, attending, sizeof *it->attend);
-    it->spans = session_allocate(s, attending * (size_t)s->setup.max_spans, sizeof *it->spans);
-    it->next_row = session_allocate(s, kv_heads, sizeof *it->next_row);
-    it->actions = session_allocate(s, heads, sizeof *it->actions);
-    it->acting = session_allocate(s, heads, sizeof *it->acting);
-    it->compress = session_allocate(s, heads, sizeof *it->compress);
-    it->gather = session_allocate(s, heads, sizeof *it->gather);
-    it->energy = session_allocate(s, heads, sizeof *it->energy);
-    it->measured = session_allocate(s, heads, sizeof *it->measured);
-    it->item_head = session_allocate(s, heads, sizeof *it->item_head);
+    it->append = fkv_memory_take(&s->memory, kv_heads, sizeof *it->append);
+    it->attend = fkv_memory_take(&s->memory, attending, sizeof *it->attend);
+    it->spans =
+        fkv_memory_take(&s->memory, attending * (size_t)s->setup.max_spans, sizeof *it->spans);
+    it->next_row = fkv_memory_take(&s->memory, kv_heads, sizeof *it->next_row);
+    it->actions = fkv_memory_take(&s->memory, heads, sizeof *it->actions);
+    it->acting = fkv_memory_take(&s->memory, heads, sizeof *it->acting);
+    it->compress = fkv_memory_take(&s->memory, heads, sizeof *it->compress);
+    it->gather = fkv_memory_take(&s->memory, heads, sizeof *it->gather);
+    it->energy = fkv_memory_take(&s->memory, heads, sizeof *it->energy);
+    it->measured = fkv_memory_take(&s->memory, heads, sizeof *it->measured);
+    it->item_head = fkv_memory_take(&s->memory, heads, sizeof *it->item_head);
     /* As many numbers as the cache has slots, but only touched where a policy gathers. */
-    int32_t *from = session_allocate(s, heads * capacity, sizeof *from);
+    int32_t *from = fkv_memory_take(&s->memory, heads * capacity, sizeof *from);
     for (size_t h = 0; h < heads && it->actions && from; h++)
         it->actions[h].gather_from = from + h * capacity;
 }
 
 static void allocate_biases(struct fkv_session *s) {
     const size_t heads = (size_t)session_head_count(s), capacity = (size_t)s->setup.capacity;
-    s->bias = session_allocate(s, heads * capacity, sizeof *s->bias);
-    s->bias_stale = session_allocate(s, heads, sizeof *s->bias_stale);
-    s->bias_scratch = session_allocate(s, 2 * capacity, sizeof *s->bias_scratch);
-    s->bias_row = session_allocate(s, capacity, sizeof *s->bias_row);
+    s->bias = fkv_memory_take(&s->memory, heads * capacity, sizeof *s->bias);
+    s->bias_stale = fkv_memory_take(&s->memory, heads, sizeof *s->bias_stale);
+    s->bias_scratch = fkv_memory_take(&s->memory, 2 * capacity, sizeof *s->bias_scratch);
+    s->bias_row = fkv_memory_take(&s->memory, capacity, sizeof *s->bias_row);
 }
 
 static void allocate_selecting(struct fkv_session *s) {
     const size_t capacity = (size_t)s->setup.capacity;
     struct selecting *to = &s->selecting;
-    to->summed = session_allocate(s, (size_t)session_head_count(s), sizeof *to->summed);
-    to->zeros = session_allocate(s, capacity, sizeof *to->zeros);
-    to->numbers = session_allocate(s, capacity, sizeof *to->numbers);
-    to->score = session_allocate(s, capacity, sizeof *to->score);
-    to->scratch = session_allocate(s, capacity, sizeof *to->scratch);
-    to->keys = session_allocate(s, capacity, session_slot_bytes(s));
+    to->summed = fkv_memory_take(&s->memory, (size_t)session_head_count(s), sizeof *to->summed);
+    to->zeros = fkv_memory_take(&s->memory, capacity, sizeof *to->zeros);
+    to->numbers = fkv_memory_take(&s->memory, capacity, sizeof *to->numbers);
+    to->score = fkv_memory_take(&s->memory, capacity, sizeof *to->score);
+    to->scratch = fkv_memory_take(&s->memory, capacity, sizeof *to->scratch);
+    to->keys = fkv_memory_take(&s->memory, capacity, session_slot_bytes(s));
 }
 
 static int allocate(struct fkv_session *s, struct fkv_error *err) {
     const size_t sequences = (size_t)s->options.sequences, block = (size_t)s->options.block,
                  heads = (size_t)session_head_count(s);
     struct scores *scores = &s->scores;
-    s->heads = session_allocate(s, heads, sizeof *s->heads);
-    s->peak_slots = session_allocate(s, heads, sizeof *s->peak_slots);
-    s->peak_bytes = session_allocate(s, sequences, sizeof *s->peak_bytes);
-    s->fed = session_allocate(s, sequences, sizeof *s->fed);
-    s->tokens = session_allocate(s, block, sizeof *s->tokens);
-    s->row_state = session_allocate(s, block, sizeof *s->row_state);
+    s->heads = fkv_memory_take(&s->memory, heads, sizeof *s->heads);
+    s->peak_slots = fkv_memory_take(&s->memory, heads, sizeof *s->peak_slots);
+    s->peak_bytes = fkv_memory_take(&s->memory, sequences, sizeof *s->peak_bytes);
+    s->fed = fkv_memory_take(&s->memory, sequences, sizeof *s->fed);
+    s->tokens = fkv_memory_take(&s->memory, block, sizeof *s->tokens);
+    s->row_state = fkv_memory_take(&s->memory, block, sizeof *s->row_state);
     if (s->setup.policy->maps_slots)
-        s->maps =
-            session_allocate(s, (size_t)(s->setup.layers * s->setup.kv_heads), sizeof *s->maps);
-    scores->p = session_allocate(s, block, sizeof *scores->p);
-    scores->q = session_allocate(s, block, sizeof *scores->q);
-    scores->panel_p = session_allocate(s, block, sizeof *scores->panel_p);
-    scores->panel_q = session_allocate(s, block, sizeof *scores->panel_q);
-    scores->gap = session_allocate(s, block, sizeof *scores->gap);
-    scores->panel_gap = session_allocate(s, block, sizeof *scores->panel_gap);
+        s->maps = fkv_memory_take(&s->memory, (size_t)(s->setup.layers * s->setup.kv_heads),
+                                  sizeof *s->maps);
+    scores->p = fkv_memory_take(&s->memory, block, sizeof *scores->p);
+    scores->q = fkv_memory_take(&s->memory, block, sizeof *scores->q);
+    scores->panel_p = fkv_memory_take(&s->memory, block, sizeof *scores->panel_p);
+    scores->panel_q = fkv_memory_take(&s->memory, block, sizeof *scores->panel_q);
+    scores->gap = fkv_memory_take(&s->memory, block, sizeof *scores->gap);
+    scores->panel_gap = fkv_memory_take(&s->memory, block, sizeof *scores->panel_gap);
     allocate_items(s);
     if (s->biases) allocate_biases(s);
     if (s->setup.policy->select) allocate_selecting(s);
     if (s->setup.chunk) session_allocate_choosing(s);
-    return s->out_of_memory ? fkv_fail(err, "session: out of memory") : FKV_OK;
+    return s->memory.failed ? fkv_fail(err, "session: out of memory") : FKV_OK;
 }
 
 static int create_matrix_map(struct fkv_session *s, struct prepared_map *m, struct fkv_error *err) {
@@ -363,7 +355,7 @@ void fkv_session_close(struct fkv_session *s) {
     for (int i = 0; i < s->buffer_count; i++) s->ops->buffer_release(s->backend, s->buffers[i]);
     for (int32_t i = 0; i < s->map_count; i++) s->ops->map_release(s->backend, s->maps[i].map);
     s->ops->step_release(s->backend, s->step);
-    for (int i = 0; i < s->owned_count; i++) free(s->owned[i]);
+    fkv_memory_free(&s->memory);
     fkv_policy_setup_free(&s->setup);
     free(s);
 }

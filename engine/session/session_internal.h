@@ -7,6 +7,7 @@
 #include "engine/cache/policies/selecting.h"
 #include "engine/session/session.h"
 #include "engine/session/taps.h"
+#include "kernels/base/memory.h"
 
 struct prepared_map {
     int32_t n, retained;
@@ -83,7 +84,7 @@ struct choosing {
     int32_t *chosen;                 /* [chunks + 1] */
 };
 
-enum { SESSION_OWNED = 48, SESSION_BUFFERS = 16 }; /* more than there are */
+enum { SESSION_BUFFERS = 16 }; /* more than there are */
 
 struct fkv_session {
     const struct fkv_model *model;
@@ -140,9 +141,7 @@ struct fkv_session {
     struct tap taps[FKV_SITES];
 
     /* All of the above that is memory, to be given back at once. */
-    void *owned[SESSION_OWNED]; /* [owned_count] */
-    int owned_count;
-    bool out_of_memory;                          /* some of it is missing */
+    struct fkv_memory memory;
     struct fkv_buffer *buffers[SESSION_BUFFERS]; /* [buffer_count] */
     int buffer_count;
 
@@ -186,10 +185,6 @@ static inline struct fkv_head *session_head(const struct fkv_session *s, int32_t
 static inline size_t session_slot_bytes(const struct fkv_session *s) {
     return (size_t)s->model->config.head_dim * fkv_dtype_bytes(s->options.cache_dtype);
 }
-
-/* open.c: zeroed memory [count] of `bytes` each that the session owns from now on; without it NULL,
- * and s->out_of_memory. */
-void *session_allocate(struct fkv_session *s, size_t count, size_t bytes);
 
 /* Fills s->attention; needs setup and options. */
 void session_choose_rotations(struct fkv_session *s);
