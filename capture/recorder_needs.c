@@ -1,7 +1,7 @@
 /* What recording will take, worked out before it starts: texts are read until SAMPLE_BYTES have
  * gone by (often all of them), a block is timed, and what cannot fit is refused at once and not
- * hours later. Weights are mapped from disk and shared with other programs, so they are named but
- * not counted as memory. */
+ * hours later. Weights are loaded by then, or mapped from disk and shared with other programs: they
+ * are named but not counted as memory. */
 #include <stdio.h>
 
 #include "capture/recorder.h"

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "engine/checkpoint/mistaken.h"
-#include "engine/checkpoint/rounding.h"
 #include "kernels/backend_option.h"
 #include "kernels/base/host.h"
 #include "kernels/base/path.h"
@@ -234,7 +233,7 @@ static void note_adapter(const struct fkv_model *m) {
                 "(tokens that were added for the training)\n",
                 rows);
     fkv_format_bytes(bytes, m->merged_bytes);
-    if (m->merged_bytes)
+    if (m->merged_bytes && !(m->held && m->rounds))
         fprintf(stderr,
                 "note: what the adapter changes is kept in float32 and takes %s of memory\n",
                 bytes);
@@ -242,13 +241,12 @@ static void note_adapter(const struct fkv_model *m) {
 
 static void note_rounded(const struct fkv_model *m) {
     char bytes[16];
-    if (!m->rounded_bytes) return;
-    fkv_format_bytes(bytes, m->rounded_bytes);
+    if (!m->rounds) return;
+    fkv_format_bytes(bytes, m->held_bytes);
     fprintf(stderr,
-            m->rounded
-                ? "note: weights are held in bfloat16, in %s of memory\n"
-                : "note: weights are rounded to bfloat16 at every product, which is slow in "
-                  "decoding: holding them so takes %s, more than half of the memory there is\n",
+            m->held ? "note: weights are held in bfloat16, in %s of memory\n"
+                    : "note: weights are rounded to bfloat16 at every product, which is slow in "
+                      "decoding: holding them so takes %s, more than half of the memory there is\n",
             bytes);
 }
 
@@ -274,6 +272,7 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
                                             .adapter = o->adapter,
                                             .trained_context = o->trained_context,
                                             .rope_scaling = o->rope_scaling,
+                                            .rounded = o->compute == FKV_COMPUTE_BF16,
                                             .expanded = o->compute == FKV_COMPUTE_F32    ? FKV_F32
                                                         : o->compute == FKV_COMPUTE_BF16 ? FKV_BF16
                                                                                          : FKV_F16};
@@ -284,9 +283,7 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
         fprintf(stderr, "note: computing on the CPU: %s\n", why.message);
     if (engine->ops->open(&backend, &engine->backend, err)) return FKV_FAILED;
     if (engine->ops->info(engine->backend, &engine->device, err) ||
-        fkv_model_open(o->model, engine->ops, engine->backend, &model, &engine->model, err) ||
-        (o->compute == FKV_COMPUTE_BF16 && engine->device.space != FKV_DEVICE &&
-         fkv_model_round(engine->model, engine->device.threads, err)))
+        fkv_model_open(o->model, engine->ops, engine->backend, &model, &engine->model, err))
         goto failed;
     if (!o->quiet) note_model(o, engine->model, model.expanded);
     if (open_tokenizer(o, engine, err)) goto failed;

@@ -1,6 +1,7 @@
-/* The check before a long run. Weights are mapped from disk, so what the kernel calls available
- * already counts their cached pages: they have to fit beside cache and scratch all the same, or
- * every pass would read them from disk again. On a device they are loaded by now. */
+/* The check before a long run. A model's own copy of the weights was taken from what is available
+ * before the check, so both sides count it. Weights that stay mapped are cached pages, which the
+ * kernel calls available: they have to fit beside cache and scratch all the same, or every pass
+ * would read them from disk again. On a device they are loaded by now. */
 #include "replay/needs.h"
 
 #include <errno.h>
@@ -43,13 +44,14 @@ int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FI
     if (needs->output && fkv_host_disk_free(needs->output, &needs->free, err)) return FKV_FAILED;
     needs->device = info.space == FKV_DEVICE;
     needs->device_free = needs->device ? info.memory_free : 0;
-    /* What is held with an adapter added, or rounded, has been taken from what is available. */
     const struct fkv_model *m = engine->model;
-    const int64_t mapped = needs->weights - m->merged_bytes - (m->rounded ? m->rounded_bytes : 0);
-    needs->host_free = fkv_host_memory_beside(needs->device ? 0 : mapped);
+    const int64_t own = needs->device ? 0 : m->held ? m->held_bytes : m->merged_bytes;
+    needs->host_free = fkv_host_memory_beside(needs->device ? 0 : needs->weights - own);
+    if (needs->host_free >= 0) needs->host_free += own;
     if (to) print_bytes(needs, to);
     if (!needs->device) {
-        if (check_memory("", mapped + fkv_session_needs_bytes(&needs->sessions) + needs->host,
+        if (check_memory("",
+                         needs->weights + fkv_session_needs_bytes(&needs->sessions) + needs->host,
                          needs->host_free, err))
             return FKV_FAILED;
     } else if (check_memory(" on the device", fkv_session_needs_bytes(&needs->sessions),

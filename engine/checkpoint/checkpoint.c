@@ -116,6 +116,8 @@ const struct fkv_config *fkv_checkpoint_config(const struct fkv_checkpoint *c) {
     return &c->config;
 }
 
+void fkv_checkpoint_unload(const struct fkv_checkpoint *c) { c->format->unload(c); }
+
 const char *fkv_checkpoint_note(const struct fkv_checkpoint *c) { return c->note; }
 
 int fkv_checkpoint_sha256(const struct fkv_checkpoint *c, fkv_sha256_hex out,

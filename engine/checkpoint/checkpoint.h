@@ -21,6 +21,8 @@ const struct fkv_config *fkv_checkpoint_config(const struct fkv_checkpoint *c);
  * in a format that we cannot compute with, is an error. */
 int fkv_checkpoint_find(const struct fkv_checkpoint *c, enum fkv_role role, int32_t layer,
                         struct fkv_tensor *out, struct fkv_error *err);
+/* Takes the files' pages that were read out of the process, after a copy of what is in them. */
+void fkv_checkpoint_unload(const struct fkv_checkpoint *c);
 /* What of the checkpoint is left out, in words for people; "": nothing. */
 const char *fkv_checkpoint_note(const struct fkv_checkpoint *c);
 /* SHA-256 of the weight files' contents, of several in name order. */

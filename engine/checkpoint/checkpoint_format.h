@@ -30,6 +30,7 @@ struct fkv_checkpoint_format {
     /* Fills the checkpoint, whose path is set. On failure `close` frees what is there. */
     int (*open)(struct fkv_checkpoint *c, int32_t trained_context, struct fkv_error *err);
     void (*close)(struct fkv_checkpoint *c);
+    void (*unload)(const struct fkv_checkpoint *c); /* see fkv_checkpoint_unload */
     /* The tensor of that name, however the files spell it, or NULL. */
     const struct fkv_tensor *(*find)(const struct fkv_checkpoint *c, const char *name);
     int (*sha256)(const struct fkv_checkpoint *c, fkv_sha256_hex out, struct fkv_error *err);

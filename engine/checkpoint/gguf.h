@@ -44,7 +44,8 @@ int fkv_gguf_open(const char *path, struct fkv_gguf **out, struct fkv_error *err
 /* The same of a file in memory, which stays the caller's; `where` names it in messages. */
 int fkv_gguf_parse(const void *file, size_t bytes, const char *where, struct fkv_gguf **out,
                    struct fkv_error *err);
-void fkv_gguf_close(struct fkv_gguf *g); /* NULL is fine */
+void fkv_gguf_unload(const struct fkv_gguf *g); /* see fkv_mapping_unload */
+void fkv_gguf_close(struct fkv_gguf *g);        /* NULL is fine */
 
 /* The file as messages name it. */
 const char *fkv_gguf_path(const struct fkv_gguf *g);

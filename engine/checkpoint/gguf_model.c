@@ -271,6 +271,8 @@ static int open_file(struct fkv_checkpoint *c, int32_t trained_context, struct f
 
 static void close_file(struct fkv_checkpoint *c) { fkv_gguf_close(c->files); }
 
+static void unload(const struct fkv_checkpoint *c) { fkv_gguf_unload(c->files); }
+
 static const struct fkv_tensor *find(const struct fkv_checkpoint *c, const char *name) {
     return fkv_tensor_find(c->tensors, name);
 }
@@ -294,6 +296,7 @@ const struct fkv_checkpoint_format fkv_gguf_format = {
     .fits = fits,
     .open = open_file,
     .close = close_file,
+    .unload = unload,
     .find = find,
     .sha256 = sha256,
     .layer_prefix = "blk.%d.",

@@ -371,6 +371,8 @@ int fkv_gguf_open(const char *path, struct fkv_gguf **out, struct fkv_error *err
     return FKV_OK;
 }
 
+void fkv_gguf_unload(const struct fkv_gguf *g) { fkv_mapping_unload(&g->mapping); }
+
 void fkv_gguf_close(struct fkv_gguf *g) {
     if (!g) return;
     for (size_t i = 0; i < g->key_count; i++) free(g->keys[i].name);

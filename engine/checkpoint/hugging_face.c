@@ -80,6 +80,11 @@ static int open_folder(struct fkv_checkpoint *c, int32_t trained_context, struct
 
 static void close_folder(struct fkv_checkpoint *c) { fkv_safetensors_close(c->files); }
 
+static void unload(const struct fkv_checkpoint *c) {
+    const struct fkv_safetensors *files = c->files;
+    for (int i = 0; i < files->count; i++) fkv_mapping_unload(&files->mappings[i]);
+}
+
 static const struct fkv_tensor *find(const struct fkv_checkpoint *c, const char *name) {
     const struct fkv_tensor *t = find_tensor(c, name);
     return t || !c->config.tied || strcmp(name, EMBEDDING) ? t : find_tensor(c, "lm_head.weight");
@@ -100,6 +105,7 @@ const struct fkv_checkpoint_format fkv_hugging_face_format = {
     .fits = fits,
     .open = open_folder,
     .close = close_folder,
+    .unload = unload,
     .find = find,
     .sha256 = sha256,
     .layer_prefix = "model.layers.%d.",

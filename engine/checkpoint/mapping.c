@@ -33,6 +33,10 @@ int fkv_mapping_open(const char *path, struct fkv_mapping *out, struct fkv_error
     return status;
 }
 
+void fkv_mapping_unload(const struct fkv_mapping *m) {
+    if (m->data) madvise((void *)m->data, m->bytes, MADV_DONTNEED);
+}
+
 void fkv_mapping_close(struct fkv_mapping *m) {
     if (m->data) munmap((void *)m->data, m->bytes);
     *m = (struct fkv_mapping){0};

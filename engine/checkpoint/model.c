@@ -4,8 +4,9 @@
  * The tensors are gone through twice. First format and shape of all of them, which touches headers
  * only; that tells what the weights take, so that a model too large for a device is refused before
  * a byte is read. Then each is looked through for values that are not finite and given to the
- * backend, while its pages are still warm; each is a buffer of its own, so that it is aligned. A
- * device computes in dtypes only: what is stored in a block format is expanded on its way there.
+ * backend, while its pages are still warm: copied to a device, where each is a buffer of its own,
+ * or to the host's copy of all (held.c), or left where it is mapped. A device computes in dtypes
+ * only: what is stored in a block format is expanded on its way there.
  *
  * What an adapter changes is formed in float32, and the host keeps it so. Rounded to bfloat16 the
  * sum is off by 47% of what the adapter adds where that is 0.3% of the weights, by 17% at 1%, by 6%
@@ -18,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/checkpoint/held.h"
 #include "kernels/device_memory.h"
 #include "kernels/base/host.h"
 
@@ -109,8 +111,9 @@ struct binder {
     struct fkv_model *model;
     const struct fkv_model_options *options;
     enum pass pass;
-    bool device; /* weights are copied to a device, and block formats expanded */
-    int threads; /* for the check of values: the backend's */
+    bool device;  /* weights are copied to a device, and block formats expanded */
+    bool rounded; /* options->rounded, on a host */
+    int threads;  /* for the check of values: the backend's */
 };
 
 /* Vectors are read value by value, so they are stored in a dtype. */
@@ -124,11 +127,18 @@ static int check_tensor(const struct fkv_tensor *t, int32_t rows, int32_t cols,
 
 /* Block formats are expanded to a dtype where they are copied to a device; what an adapter adds to
  * is float32 on the host. */
-static enum fkv_weight_format held_format(const struct binder *b, enum fkv_weight_format stored,
-                                          bool adds) {
+static enum fkv_weight_format placed_format(const struct binder *b, enum fkv_weight_format stored,
+                                            bool adds) {
     if (!b->device) return adds ? FKV_WEIGHT_F32 : stored;
     if (adds && b->options->expanded == FKV_F32) return FKV_WEIGHT_F32;
     return fkv_weight_is_dtype(stored) ? stored : (enum fkv_weight_format)b->options->expanded;
+}
+
+/* In a host's copy, where matrices of products may be rounded. */
+static enum fkv_weight_format held_format(const struct binder *b, bool matrix,
+                                          const struct fkv_weight *w) {
+    const bool rounded = b->rounded && matrix && w != &b->model->embedding;
+    return rounded ? fkv_held_rounded(w->format) : w->format;
 }
 
 /* n values -> a buffer of the device, expanded some at a time. */
@@ -155,18 +165,18 @@ static int upload_expanded(const struct fkv_model *m, const struct fkv_tensor *t
     return status;
 }
 
-/* The tensor's data to the backend. A copy is kept as long as the host computes from it. */
-static int place(const struct binder *b, const struct fkv_tensor *t, void *copy,
-                 struct fkv_weight *w, struct fkv_error *err) {
+/* The tensor's data to the backend, in the weight's format. */
+static int place(const struct binder *b, const struct fkv_tensor *t, struct fkv_weight *w,
+                 struct fkv_error *err) {
     struct fkv_model *m = b->model;
     const size_t n = (size_t)w->rows * (size_t)w->cols;
     if (b->options->check_values && check_finite(t, b->threads, err)) return FKV_FAILED;
+    if (m->held) return fkv_held_add(m, t->data, t->format, w, err);
     if (w->format == t->format ? m->ops->buffer_adopt(m->backend, t->data,
                                                       fkv_weight_bytes(t->format, n), &w->data, err)
                                : upload_expanded(m, t, fkv_weight_dtype(w), n, &w->data, err))
         return fkv_error_prefix(err, "%s: tensor %s", t->path, t->name);
-    m->buffers[m->buffer_count] = w->data;
-    m->copies[m->buffer_count++] = b->device ? NULL : copy;
+    m->buffers[m->buffer_count++] = w->data;
     return FKV_OK;
 }
 
@@ -196,33 +206,47 @@ static int merge(const struct fkv_model *m, enum fkv_role role, int32_t layer, s
     return fkv_adapter_add(m->adapter, role, layer, rows, cols, values, err);
 }
 
-/* The tensor of a role, where the model has one. */
+/* What the weight takes mapped or on a device, and what in a host's copy. */
+static void count(const struct binder *b, const struct fkv_tensor *t, bool adds, bool matrix,
+                  const struct fkv_weight *w) {
+    struct fkv_model *m = b->model;
+    const size_t n = (size_t)w->rows * (size_t)w->cols;
+    const enum fkv_weight_format held = held_format(b, matrix, w);
+    const bool twice = m->config.tied && w == &m->logits.w; /* the embedding, which was counted */
+    m->buffer_capacity++;
+    m->held_bytes += (int64_t)fkv_weight_bytes(held, n);
+    m->rounds |= held != w->format;
+    if (!twice) m->weight_bytes += (int64_t)fkv_weight_bytes(w->format, n);
+    if (adds && !b->device && !twice) m->merged_bytes += (int64_t)fkv_weight_bytes(w->format, n);
+    if (b->device && !adds && w->format != t->format) m->expanded_from = fkv_weight_name(t->format);
+}
+
+/* The tensor of a role. */
 static int bind(const struct binder *b, enum fkv_role role, int32_t layer, struct fkv_weight *w,
                 struct fkv_error *err) {
     struct fkv_model *m = b->model;
     struct fkv_tensor t;
     void *copy;
     int32_t rows, cols;
-    if (!fkv_role_present(&m->config, role)) return FKV_OK;
     fkv_role_shape(&m->config, role, &rows, &cols);
     if (find(m, role, layer, &t, err)) return FKV_FAILED;
     const bool adds = m->adapter && fkv_adapter_adds(m->adapter, role, layer);
-    const enum fkv_weight_format held = held_format(b, t.format, adds);
+    const enum fkv_weight_format stored = t.less_one ? FKV_WEIGHT_F32 : t.format;
+    *w = (struct fkv_weight){
+        .format = placed_format(b, stored, adds), .rows = rows ? rows : 1, .cols = cols};
     if (b->pass == PASS_CHECK) {
-        const size_t n = (size_t)(rows ? rows : 1) * (size_t)cols;
         if (check_tensor(&t, rows, cols, err)) return FKV_FAILED;
-        m->weight_bytes += (int64_t)fkv_weight_bytes(held, n);
-        if (adds && !b->device) m->merged_bytes += (int64_t)fkv_weight_bytes(held, n);
-        if (held != t.format && !adds) m->expanded_from = fkv_weight_name(t.format);
-        m->buffer_capacity++;
+        count(b, &t, adds, rows > 0, w);
         return FKV_OK;
     }
+    if (m->held) w->format = held_format(b, rows > 0, w);
     if (fkv_role_tensor_arrange(&t, m->config.head_dim, &copy, err)) return FKV_FAILED;
     int status = adds ? merge(m, role, layer, &t, &copy, err) : FKV_OK;
-    *w = (struct fkv_weight){
-        .format = held_format(b, t.format, adds), .rows = rows ? rows : 1, .cols = cols};
-    if (!status) status = place(b, &t, copy, w, err);
-    if (status || b->device) free(copy);
+    if (!status) status = place(b, &t, w, err);
+    if (!status && !b->device && !m->held)
+        m->copies[m->buffer_count - 1] = copy; /* as long as the host computes from it */
+    else
+        free(copy);
     return status;
 }
 
@@ -250,19 +274,32 @@ static int bind_layer(const struct binder *b, int32_t layer, struct fkv_error *e
         {FKV_MLP_OUTPUT_NORM, &l->down.norm},
     };
     for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++)
-        if (bind(b, tensors[i].role, layer, tensors[i].to, err)) return FKV_FAILED;
+        if (fkv_role_present(&b->model->config, tensors[i].role) &&
+            bind(b, tensors[i].role, layer, tensors[i].to, err))
+            return FKV_FAILED;
+    return FKV_OK;
+}
+
+/* A tied head is the embedding, unless the host's copy rounds it. */
+static int bind_head(const struct binder *b, struct fkv_error *err) {
+    struct fkv_model *m = b->model;
+    if (!m->config.tied) return bind(b, FKV_HEAD, 0, &m->logits.w, err);
+    const bool copied = b->pass == PASS_CHECK || m->held;
+    m->logits.w = m->embedding;
+    if (copied && held_format(b, true, &m->logits.w) != m->embedding.format)
+        return bind(b, FKV_EMBEDDING, 0, &m->logits.w, err);
     return FKV_OK;
 }
 
 static int bind_all(const struct binder *b, struct fkv_error *err) {
     struct fkv_model *m = b->model;
     if (bind(b, FKV_EMBEDDING, 0, &m->embedding, err)) return FKV_FAILED;
-    for (int32_t layer = 0; layer < m->config.layers; layer++)
+    for (int32_t layer = 0; layer < m->config.layers; layer++) {
         if (bind_layer(b, layer, err)) return FKV_FAILED;
-    if (bind(b, FKV_FINAL_NORM, 0, &m->logits.norm, err) || bind(b, FKV_HEAD, 0, &m->logits.w, err))
-        return FKV_FAILED;
-    if (m->config.tied) m->logits.w = m->embedding;
-    return FKV_OK;
+        if (b->pass == PASS_LOAD && m->held) fkv_checkpoint_unload(m->checkpoint);
+    }
+    if (bind(b, FKV_FINAL_NORM, 0, &m->logits.norm, err)) return FKV_FAILED;
+    return bind_head(b, err);
 }
 
 /* What the config says of the layers and of what follows them. */
@@ -319,11 +356,12 @@ static void name_model(const char *from, char name[256]) {
     if (organisation) snprintf(name, 256, "%.255s", organisation + 2);
 }
 
-/* What is bound has to fit a device; the host maps it, apart from what an adapter adds to. */
+/* What is bound has to fit a device; the host maps it, apart from what an adapter adds to, or has a
+ * copy where memory allows. */
 static int check_memory(const struct fkv_model *m, const struct fkv_device_info *info,
                         struct fkv_error *err) {
     char bytes[16], needs[300];
-    const int64_t available = m->merged_bytes ? fkv_host_memory_available() : -1;
+    const int64_t available = m->merged_bytes && !m->held ? fkv_host_memory_available() : -1;
     if (available >= 0 && m->merged_bytes > available) {
         char there[16];
         fkv_format_bytes(bytes, m->merged_bytes);
@@ -369,12 +407,15 @@ static int load(struct fkv_model *m, const char *path, const struct fkv_model_op
                             .options = options,
                             .pass = PASS_CHECK,
                             .device = info.space == FKV_DEVICE,
+                            .rounded = options->rounded && info.space != FKV_DEVICE,
                             .threads = info.threads ? info.threads : omp_get_max_threads()};
-    if (bind_all(&binder, err) || check_memory(m, &info, err)) return FKV_FAILED;
+    if (bind_all(&binder, err) || (!binder.device && fkv_held_create(m, info.memory_free, err)) ||
+        check_memory(m, &info, err))
+        return FKV_FAILED;
+    if (m->held) m->weight_bytes = m->held_bytes;
     binder.pass = PASS_LOAD;
-    const size_t most = (size_t)m->buffer_capacity + 1; /* a tied head in bfloat16 */
-    m->buffers = calloc(most, sizeof *m->buffers);
-    m->copies = calloc(most, sizeof *m->copies);
+    m->buffers = calloc((size_t)m->buffer_capacity, sizeof *m->buffers);
+    m->copies = calloc((size_t)m->buffer_capacity, sizeof *m->copies);
     if (!m->buffers || !m->copies) return fkv_fail(err, "%s: out of memory", path);
     return bind_all(&binder, err);
 }
@@ -414,6 +455,7 @@ void fkv_model_close(struct fkv_model *model) {
         model->ops->buffer_release(model->backend, model->buffers[i]);
         free(model->copies[i]);
     }
+    if (model->held) model->ops->buffer_release(model->backend, model->held);
     free(model->buffers);
     free(model->copies);
     fkv_checkpoint_close(model->checkpoint);

@@ -1,7 +1,8 @@
-/* A loaded checkpoint: immutable, shared by any number of sessions. The weights keep their format;
- * on the host they are mapped from disk, to a device they are copied,
- * and a model that does not fit the device is refused before anything is read. Every tensor is
- * bound by its role, with its format and shape checked. */
+/* A loaded checkpoint: immutable, shared by any number of sessions. The weights keep their format.
+ * A host copies them to memory of its own, or reads them where they are mapped from disk, if a copy
+ * took more than half of what is available. To a device they are copied, and a model that does not
+ * fit it is refused before anything is read. Every tensor is bound by its role, with its format and
+ * shape checked. */
 #ifndef FKV_ENGINE_CHECKPOINT_MODEL_H
 #define FKV_ENGINE_CHECKPOINT_MODEL_H
 
@@ -26,9 +27,9 @@ struct fkv_model {
     struct fkv_layer_weights *layers; /* [config.layers] */
     struct fkv_logits_weights logits; /* (vocab, dim); the embedding when config.tied */
     int64_t weight_bytes;
-    int64_t merged_bytes;  /* of these: in memory of their own on the host, with an adapter added */
-    int64_t rounded_bytes; /* what the matrices of other dtypes take in bfloat16, where asked for */
-    bool rounded;          /* they are held so, and counted so in weight_bytes */
+    int64_t merged_bytes; /* what a host has in float32, with an adapter added */
+    int64_t held_bytes; /* what a host's copy of the weights takes; weight_bytes where it has one */
+    bool rounds;        /* the copy has, or would have, matrices of other dtypes in bfloat16 */
 
     const struct fkv_backend_ops *ops; /* of the backend that holds the weights */
     struct fkv_backend *backend;       /* borrowed */
@@ -36,7 +37,9 @@ struct fkv_model {
     struct fkv_adapter *adapter; /* NULL: none */
     char adapter_name[256];      /* likewise the last part of its path */
     const char *expanded_from;   /* a block format that was expanded for a device, or NULL */
-    struct fkv_buffer **buffers; /* one per bound tensor; a tied head has none of its own */
+    struct fkv_buffer *held;     /* a host's copy of all weights, or NULL */
+    size_t held_used;            /* bytes of it */
+    struct fkv_buffer **buffers; /* without such a copy: one per bound tensor, a tied head apart */
     void **copies; /* [buffer_count] host memory under a buffer that is not mapped, or NULL */
     int32_t buffer_count, buffer_capacity;
 };
@@ -46,6 +49,8 @@ struct fkv_model_options {
     int32_t trained_context; /* 0: as the config says */
     struct fkv_rope_scaling rope_scaling; /* in the place of the config's; a NULL kind: none */
     enum fkv_dtype expanded;              /* what a device holds of block formats */
+    bool rounded; /* a host's copy has matrices of float32 and float16, the embedding apart, in
+                     bfloat16: what products in bfloat16 make of them */
     const char *adapter; /* the folder of a LoRA adapter, merged while loading; NULL: none */
 };
 

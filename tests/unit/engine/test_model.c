@@ -2,7 +2,6 @@
  * given; of matrices rounded while loading also that no prediction changes. */
 #include <sys/stat.h>
 
-#include "engine/checkpoint/rounding.h"
 #include "engine/checkpoint/safetensors.h"
 #include "engine/session/session.h"
 #include "tests/unit/engine/tiny_checkpoint.h"
@@ -418,12 +417,14 @@ TEST_IN_FOLDER(a_model_too_large_for_its_device_is_refused_before_anything_is_re
     assert_int_equal(buffers_held, 0);
 }
 
-/* ---- rounding ---- */
+/* ---- the copy that a host holds ---- */
 
-/* Stands for a processor with memory of its own behind the buffers that the base counts. */
+/* One buffer of memory of its own. */
 static int create(struct fkv_backend *b, size_t bytes, struct fkv_buffer **out,
                   struct fkv_error *e) {
-    return adopt(b, calloc(bytes, 1), bytes, out, e);
+    static char memory[1 << 14];
+    assert_true(bytes <= sizeof memory);
+    return adopt(b, memory, bytes, out, e);
 }
 
 static int write_bytes(struct fkv_backend *b, struct fkv_buffer *to, size_t offset,
@@ -433,66 +434,89 @@ static int write_bytes(struct fkv_backend *b, struct fkv_buffer *to, size_t offs
     return FKV_OK;
 }
 
-static const void *address(const struct fkv_buffer *buffer) { return buffer->host; }
+static const struct fkv_backend_ops with_memory = {.info = info,
+                                                   .buffer_adopt = adopt,
+                                                   .buffer_create = create,
+                                                   .buffer_release = release,
+                                                   .write = write_bytes};
 
-static void assert_rounded(const struct fkv_weight *w, const char *name, int rows, int cols) {
+/* A matrix of the copy: the tensor of that name, as it is stored or rounded. */
+static void assert_held(const struct fkv_model *m, const struct fkv_weight *w, const char *name,
+                        bool rounded) {
     struct fkv_safetensors *files;
     uint16_t expected[2 * HEADS * HEAD_DIM * HIDDEN];
+    const size_t n = (size_t)(w->rows * w->cols);
     assert_ok(fkv_safetensors_open(folder, &files, &err));
-    fkv_from_f32(fkv_tensor_find(&files->tensors, name)->data, FKV_BF16, (size_t)(rows * cols),
-                 expected);
+    const struct fkv_tensor *t = fkv_tensor_find(&files->tensors, name);
+    assert_int_equal(t->bytes, 4 * n);
+    fkv_from_f32(t->data, FKV_BF16, n, expected);
+    assert_ptr_equal(w->data, m->held);
+    assert_int_equal(w->offset % 64, 0);
+    assert_int_equal(w->format, rounded ? FKV_WEIGHT_BF16 : FKV_WEIGHT_F32);
+    assert_memory_equal((const char *)w->data->host + w->offset, rounded ? expected : t->data,
+                        rounded ? 2 * n : 4 * n);
     fkv_safetensors_close(files);
-    assert_int_equal(w->format, FKV_WEIGHT_BF16);
-    assert_int_equal(w->rows, rows);
-    assert_int_equal(w->cols, cols);
-    assert_int_equal(w->data->bytes, 2 * rows * cols);
-    assert_memory_equal(w->data->host, expected, w->data->bytes);
-    free((void *)(uintptr_t)w->data->host);
 }
 
-TEST_IN_FOLDER(matrices_are_rounded_and_the_embedding_and_vectors_stay) {
-    struct fkv_backend_ops with_memory = ops;
-    with_memory.buffer_create = create;
-    with_memory.write = write_bytes;
-    with_memory.address = address;
-    for (int tied = 0; tied < 2; tied++) {
+static void assert_layer_held(const struct fkv_model *m, int layer, bool rounded) {
+    const struct fkv_layer_weights *w = &m->layers[layer];
+    const struct {
+        const struct fkv_weight *w;
+        const char *name;
+    } matrices[] = {{&w->qkv.wq, "self_attn.q_proj"}, {&w->qkv.wk, "self_attn.k_proj"},
+                    {&w->qkv.wv, "self_attn.v_proj"}, {&w->output.w, "self_attn.o_proj"},
+                    {&w->mlp.gate, "mlp.gate_proj"},  {&w->mlp.up, "mlp.up_proj"},
+                    {&w->down.w, "mlp.down_proj"}};
+    char name[96];
+    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
+        snprintf(name, sizeof name, "model.layers.%d.%s.weight", layer, matrices[i].name);
+        assert_held(m, matrices[i].w, name, rounded);
+    }
+    snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", layer);
+    assert_held(m, &w->qkv.norm, name, false);
+}
+
+TEST_IN_FOLDER(a_host_with_memory_copies_the_weights_rounded_where_asked_for) {
+    const int64_t matrices = LAYERS * (2 * HEADS * HEAD_DIM * DIM + 2 * KV_HEADS * HEAD_DIM * DIM +
+                                       3 * HIDDEN * DIM),
+                  others = 4 * (VOCAB * DIM + (2 * LAYERS + 1) * DIM);
+    device.memory_free = 1 << 20;
+    for (int i = 0; i < 4; i++) {
+        const bool tied = i % 2, rounded = i / 2;
         struct fkv_model *m;
-        char name[96];
         write_checkpoint("llama", tied, !tied, NULL);
-        assert_ok(
-            fkv_model_open(folder, &with_memory, NULL, &(struct fkv_model_options){0}, &m, &err));
-        assert_ok(fkv_model_round(m, 2, &err));
-        assert_true(m->rounded);
-        for (int l = 0; l < LAYERS; l++) {
-            const struct fkv_layer_weights *w = &m->layers[l];
-            const struct {
-                const struct fkv_weight *w;
-                const char *name;
-                int rows, cols;
-            } matrices[] = {{&w->qkv.wq, "self_attn.q_proj", HEADS * HEAD_DIM, DIM},
-                            {&w->qkv.wk, "self_attn.k_proj", KV_HEADS * HEAD_DIM, DIM},
-                            {&w->qkv.wv, "self_attn.v_proj", KV_HEADS * HEAD_DIM, DIM},
-                            {&w->output.w, "self_attn.o_proj", DIM, HEADS * HEAD_DIM},
-                            {&w->mlp.gate, "mlp.gate_proj", HIDDEN, DIM},
-                            {&w->mlp.up, "mlp.up_proj", HIDDEN, DIM},
-                            {&w->down.w, "mlp.down_proj", DIM, HIDDEN}};
-            for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
-                snprintf(name, sizeof name, "model.layers.%d.%s.weight", l, matrices[i].name);
-                assert_rounded(matrices[i].w, name, matrices[i].rows, matrices[i].cols);
-            }
-            assert_int_equal(w->qkv.norm.format, FKV_WEIGHT_F32);
-        }
-        assert_rounded(&m->logits.w, tied ? "model.embed_tokens.weight" : "lm_head.weight", VOCAB,
-                       DIM);
-        assert_int_equal(m->embedding.format, FKV_WEIGHT_F32);
-        const int64_t matrices = LAYERS * (2 * HEADS * HEAD_DIM * DIM +
-                                           2 * KV_HEADS * HEAD_DIM * DIM + 3 * HIDDEN * DIM);
-        assert_int_equal(m->rounded_bytes, 2 * (matrices + VOCAB * DIM));
-        assert_int_equal(m->weight_bytes,
-                         m->rounded_bytes + 4 * (VOCAB * DIM + (2 * LAYERS + 1) * DIM));
+        assert_ok(fkv_model_open(folder, &with_memory, NULL,
+                                 &(struct fkv_model_options){.rounded = rounded}, &m, &err));
+        for (int l = 0; l < LAYERS; l++) assert_layer_held(m, l, rounded);
+        assert_held(m, &m->embedding, "model.embed_tokens.weight", false);
+        assert_held(m, &m->logits.w, tied ? "model.embed_tokens.weight" : "lm_head.weight",
+                    rounded);
+        const int64_t head = tied && !rounded ? 0 : VOCAB * DIM;
+        assert_int_equal(m->rounds, rounded);
+        assert_int_equal(m->weight_bytes, (rounded ? 2 : 4) * (matrices + head) + others);
+        assert_int_equal(buffers_held, 1);
         fkv_model_close(m);
         assert_int_equal(buffers_held, 0);
     }
+    device = (struct fkv_device_info){0};
+}
+
+TEST_IN_FOLDER(a_host_without_memory_reads_the_weights_where_they_are_mapped) {
+    struct fkv_model *m;
+    write_checkpoint("llama", true, false, NULL);
+    device.memory_free = 8192; /* the copy would take more than half of it */
+    assert_ok(fkv_model_open(folder, &with_memory, NULL,
+                             &(struct fkv_model_options){.rounded = true}, &m, &err));
+    assert_null(m->held);
+    assert_true(m->rounds);
+    assert_is(&m->logits.w, "model.embed_tokens.weight", VOCAB, DIM);
+    assert_int_equal(m->weight_bytes, 4 * (VOCAB * DIM + DIM) +
+                                          4 * LAYERS *
+                                              (2 * DIM + 2 * HEADS * HEAD_DIM * DIM +
+                                               2 * KV_HEADS * HEAD_DIM * DIM + 3 * HIDDEN * DIM));
+    fkv_model_close(m);
+    device = (struct fkv_device_info){0};
+    assert_int_equal(buffers_held, 0);
 }
 
 static void predict(const struct fkv_backend_ops *cpu, struct fkv_backend *backend, bool rounds,
@@ -501,8 +525,8 @@ static void predict(const struct fkv_backend_ops *cpu, struct fkv_backend *backe
     const struct fkv_session_options options = {.max_tokens = 8, .block = 4};
     struct fkv_model *m;
     struct fkv_session *s;
-    assert_ok(fkv_model_open(folder, cpu, backend, &(struct fkv_model_options){0}, &m, &err));
-    if (rounds) assert_ok(fkv_model_round(m, 2, &err));
+    assert_ok(fkv_model_open(folder, cpu, backend, &(struct fkv_model_options){.rounded = rounds},
+                             &m, &err));
     assert_ok(fkv_session_open(m, &fkv_full_attention, &options, &s, &err));
     assert_ok(fkv_session_feed(s, tokens, 4, &err));
     assert_ok(fkv_session_feed(s, tokens + 4, 1, &err));
