@@ -233,7 +233,7 @@ static void note_adapter(const struct fkv_model *m) {
                 "(tokens that were added for the training)\n",
                 rows);
     fkv_format_bytes(bytes, m->merged_bytes);
-    if (m->merged_bytes && !(m->held && m->rounds))
+    if (m->merged_bytes && !(m->held.buffer && m->rounds))
         fprintf(stderr,
                 "note: what the adapter changes is kept in float32 and takes %s of memory\n",
                 bytes);
@@ -244,9 +244,10 @@ static void note_rounded(const struct fkv_model *m) {
     if (!m->rounds) return;
     fkv_format_bytes(bytes, m->held_bytes);
     fprintf(stderr,
-            m->held ? "note: weights are held in bfloat16, in %s of memory\n"
-                    : "note: weights are rounded to bfloat16 at every product, which is slow in "
-                      "decoding: holding them so takes %s, more than half of the memory there is\n",
+            m->held.buffer
+                ? "note: weights are held in bfloat16, in %s of memory\n"
+                : "note: weights are rounded to bfloat16 at every product, which is slow in "
+                  "decoding: holding them so takes %s, more than half of the memory there is\n",
             bytes);
 }
 

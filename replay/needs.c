@@ -45,7 +45,7 @@ int fkv_needs_check(struct fkv_needs *needs, const struct fkv_engine *engine, FI
     needs->device = info.space == FKV_DEVICE;
     needs->device_free = needs->device ? info.memory_free : 0;
     const struct fkv_model *m = engine->model;
-    const int64_t own = needs->device ? 0 : m->held ? m->held_bytes : m->merged_bytes;
+    const int64_t own = needs->device ? 0 : m->held.buffer ? m->held_bytes : m->merged_bytes;
     needs->host_free = fkv_host_memory_beside(needs->device ? 0 : needs->weights - own);
     if (needs->host_free >= 0) needs->host_free += own;
     if (to) print_bytes(needs, to);

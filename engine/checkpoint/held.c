@@ -15,16 +15,22 @@ enum fkv_weight_format fkv_held_rounded(enum fkv_weight_format stored) {
     return stored == FKV_WEIGHT_F32 || stored == FKV_WEIGHT_F16 ? FKV_WEIGHT_BF16 : stored;
 }
 
-int fkv_held_create(struct fkv_model *m, int64_t available, struct fkv_error *err) {
-    const int64_t bytes = m->held_bytes + (int64_t)m->buffer_capacity * LINE;
+int fkv_held_create(const struct fkv_backend_ops *ops, struct fkv_backend *backend, int64_t bytes,
+                    int32_t weights, int64_t available, struct fkv_held *out,
+                    struct fkv_error *err) {
+    *out = (struct fkv_held){.ops = ops, .backend = backend};
+    bytes += (int64_t)weights * LINE;
     if (available >= 0 && bytes > available / 2) return FKV_OK;
-    if (m->ops->buffer_create(m->backend, (size_t)bytes, &m->held, err))
-        return fkv_error_prefix(err, "%s: weights", m->name);
-    return FKV_OK;
+    return ops->buffer_create(backend, (size_t)bytes, &out->buffer, err);
+}
+
+void fkv_held_release(struct fkv_held *h) {
+    if (h->buffer) h->ops->buffer_release(h->backend, h->buffer);
+    *h = (struct fkv_held){0};
 }
 
 /* n values of a dtype at `from` -> bfloat16 at `offset` of the copy */
-static int round_values(const struct fkv_model *m, const char *from, enum fkv_dtype dtype, size_t n,
+static int round_values(const struct fkv_held *h, const char *from, enum fkv_dtype dtype, size_t n,
                         size_t offset, struct fkv_error *err) {
     enum { SOME = 4096 };
     float values[SOME];
@@ -33,20 +39,20 @@ static int round_values(const struct fkv_model *m, const char *from, enum fkv_dt
         const size_t count = n - at < SOME ? n - at : SOME;
         fkv_to_f32(from + at * fkv_dtype_bytes(dtype), dtype, count, values);
         fkv_from_f32(values, FKV_BF16, count, rounded);
-        if (m->ops->write(m->backend, m->held, offset + at * sizeof *rounded, rounded,
+        if (h->ops->write(h->backend, h->buffer, offset + at * sizeof *rounded, rounded,
                           count * sizeof *rounded, err))
             return FKV_FAILED;
     }
     return FKV_OK;
 }
 
-int fkv_held_add(struct fkv_model *m, const void *from, enum fkv_weight_format stored,
+int fkv_held_add(struct fkv_held *h, const void *from, enum fkv_weight_format stored,
                  struct fkv_weight *w, struct fkv_error *err) {
     const size_t n = (size_t)w->rows * (size_t)w->cols, bytes = fkv_weight_bytes(w->format, n);
-    w->data = m->held;
-    w->offset = m->held_used;
-    m->held_used += (bytes + LINE - 1) / LINE * LINE;
+    w->data = h->buffer;
+    w->offset = h->used;
+    h->used += (bytes + LINE - 1) / LINE * LINE;
     if (w->format != stored)
-        return round_values(m, from, (enum fkv_dtype)stored, n, w->offset, err);
-    return m->ops->write(m->backend, m->held, w->offset, from, bytes, err);
+        return round_values(h, from, (enum fkv_dtype)stored, n, w->offset, err);
+    return h->ops->write(h->backend, h->buffer, w->offset, from, bytes, err);
 }

@@ -19,7 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/checkpoint/held.h"
 #include "kernels/device_memory.h"
 #include "kernels/base/host.h"
 
@@ -171,7 +170,7 @@ static int place(const struct binder *b, const struct fkv_tensor *t, struct fkv_
     struct fkv_model *m = b->model;
     const size_t n = (size_t)w->rows * (size_t)w->cols;
     if (b->options->check_values && check_finite(t, b->threads, err)) return FKV_FAILED;
-    if (m->held) return fkv_held_add(m, t->data, t->format, w, err);
+    if (m->held.buffer) return fkv_held_add(&m->held, t->data, t->format, w, err);
     if (w->format == t->format ? m->ops->buffer_adopt(m->backend, t->data,
                                                       fkv_weight_bytes(t->format, n), &w->data, err)
                                : upload_expanded(m, t, fkv_weight_dtype(w), n, &w->data, err))
@@ -239,11 +238,11 @@ static int bind(const struct binder *b, enum fkv_role role, int32_t layer, struc
         count(b, &t, adds, rows > 0, w);
         return FKV_OK;
     }
-    if (m->held) w->format = held_format(b, rows > 0, w);
+    if (m->held.buffer) w->format = held_format(b, rows > 0, w);
     if (fkv_role_tensor_arrange(&t, m->config.head_dim, &copy, err)) return FKV_FAILED;
     int status = adds ? merge(m, role, layer, &t, &copy, err) : FKV_OK;
     if (!status) status = place(b, &t, w, err);
-    if (!status && !b->device && !m->held)
+    if (!status && !b->device && !m->held.buffer)
         m->copies[m->buffer_count - 1] = copy; /* as long as the host computes from it */
     else
         free(copy);
@@ -284,7 +283,7 @@ static int bind_layer(const struct binder *b, int32_t layer, struct fkv_error *e
 static int bind_head(const struct binder *b, struct fkv_error *err) {
     struct fkv_model *m = b->model;
     if (!m->config.tied) return bind(b, FKV_HEAD, 0, &m->logits.w, err);
-    const bool copied = b->pass == PASS_CHECK || m->held;
+    const bool copied = b->pass == PASS_CHECK || m->held.buffer;
     m->logits.w = m->embedding;
     if (copied && held_format(b, true, &m->logits.w) != m->embedding.format)
         return bind(b, FKV_EMBEDDING, 0, &m->logits.w, err);
@@ -296,7 +295,7 @@ static int bind_all(const struct binder *b, struct fkv_error *err) {
     if (bind(b, FKV_EMBEDDING, 0, &m->embedding, err)) return FKV_FAILED;
     for (int32_t layer = 0; layer < m->config.layers; layer++) {
         if (bind_layer(b, layer, err)) return FKV_FAILED;
-        if (b->pass == PASS_LOAD && m->held) fkv_checkpoint_unload(m->checkpoint);
+        if (b->pass == PASS_LOAD && m->held.buffer) fkv_checkpoint_unload(m->checkpoint);
     }
     if (bind(b, FKV_FINAL_NORM, 0, &m->logits.norm, err)) return FKV_FAILED;
     return bind_head(b, err);
@@ -361,7 +360,7 @@ static void name_model(const char *from, char name[256]) {
 static int check_memory(const struct fkv_model *m, const struct fkv_device_info *info,
                         struct fkv_error *err) {
     char bytes[16], needs[300];
-    const int64_t available = m->merged_bytes && !m->held ? fkv_host_memory_available() : -1;
+    const int64_t available = m->merged_bytes && !m->held.buffer ? fkv_host_memory_available() : -1;
     if (available >= 0 && m->merged_bytes > available) {
         char there[16];
         fkv_format_bytes(bytes, m->merged_bytes);
@@ -409,10 +408,12 @@ static int load(struct fkv_model *m, const char *path, const struct fkv_model_op
                             .device = info.space == FKV_DEVICE,
                             .rounded = options->rounded && info.space != FKV_DEVICE,
                             .threads = info.threads ? info.threads : omp_get_max_threads()};
-    if (bind_all(&binder, err) || (!binder.device && fkv_held_create(m, info.memory_free, err)) ||
+    if (bind_all(&binder, err) ||
+        (!binder.device && fkv_held_create(m->ops, m->backend, m->held_bytes, m->buffer_capacity,
+                                           info.memory_free, &m->held, err)) ||
         check_memory(m, &info, err))
         return FKV_FAILED;
-    if (m->held) m->weight_bytes = m->held_bytes;
+    if (m->held.buffer) m->weight_bytes = m->held_bytes;
     binder.pass = PASS_LOAD;
     m->buffers = calloc((size_t)m->buffer_capacity, sizeof *m->buffers);
     m->copies = calloc((size_t)m->buffer_capacity, sizeof *m->copies);
@@ -455,7 +456,7 @@ void fkv_model_close(struct fkv_model *model) {
         model->ops->buffer_release(model->backend, model->buffers[i]);
         free(model->copies[i]);
     }
-    if (model->held) model->ops->buffer_release(model->backend, model->held);
+    fkv_held_release(&model->held);
     free(model->buffers);
     free(model->copies);
     fkv_checkpoint_close(model->checkpoint);

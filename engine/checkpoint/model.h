@@ -8,6 +8,7 @@
 
 #include "engine/checkpoint/adapter.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/held.h"
 #include "kernels/kernels.h"
 
 struct fkv_layer_weights {
@@ -37,8 +38,7 @@ struct fkv_model {
     struct fkv_adapter *adapter; /* NULL: none */
     char adapter_name[256];      /* likewise the last part of its path */
     const char *expanded_from;   /* a block format that was expanded for a device, or NULL */
-    struct fkv_buffer *held;     /* a host's copy of all weights, or NULL */
-    size_t held_used;            /* bytes of it */
+    struct fkv_held held;        /* a host's copy of all weights */
     struct fkv_buffer **buffers; /* without such a copy: one per bound tensor, a tied head apart */
     void **copies; /* [buffer_count] host memory under a buffer that is not mapped, or NULL */
     int32_t buffer_count, buffer_capacity;

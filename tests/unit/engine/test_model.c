@@ -450,7 +450,7 @@ static void assert_held(const struct fkv_model *m, const struct fkv_weight *w, c
     const struct fkv_tensor *t = fkv_tensor_find(&files->tensors, name);
     assert_int_equal(t->bytes, 4 * n);
     fkv_from_f32(t->data, FKV_BF16, n, expected);
-    assert_ptr_equal(w->data, m->held);
+    assert_ptr_equal(w->data, m->held.buffer);
     assert_int_equal(w->offset % 64, 0);
     assert_int_equal(w->format, rounded ? FKV_WEIGHT_BF16 : FKV_WEIGHT_F32);
     assert_memory_equal((const char *)w->data->host + w->offset, rounded ? expected : t->data,
@@ -507,7 +507,7 @@ TEST_IN_FOLDER(a_host_without_memory_reads_the_weights_where_they_are_mapped) {
     device.memory_free = 8192; /* the copy would take more than half of it */
     assert_ok(fkv_model_open(folder, &with_memory, NULL,
                              &(struct fkv_model_options){.rounded = true}, &m, &err));
-    assert_null(m->held);
+    assert_null(m->held.buffer);
     assert_true(m->rounds);
     assert_is(&m->logits.w, "model.embed_tokens.weight", VOCAB, DIM);
     assert_int_equal(m->weight_bytes, 4 * (VOCAB * DIM + DIM) +
