@@ -4,7 +4,11 @@
  * The unit of work is a panel of at most PANEL weight rows, and one thread's from start to end. A
  * matrix is cut into a multiple of four panels of equal height, so that two or four threads share
  * it evenly. Units are handed out dynamically: a thread that loses its core for a while leaves its
- * share to the others. Cuts depend on shapes only, so no output depends on the number of threads.
+ * share to the others. Few rows are cut in more units, of which a thread takes many at first and
+ * fewer and fewer later (OpenMP's guided schedule): a long run of weights is read ahead by the
+ * processor, and at the end no thread waits long for another. SmolLM2-135M in bfloat16, two cores
+ * of an EPYC (Zen 4), tokens/s: panels one by one 88, guided 98. Cuts depend on shapes only, so no
+ * output depends on the number of threads.
  *
  * Few rows: dot kernels read the weights directly (bfloat16: through scratch where they are of
  * another dtype), ROWS_AT_ONCE inputs at a time, which stay in the second-level cache. For one row
@@ -28,7 +32,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/gemm.h"
 
-enum { PANEL = 64, ROWS_AT_ONCE = 16, BLOCK = 512 };
+enum { PANEL = 64, FEW_PANEL = 16, ROWS_AT_ONCE = 16, BLOCK = 512 };
 enum { FEW_BF16 = 16, EXPANDED = 4 };
 
 int32_t fkv_cpu_widest(const struct fkv_limits *l) {
@@ -102,7 +106,7 @@ static int plan(struct step *s, const struct fkv_cpu_product *products, struct f
     for (int i = 0; i < s->count; i++) {
         struct part *p = &s->parts[i];
         p->product = &products[i];
-        p->height = panel_height(products[i].w->rows);
+        p->height = s->few ? FEW_PANEL : panel_height(products[i].w->rows);
         p->first_unit = s->units;
         s->units += (products[i].w->rows + p->height - 1) / p->height;
         if (!s->few && prepare(s, p, err)) return FKV_FAILED;
@@ -280,7 +284,8 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
 #pragma omp parallel num_threads(fkv_cpu_threads(b, operations)) reduction(| : failed)
     {
         fkv_cpu_products_alone();
-#pragma omp for schedule(dynamic) nowait
+        omp_set_schedule(s.few ? omp_sched_guided : omp_sched_dynamic, 1);
+#pragma omp for schedule(runtime) nowait
         for (int32_t i = 0; i < s.units; i++) {
             const struct unit u = take_unit(&s, i);
             const bool blocks = !fkv_weight_is_dtype(u.part->product->w->format);
