@@ -17,11 +17,11 @@ struct staging {
 
 struct state_output {
     hid_t dataset, space;
-    int32_t heads;
-    int64_t chunk;
-    struct staging *layers; /* [layer_count] */
-    uint8_t *whole;         /* one row of chunks on its way through */
-    bool sums;              /* written, where only sums are */
+    int32_t heads, chunk_heads; /* in all, and of a chunk, which divides it */
+    int64_t chunk;              /* tokens of a chunk */
+    struct staging *layers;     /* [layer_count] */
+    uint8_t *whole;             /* one row of chunks on its way through */
+    bool sums;                  /* written, where only sums are */
 };
 
 struct fkv_capture_writer {
