@@ -22,6 +22,15 @@ static size_t chunk_row_bytes(const struct fkv_capture_writer *w, const struct s
            fkv_dtype_bytes(w->info->dtype);
 }
 
+static void free_buffers(const struct fkv_capture_writer *w, struct state_output *o) {
+    for (int32_t i = 0; o->layers && i < w->info->layer_count; i++) free(o->layers[i].data);
+    free(o->layers);
+    free(o->whole);
+    o->layers = NULL;
+    o->whole = NULL;
+    o->buffer_bytes = 0;
+}
+
 static int open_state(struct fkv_capture_writer *w, enum fkv_state state, struct fkv_error *err) {
     const struct fkv_capture_info *info = w->info;
     struct state_output *o = &w->states[state];
@@ -39,8 +48,13 @@ static int open_state(struct fkv_capture_writer *w, enum fkv_state state, struct
     if (info->dtype == FKV_BF16 && fkv_hdf_put_string(o->dataset, "dtype", "bf16", err))
         return FKV_FAILED;
     o->space = H5Screate_simple(4, dims, NULL);
-    o->layers = calloc((size_t)info->layer_count, sizeof *o->layers);
-    o->whole = malloc(chunk_row_bytes(w, o) + CHECKSUM);
+    const size_t bytes = chunk_row_bytes(w, o) + CHECKSUM;
+    if (bytes > o->buffer_bytes) {
+        free_buffers(w, o);
+        o->buffer_bytes = bytes;
+        o->layers = calloc((size_t)info->layer_count, sizeof *o->layers);
+        o->whole = malloc(bytes);
+    }
     return o->layers && o->whole ? FKV_OK : fkv_fail(err, "out of memory for staging");
 }
 
@@ -54,11 +68,15 @@ void fkv_writer_close_states(struct fkv_capture_writer *w) {
     for (int s = 0; s < FKV_STATES; s++) {
         struct state_output *o = &w->states[s];
         if (o->space > 0) H5Sclose(o->space);
-        for (int32_t i = 0; o->layers && i < w->info->layer_count; i++) free(o->layers[i].data);
-        free(o->layers);
-        free(o->whole);
-        *o = (struct state_output){0};
+        o->space = 0;
+        o->sums = false;
+        for (int32_t i = 0; o->layers && i < w->info->layer_count; i++)
+            o->layers[i].rows = o->layers[i].received = 0;
     }
+}
+
+void fkv_writer_free_states(struct fkv_capture_writer *w) {
+    for (int s = 0; s < FKV_STATES; s++) free_buffers(w, &w->states[s]);
 }
 
 /* ---- numbers that cannot stand in a capture ---- */
@@ -171,7 +189,7 @@ static int take_rows(struct fkv_capture_writer *w, enum fkv_state state, int32_t
         transpose(o, bytes, o->whole, 0, rows, x);
         return write_whole(w, state, layer, t, rows, o->whole, err);
     }
-    if (!s->data && !(s->data = malloc(chunk_row_bytes(w, o) + CHECKSUM)))
+    if (!s->data && !(s->data = malloc(o->buffer_bytes)))
         return fkv_fail(err, "out of memory for staging");
     if (s->rows == 0) s->first = t;
     transpose(o, bytes, s->data, at, rows, x);
@@ -182,8 +200,8 @@ static int take_rows(struct fkv_capture_writer *w, enum fkv_state state, int32_t
 int fkv_capture_write_rows(struct fkv_capture_writer *w, enum fkv_state state, int32_t layer,
                            int64_t t, int32_t rows, const void *x, struct fkv_error *err) {
     struct state_output *o = &w->states[state];
-    if (!o->layers || layer < 0 || layer >= w->info->layer_count || t < 0 || rows < 0 ||
-        t + rows > w->n_tokens)
+    if (w->file < 0 || !o->layers || layer < 0 || layer >= w->info->layer_count || t < 0 ||
+        rows < 0 || t + rows > w->n_tokens)
         return fkv_fail(err, "%s: %s, layer %d, tokens %lld to %lld are not part of this recording",
                         w->folder, fkv_state_names[state], layer, (long long)t,
                         (long long)t + rows);

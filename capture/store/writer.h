@@ -21,6 +21,7 @@ struct state_output {
     int64_t chunk;              /* tokens of a chunk */
     struct staging *layers;     /* [layer_count] */
     uint8_t *whole;             /* one row of chunks on its way through */
+    size_t buffer_bytes;        /* of `whole` and of each `data`; kept for the next recording */
     bool sums;                  /* written, where only sums are */
 };
 
@@ -48,6 +49,8 @@ int fkv_writer_end(hid_t file, int status, const char *temporary, const char *pa
 int fkv_writer_open_states(struct fkv_capture_writer *w, struct fkv_error *err);
 /* Writes what is staged; FKV_FAILED when rows are missing. */
 int fkv_writer_finish_states(struct fkv_capture_writer *w, struct fkv_error *err);
+/* Ends what open_states began; the buffers stay, for fkv_writer_free_states. */
 void fkv_writer_close_states(struct fkv_capture_writer *w);
+void fkv_writer_free_states(struct fkv_capture_writer *w);
 
 #endif
