@@ -236,6 +236,7 @@ int fkv_capture_finish(struct fkv_capture_writer *w, struct fkv_error *err) {
 void fkv_capture_abandon(struct fkv_capture_writer *w) {
     if (!w) return;
     release_recording(w);
+    fkv_writer_free_states(w);
     if (w->lock >= 0) close(w->lock);
     if (w->end == 0 && !w->shared) fkv_folder_remove_if_empty(w->folder);
     free(w->folder);

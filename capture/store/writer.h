@@ -17,11 +17,12 @@ struct staging {
 
 struct state_output {
     hid_t dataset, space;
-    int32_t heads;
-    int64_t chunk;
-    struct staging *layers; /* [layer_count] */
-    uint8_t *whole;         /* one row of chunks on its way through */
-    bool sums;              /* written, where only sums are */
+    int32_t heads, chunk_heads; /* in all, and of a chunk, which divides it */
+    int64_t chunk;              /* tokens of a chunk */
+    struct staging *layers;     /* [layer_count] */
+    uint8_t *whole;             /* one row of chunks on its way through */
+    size_t buffer_bytes;        /* of `whole` and of each `data`; kept for the next recording */
+    bool sums;                  /* written, where only sums are */
 };
 
 struct fkv_capture_writer {
@@ -48,6 +49,8 @@ int fkv_writer_end(hid_t file, int status, const char *temporary, const char *pa
 int fkv_writer_open_states(struct fkv_capture_writer *w, struct fkv_error *err);
 /* Writes what is staged; FKV_FAILED when rows are missing. */
 int fkv_writer_finish_states(struct fkv_capture_writer *w, struct fkv_error *err);
+/* Ends what open_states began; the buffers stay, for fkv_writer_free_states. */
 void fkv_writer_close_states(struct fkv_capture_writer *w);
+void fkv_writer_free_states(struct fkv_capture_writer *w);
 
 #endif
