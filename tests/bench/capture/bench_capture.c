@@ -1,6 +1,6 @@
 /* What recording costs: the same tokens prefilled, prefilled and scored, captured (states written,
- * synced), and captured as spectra, in turns in one process, so that all meet the same machine.
- * Medians over the rounds; the rival is plain prefill.
+ * synced), and captured as spectra, in turns in one process, so that all meet the same machine, and
+ * started as the tools are. Medians over the rounds; the rival is plain prefill.
  *
  *   bench_capture MODEL [RECORDINGS [ROUNDS [THREADS [TOKENS [BACKEND]]]]] */
 #include <math.h>
@@ -11,6 +11,7 @@
 
 #include "capture/recorder.h"
 #include "kernels/base/progress.h"
+#include "kernels/base/start.h"
 
 enum { PREFILL, SCORED, CAPTURED, SPECTRA, WAYS, MOST_ROUNDS = 100, BLOCK = 512 };
 static const char *const names[WAYS] = {"prefill", "prefill + nll", "capture",
@@ -95,6 +96,7 @@ int main(int argc, char **argv) {
         exit(fprintf(
             stderr,
             "usage: bench_capture MODEL [RECORDINGS [ROUNDS [THREADS [TOKENS [BACKEND]]]]]\n"));
+    fkv_start(argv);
     const int recordings = argc > 2 ? atoi(argv[2]) : 16, rounds = argc > 3 ? atoi(argv[3]) : 7;
     struct fkv_engine_options o;
     struct fkv_engine engine;
