@@ -369,28 +369,52 @@ static void fail(struct stream *w, const struct fkv_error *err) {
     }
 }
 
-/* Segments [first, first + count) of recording r, through the piece p. Its fields are set by the
- * task that reads it: before that it may be in use. */
-static void piece_tasks(struct stream *w, struct piece *p, struct averages *a, int32_t layer,
-                        const struct fkv_planned_recording *r, int64_t first, int64_t count) {
+/* A piece on its way to the averages of its layer; `last` of the layer. */
+struct step {
+    struct piece *p;
+    struct averages *a;
+    int32_t layer;
+    bool last;
+};
+
+/* Segments [first, first + count) of recording r into the piece p. Its fields are set by the task
+ * that reads it: before that it may be in use. */
+static void read_task(struct stream *w, struct piece *p, int32_t layer,
+                      const struct fkv_planned_recording *r, int64_t first, int64_t count) {
 #pragma omp task depend(inout : *p, w->m->capture)
     if (!w->failed) {
         struct fkv_error err;
         p->recording = r, p->layer = layer, p->first = first, p->count = count;
         if (read_piece(w, p, &err)) fail(w, &err);
     }
-    for (int32_t unit = 0; unit < units_of(w); unit++) {
+}
+
+/* From a piece that has been read to its layer's averages. */
+static void add_tasks(struct stream *w, const struct step *step) {
+    struct piece *p = step->p;
+    struct averages *a = step->a;
+    const int32_t layer = step->layer;
+    for (int32_t unit = 0; p && unit < units_of(w); unit++) {
 #pragma omp task depend(in : *p)
         if (!w->failed) {
             struct fkv_error err;
             if (transform_unit(w, p, unit, &err)) fail(w, &err);
         }
     }
+    if (!p) return;
 #pragma omp task depend(inout : *p, *a, w->m->done)
     if (!w->failed) add_piece(w, p, a);
+    if (!step->last) return;
+#pragma omp task depend(inout : *a)
+    if (w->failed)
+        averages_end(a);
+    else
+        averages_conclude(w, a, layer);
 }
 
-static void layer_tasks(struct stream *w, int32_t layer, int64_t *number) {
+/* Each piece is read before the one in front of it is transformed: tasks that are ready run in the
+ * order in which they were made, so that no thread waits for a reading that has not begun. */
+static void layer_tasks(struct stream *w, int32_t layer, int64_t *number, struct step *before) {
     const struct fkv_segment_plan *plan = w->m->plan;
     struct averages *a = &w->averages[layer % AVERAGES];
 #pragma omp task depend(inout : *a)
@@ -402,15 +426,13 @@ static void layer_tasks(struct stream *w, int32_t layer, int64_t *number) {
         const struct fkv_planned_recording *r = &plan->recording[i];
         for (int64_t first = 0; first < r->segments; first += w->size.batch) {
             int64_t left = r->segments - first;
-            piece_tasks(w, &w->piece[(*number)++ % w->size.pieces], a, layer, r, first,
-                        left < w->size.batch ? left : w->size.batch);
+            struct piece *p = &w->piece[(*number)++ % w->size.pieces];
+            read_task(w, p, layer, r, first, left < w->size.batch ? left : w->size.batch);
+            add_tasks(w, before);
+            *before = (struct step){p, a, layer, false};
         }
     }
-#pragma omp task depend(inout : *a)
-    if (w->failed)
-        averages_end(a);
-    else
-        averages_conclude(w, a, layer);
+    before->last = true;
 }
 
 int fkv_spectrum_from_states(struct fkv_measurement *m, struct fkv_spectrum *s,
@@ -421,7 +443,12 @@ int fkv_spectrum_from_states(struct fkv_measurement *m, struct fkv_spectrum *s,
     for (; w.head < s->heads; w.head += w.size.heads) {
 #pragma omp parallel num_threads(m->workers->count)
 #pragma omp single
-        for (int32_t layer = 0; layer < s->layers; layer++) layer_tasks(&w, layer, &number);
+        {
+            struct step before = {0};
+            for (int32_t layer = 0; layer < s->layers; layer++)
+                layer_tasks(&w, layer, &number, &before);
+            add_tasks(&w, &before);
+        }
     }
     stream_close(&w);
     return w.failed ? FKV_FAILED : FKV_OK;
