@@ -22,7 +22,7 @@
 #include "kernels/base/host.h"
 #include "kernels/dct.h"
 
-enum { PIECE_TOKENS = 8192, LEAST_PIECES = 2, AVERAGES = 2, MOST_BYTES = 400 << 20 };
+enum { PIECE_TOKENS = 8192, LEAST_PIECES = 2, PIECES = 4, AVERAGES = 2, MOST_BYTES = 400 << 20 };
 
 /* Segments [first, first + count) of a recording, one layer, heads of the group. */
 struct piece {
@@ -104,7 +104,7 @@ static struct sizes choose_sizes(const struct fkv_capture_info *info, int32_t he
         z.heads = (z.heads + 1) / 2;
     z.units = (1 + z.draws) * (device ? 1 : z.heads);
     int64_t fit = ((int64_t)MOST_BYTES - AVERAGES * averages_bytes(&z, plan)) / piece_bytes(&z),
-            wanted = LEAST_PIECES + 2 * threads / z.units;
+            wanted = PIECES + 2 * threads / z.units;
     if (fit > wanted) fit = wanted;
     z.pieces = fit < LEAST_PIECES ? LEAST_PIECES : (int32_t)fit;
     return z;
