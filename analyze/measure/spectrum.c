@@ -70,75 +70,64 @@ int fkv_spectrum_plan(struct fkv_capture *c, int32_t length, int32_t skip_sinks,
 
 /* ---- small pieces ---- */
 
-#define INLINE static inline __attribute__((always_inline))
-
-/* The exponent field of number i of x, where it stands; of numbers below the smallest normal one
- * that one's: below it the spacing stays. bits: of the significand after the leading one. */
-INLINE uint32_t exponent_of(const void *x, int64_t i, size_t bytes, int bits) {
-    const uint32_t smallest = 1u << bits, mask = (1u << (8 * bytes - 1)) - smallest;
-    uint16_t half;
-    uint32_t number;
-    memcpy(&half, (const char *)x + (size_t)i * bytes, sizeof half);
-    number = half;
-    if (bytes == 4) memcpy(&number, (const char *)x + 4 * i, sizeof number);
-    number &= mask;
-    return number < smallest ? smallest : number;
+/* Square of the power of two at or below |x|, at least that of the smallest normal number: below it
+ * the spacing stays. */
+static inline __attribute__((always_inline)) double squared_scale(float x, float smallest) {
+    uint32_t bits;
+    float scale;
+    memcpy(&bits, &x, 4);
+    bits &= 0x7f800000u;
+    memcpy(&scale, &bits, 4);
+    double larger = scale > smallest ? scale : smallest;
+    return larger * larger;
 }
 
-/* The double whose exponent field is twice `exponent`: the power of two at or below the number,
- * squared, times 2^(2 bias - 1023). */
-INLINE double square_of(uint32_t exponent, int bits) {
-    const uint64_t doubled = (uint64_t)exponent << (53 - bits);
-    double square;
-    memcpy(&square, &doubled, sizeof square);
-    return square;
-}
-
-/* Their sum over x [n] */
-INLINE double add_squares(const void *x, int64_t n, size_t bytes, int bits) {
+/* Sum of the squared scales of x [n] */
+static inline __attribute__((always_inline)) double add_scales(const void *x, int64_t n,
+                                                               enum fkv_dtype dtype,
+                                                               float smallest) {
     enum {
         SUMS = 8, /* side by side, so that additions do not wait for each other */
         BLOCK = 128 * SUMS
     };
-    uint32_t exponent[BLOCK];
+    float wide[BLOCK];
     double part[SUMS] = {0}, sum = 0;
     for (int64_t first = 0; first < n; first += BLOCK) {
         int64_t count = n - first < BLOCK ? n - first : BLOCK, i = 0;
-        for (int64_t k = 0; k < count; k++) exponent[k] = exponent_of(x, first + k, bytes, bits);
+        fkv_to_f32((const char *)x + (size_t)first * fkv_dtype_bytes(dtype), dtype, (size_t)count,
+                   wide);
         for (; i + SUMS <= count; i += SUMS)
-            for (int k = 0; k < SUMS; k++) part[k] += square_of(exponent[i + k], bits);
-        for (; i < count; i++) sum += square_of(exponent[i], bits);
+            for (int k = 0; k < SUMS; k++) part[k] += squared_scale(wide[i + k], smallest);
+        for (; i < count; i++) sum += squared_scale(wide[i], smallest);
     }
     for (int k = 0; k < SUMS; k++) sum += part[k];
     return sum;
 }
 
-enum { BITS_F32 = 23, BITS_F16 = 10, BITS_BF16 = 7 };
-
-INLINE double add_squares_of(const void *x, int64_t n, enum fkv_dtype dtype) {
-    return dtype == FKV_F32   ? add_squares(x, n, 4, BITS_F32)
-           : dtype == FKV_F16 ? add_squares(x, n, 2, BITS_F16)
-                              : add_squares(x, n, 2, BITS_BF16);
-}
-
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) static double add_squares_avx2(const void *x, int64_t n,
-                                                               enum fkv_dtype dtype) {
-    return add_squares_of(x, n, dtype);
+__attribute__((target("avx2"))) static double add_scales_avx2(const void *x, int64_t n,
+                                                              enum fkv_dtype dtype,
+                                                              float smallest) {
+    return add_scales(x, n, dtype, smallest);
 }
 #endif
 
 double fkv_rounding_energy(const void *x, int64_t n, enum fkv_dtype dtype) {
-    static const int bits[] = {[FKV_F32] = BITS_F32, [FKV_F16] = BITS_F16, [FKV_BF16] = BITS_BF16};
-    const int bias = dtype == FKV_F16 ? 15 : 127;
+    /* per dtype: significand bits after the leading one, and the smallest normal number */
+    static const struct {
+        int bits;
+        float smallest;
+    } formats[] = {
+        [FKV_F32] = {23, 0x1p-126f}, [FKV_F16] = {10, 0x1p-14f}, [FKV_BF16] = {7, 0x1p-126f}};
+    const float smallest = formats[dtype].smallest;
     double sum;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2"))
-        sum = add_squares_avx2(x, n, dtype);
+        sum = add_scales_avx2(x, n, dtype, smallest);
     else
 #endif
-        sum = add_squares_of(x, n, dtype);
-    return ldexp(ldexp(sum, 1023 - 2 * bias) / (double)n, -2 * bits[dtype]) / 12;
+        sum = add_scales(x, n, dtype, smallest);
+    return ldexp(sum / (double)n, -2 * formats[dtype].bits) / 12;
 }
 
 void fkv_spectrum_free(struct fkv_spectrum *s) {
