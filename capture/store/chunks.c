@@ -98,8 +98,12 @@ void fkv_chunks_describe(struct fkv_state_input *in) {
     H5Pclose(creation);
 }
 
+static size_t numbers_of(const struct fkv_state_input *in) {
+    return (size_t)(in->chunk[1] * in->chunk[2] * in->chunk[3]);
+}
+
 static size_t numbers_bytes(const struct fkv_state_input *in) {
-    return (size_t)(in->chunk[1] * in->chunk[2] * in->chunk[3]) * fkv_dtype_bytes(in->dtype);
+    return numbers_of(in) * fkv_dtype_bytes(in->dtype);
 }
 
 size_t fkv_chunk_bytes(const struct fkv_state_input *in) {
@@ -143,8 +147,10 @@ static char *place_of(const struct fkv_state_input *in, const hsize_t corner[4],
 }
 
 bool fkv_chunks_read(const struct fkv_state_input *in, const hsize_t from[4],
-                     const hsize_t count[4], void *buffer, void *x) {
+                     const hsize_t count[4], void *buffer, void *x, bool *finite) {
     hsize_t corner[4] = {from[0], 0, 0, 0};
+    bool all_finite = true;
+    *finite = false;
     for (corner[1] = from[1] / in->chunk[1] * in->chunk[1]; corner[1] < from[1] + count[1];
          corner[1] += in->chunk[1])
         for (corner[2] = from[2] / in->chunk[2] * in->chunk[2]; corner[2] < from[2] + count[2];
@@ -157,7 +163,9 @@ bool fkv_chunks_read(const struct fkv_state_input *in, const hsize_t from[4],
                 H5Dread_chunk(in->dataset, H5P_DEFAULT, corner, &skipped, chunk) < 0 || skipped ||
                 !is_sound(in, chunk))
                 return false;
+            all_finite = all_finite && fkv_all_finite(chunk, in->dtype, numbers_of(in));
             if (!place) copy_part(in, corner, from, count, chunk, x);
         }
+    *finite = all_finite;
     return true;
 }
