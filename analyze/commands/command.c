@@ -300,22 +300,25 @@ static int draw(const struct fkv_figure_row *row, const struct fkv_findings *f, 
     return row->spectrum ? row->spectrum(&f->spectra[state], to, err) : FKV_OK;
 }
 
-/* All rows of all states, side by side; of several failures the first in the order of rows and
- * states is returned. A figure compresses its pixels on one thread, which takes longer than drawing
- * it. */
-static int draw_all(const struct fkv_analysis *a, struct fkv_error *err) {
+/* The command's tables, and all rows of all states, side by side; of several failures the first in
+ * the order of rows and states is returned. A figure compresses its pixels on one thread, which
+ * takes longer than drawing it. */
+static int write_all(struct fkv_analysis *a, const struct fkv_analysis_command *c, void *own,
+                     struct fkv_error *err) {
     const int32_t states = a->findings.states;
     int32_t rows = 0, failed = INT32_MAX;
     while (fkv_figures[rows].files) rows++;
 #pragma omp parallel for schedule(dynamic)
-    for (int32_t i = 0; i < rows * states; i++) {
+    for (int32_t i = -1; i < rows * states; i++) {
         struct fkv_plot_target to = {.folder = a->o->common.out, .provenance = &a->provenance};
-        struct fkv_error own;
-        if (!draw(&fkv_figures[i / states], &a->findings, i % states, &to, &own)) continue;
+        struct fkv_error failure;
+        if (!(i < 0 ? c->write(a, own, &failure)
+                    : draw(&fkv_figures[i / states], &a->findings, i % states, &to, &failure)))
+            continue;
 #pragma omp critical(fkv_figure_failure)
         if (i < failed) {
             failed = i;
-            *err = own;
+            *err = failure;
         }
     }
     return failed < INT32_MAX ? FKV_FAILED : FKV_OK;
@@ -332,7 +335,7 @@ static int analyze(struct fkv_analysis *a, const struct fkv_analysis_command *c,
     const struct fkv_results_intent intent = {folder, c->name, a->provenance.capture_sha256,
                                               a->plan.n, a->plan.skip_sinks};
     if (fkv_results_check(&intent, err) || measure(a, err) || (c->find && c->find(a, own, err)) ||
-        fkv_results_write(folder, &a->findings, err) || c->write(a, own, err) || draw_all(a, err))
+        fkv_results_write(folder, &a->findings, err) || write_all(a, c, own, err))
         return FKV_FAILED;
     return c->print(&a->findings, a->o->capture, a->o->common.json, err);
 }

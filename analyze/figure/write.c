@@ -69,7 +69,7 @@ static int encode_png(FILE *stream, const unsigned char *pixels, int width, int 
     png_set_pHYs(png, info, per_metre, per_metre, PNG_RESOLUTION_METER);
     png_set_text(png, info, chunks->text, chunks->count);
     png_set_filter(png, 0, PNG_FILTER_NONE); /* flat colours: smaller than with filters */
-    png_set_compression_level(png, 6);
+    png_set_compression_level(png, 3);       /* a fifth larger than with 6, in 0.4 of its time */
     png_write_info(png, info);
     for (int y = 0; y < height; y++) {
         for (int x = 0; x < width; x++) {

@@ -8,10 +8,11 @@
  *
  * Reading a piece, its units, and adding their results to the layer's averages are tasks. Reading
  * goes in order and one at a time (HDF5 is not thread-safe), and so does adding, so that sums do
- * not depend on the number of threads; units of all pieces in memory run side by side, and
- * meanwhile the standard errors of the layer before are formed. A fixed number of pieces bounds the
- * memory; a layer whose averages would not fit is measured a few heads at a time. On a device there
- * is one thread, and a unit is one draw of all heads. */
+ * not depend on the number of threads; units of all pieces in memory run side by side. Layers are
+ * added up in sets of as many as fit, and a set takes one recording after the other: opening one
+ * costs a tenth of reading a piece. Meanwhile the standard errors of the set before are formed. A
+ * fixed number of pieces bounds the memory; a layer whose averages would not fit is measured a few
+ * heads at a time. On a device there is one thread, and a unit is one draw of all heads. */
 #include <omp.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -22,7 +23,14 @@
 #include "kernels/base/host.h"
 #include "kernels/dct.h"
 
-enum { PIECE_TOKENS = 8192, LEAST_PIECES = 2, AVERAGES = 2, MOST_BYTES = 400 << 20 };
+enum {
+    PIECE_TOKENS = 8192,
+    LEAST_PIECES = 2,
+    PIECES = 4,
+    SETS = 2, /* of layers: one is added up while another is concluded */
+    MOST_LAYERS = 8,
+    MOST_BYTES = 400 << 20
+};
 
 /* Segments [first, first + count) of a recording, one layer, heads of the group. */
 struct piece {
@@ -49,6 +57,7 @@ struct sizes {
     int32_t n, head_dim, heads, bands, draws; /* heads: of a group */
     int64_t batch;                            /* segments of a piece, at most */
     int32_t units, pieces;                    /* units of a piece; pieces in memory */
+    int32_t layers;                           /* of a set */
 };
 
 struct stream {
@@ -58,7 +67,7 @@ struct stream {
     int32_t head; /* first of the group */
     struct fkv_error_model model;
     struct piece *piece; /* [pieces] */
-    struct averages averages[AVERAGES];
+    struct averages averages[SETS * MOST_LAYERS];
     struct fkv_dct *dct; /* NULL on a device */
     float **scratch;     /* [threads]: what a transform needs; on a device packed [n, heads,
                             head_dim] */
@@ -99,12 +108,15 @@ static struct sizes choose_sizes(const struct fkv_capture_info *info, int32_t he
     for (int32_t i = 0; i < plan->recordings; i++)
         if (plan->recording[i].segments > most) most = plan->recording[i].segments;
     z.batch = z.batch < 1 ? 1 : z.batch < most ? z.batch : most;
-    while (z.heads > 1 && LEAST_PIECES * piece_bytes(&z) + AVERAGES * averages_bytes(&z, plan) >
-                              (int64_t)MOST_BYTES)
+    while (z.heads > 1 &&
+           LEAST_PIECES * piece_bytes(&z) + SETS * averages_bytes(&z, plan) > (int64_t)MOST_BYTES)
         z.heads = (z.heads + 1) / 2;
+    const int64_t layers = MOST_BYTES / 4 / (SETS * averages_bytes(&z, plan));
+    z.layers = layers < 1 ? 1 : layers < MOST_LAYERS ? (int32_t)layers : MOST_LAYERS;
     z.units = (1 + z.draws) * (device ? 1 : z.heads);
-    int64_t fit = ((int64_t)MOST_BYTES - AVERAGES * averages_bytes(&z, plan)) / piece_bytes(&z),
-            wanted = LEAST_PIECES + 2 * threads / z.units;
+    int64_t fit = ((int64_t)MOST_BYTES - SETS * z.layers * averages_bytes(&z, plan)) /
+                  piece_bytes(&z),
+            wanted = PIECES + 2 * threads / z.units;
     if (fit > wanted) fit = wanted;
     z.pieces = fit < LEAST_PIECES ? LEAST_PIECES : (int32_t)fit;
     return z;
@@ -115,7 +127,8 @@ int64_t fkv_spectrum_states_bytes(const struct fkv_capture_info *info, int32_t h
     int32_t threads = omp_get_max_threads();
     struct sizes z = choose_sizes(info, heads, null, false, threads, plan);
     int64_t transform = 4 * 16 * (int64_t)sizeof(float) * z.n; /* two blocks of 32 channels */
-    return z.pieces * piece_bytes(&z) + AVERAGES * averages_bytes(&z, plan) + threads * transform;
+    return z.pieces * piece_bytes(&z) + SETS * z.layers * averages_bytes(&z, plan) +
+           threads * transform;
 }
 
 static void allocate_piece(struct fkv_memory *m, struct piece *p, const struct sizes *z) {
@@ -146,7 +159,7 @@ static bool allocate(struct stream *w) {
     for (int32_t i = 0; w->piece && i < z->pieces; i++) allocate_piece(m, &w->piece[i], z);
     for (int32_t i = 0; w->scratch && i < w->m->workers->count; i++)
         w->scratch[i] = fkv_memory_take(m, scratch, sizeof(float));
-    for (int i = 0; i < AVERAGES; i++) {
+    for (int i = 0; i < SETS * z->layers; i++) {
         w->averages[i].mean = fkv_memory_take(m, (size_t)z->n, sizeof(double));
         w->averages[i].se = fkv_memory_take(m, columns, sizeof(double));
     }
@@ -283,6 +296,10 @@ static int32_t units_of(const struct stream *w) {
 
 /* ---- a layer ---- */
 
+static struct averages *averages_of(struct stream *w, int32_t layer) {
+    return &w->averages[layer % (SETS * w->size.layers)];
+}
+
 static int averages_begin(const struct stream *w, struct averages *a, struct fkv_error *err) {
     int64_t heads = group_heads(w), n = w->size.n;
     int32_t documents = w->s->documents;
@@ -369,16 +386,22 @@ static void fail(struct stream *w, const struct fkv_error *err) {
     }
 }
 
-/* Segments [first, first + count) of recording r, through the piece p. Its fields are set by the
- * task that reads it: before that it may be in use. */
-static void piece_tasks(struct stream *w, struct piece *p, struct averages *a, int32_t layer,
-                        const struct fkv_planned_recording *r, int64_t first, int64_t count) {
+/* Segments of recording r, from `first` on, into the piece p. Its fields are set by the task that
+ * reads it: before that it may be in use. */
+static void read_task(struct stream *w, struct piece *p, int32_t layer,
+                      const struct fkv_planned_recording *r, int64_t first) {
+    const int64_t left = r->segments - first, count = left < w->size.batch ? left : w->size.batch;
 #pragma omp task depend(inout : *p, w->m->capture)
     if (!w->failed) {
         struct fkv_error err;
         p->recording = r, p->layer = layer, p->first = first, p->count = count;
         if (read_piece(w, p, &err)) fail(w, &err);
     }
+}
+
+/* From a piece that has been read to its layer's averages; p NULL: nothing. */
+static void add_tasks(struct stream *w, struct piece *p, struct averages *a) {
+    if (!p) return;
     for (int32_t unit = 0; unit < units_of(w); unit++) {
 #pragma omp task depend(in : *p)
         if (!w->failed) {
@@ -390,27 +413,41 @@ static void piece_tasks(struct stream *w, struct piece *p, struct averages *a, i
     if (!w->failed) add_piece(w, p, a);
 }
 
-static void layer_tasks(struct stream *w, int32_t layer, int64_t *number) {
-    const struct fkv_segment_plan *plan = w->m->plan;
-    struct averages *a = &w->averages[layer % AVERAGES];
+static void begin_task(struct stream *w, struct averages *a) {
 #pragma omp task depend(inout : *a)
     if (!w->failed) {
         struct fkv_error err;
         if (averages_begin(w, a, &err)) fail(w, &err);
     }
-    for (int32_t i = 0; i < plan->recordings; i++) {
-        const struct fkv_planned_recording *r = &plan->recording[i];
-        for (int64_t first = 0; first < r->segments; first += w->size.batch) {
-            int64_t left = r->segments - first;
-            piece_tasks(w, &w->piece[(*number)++ % w->size.pieces], a, layer, r, first,
-                        left < w->size.batch ? left : w->size.batch);
-        }
-    }
+}
+
+static void conclude_task(struct stream *w, struct averages *a, int32_t layer) {
 #pragma omp task depend(inout : *a)
     if (w->failed)
         averages_end(a);
     else
         averages_conclude(w, a, layer);
+}
+
+/* The set of layers [from, to), one after the other of each recording, so that it is opened once
+ * for all of them. Each piece is read before the one in front of it is transformed: tasks that are
+ * ready run in the order in which they were made, so that no thread waits for a reading that has
+ * not begun. */
+static void set_tasks(struct stream *w, int32_t from, int32_t to, int64_t *number) {
+    const struct fkv_segment_plan *plan = w->m->plan;
+    struct piece *before = NULL; /* the piece read last, and its averages */
+    struct averages *its = NULL;
+    for (int32_t layer = from; layer < to; layer++) begin_task(w, averages_of(w, layer));
+    for (int32_t i = 0; i < plan->recordings; i++)
+        for (int32_t layer = from; layer < to; layer++)
+            for (int64_t first = 0; first < plan->recording[i].segments; first += w->size.batch) {
+                struct piece *p = &w->piece[(*number)++ % w->size.pieces];
+                read_task(w, p, layer, &plan->recording[i], first);
+                add_tasks(w, before, its);
+                before = p, its = averages_of(w, layer);
+            }
+    add_tasks(w, before, its);
+    for (int32_t layer = from; layer < to; layer++) conclude_task(w, averages_of(w, layer), layer);
 }
 
 int fkv_spectrum_from_states(struct fkv_measurement *m, struct fkv_spectrum *s,
@@ -421,7 +458,10 @@ int fkv_spectrum_from_states(struct fkv_measurement *m, struct fkv_spectrum *s,
     for (; w.head < s->heads; w.head += w.size.heads) {
 #pragma omp parallel num_threads(m->workers->count)
 #pragma omp single
-        for (int32_t layer = 0; layer < s->layers; layer++) layer_tasks(&w, layer, &number);
+        for (int32_t from = 0, to; from < s->layers; from = to) {
+            to = from + w.size.layers < s->layers ? from + w.size.layers : s->layers;
+            set_tasks(&w, from, to, &number);
+        }
     }
     stream_close(&w);
     return w.failed ? FKV_FAILED : FKV_OK;

@@ -153,9 +153,10 @@ static int read_range(struct fkv_capture *c, enum fkv_state state, int32_t layer
     const hsize_t count[4] = {1, (hsize_t)heads, (hsize_t)rows, (hsize_t)c->info.head_dim};
     void *chunk = in->whole ? grow(&c->chunk, &c->chunk_bytes, fkv_chunk_bytes(in), 1) : NULL;
     int status = FKV_OK;
-    if (!chunk || !fkv_chunks_read(in, from, count, chunk, x))
+    bool finite = false; /* as far as is known */
+    if (!chunk || !fkv_chunks_read(in, from, count, chunk, x, &finite))
         status = read_through_hdf(in, from, count, fkv_state_names[state], x, err);
-    if (!status)
+    if (!status && !finite)
         status = check_finite(c, state, layer, head, t, rows, x,
                               (size_t)(count[1] * count[2] * count[3]), err);
     return status ? fkv_error_prefix(err, "%s", c->entries[c->current].file) : FKV_OK;

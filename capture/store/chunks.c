@@ -11,17 +11,20 @@
 
 #include <string.h>
 
-enum { LANES = 16, ROWS = 256, MODULUS = 65535 };
+enum { LANES = 8, ROWS = 256, MODULUS = 65535 };
+
+typedef uint16_t word __attribute__((may_alias, aligned(1)));
+typedef uint16_t word_row __attribute__((vector_size(2 * LANES), may_alias, aligned(1)));
+typedef uint32_t sum_row __attribute__((vector_size(4 * LANES)));
 
 /* sum, weighted: of rows * LANES words before `after` more; weights count from the end, from 1 */
-static inline __attribute__((always_inline)) void add_rows(const uint16_t *words, size_t rows,
+static inline __attribute__((always_inline)) void add_rows(const word *words, size_t rows,
                                                            uint64_t *sum, uint64_t *weighted) {
-    uint32_t column[LANES] = {0}, columns[LANES] = {0};
-    for (size_t r = 0; r < rows; r++)
-        for (size_t l = 0; l < LANES; l++) {
-            column[l] += words[r * LANES + l];
-            columns[l] += column[l];
-        }
+    sum_row column = {0}, columns = {0};
+    for (size_t r = 0; r < rows; r++) {
+        column += __builtin_convertvector(((const word_row *)words)[r], sum_row);
+        columns += column;
+    }
     *weighted += *sum * (rows * LANES);
     for (size_t l = 0; l < LANES; l++) {
         *weighted += (uint64_t)columns[l] * LANES - (uint64_t)column[l] * l;
@@ -31,14 +34,14 @@ static inline __attribute__((always_inline)) void add_rows(const uint16_t *words
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) static void add_rows_avx2(const uint16_t *words, size_t rows,
+__attribute__((target("avx2"))) static void add_rows_avx2(const word *words, size_t rows,
                                                           uint64_t *sum, uint64_t *weighted) {
     add_rows(words, rows, sum, weighted);
 }
 #endif
 
 /* The same sums at any width of registers. */
-static void add_rows_best(const uint16_t *words, size_t rows, uint64_t *sum, uint64_t *weighted) {
+static void add_rows_best(const word *words, size_t rows, uint64_t *sum, uint64_t *weighted) {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2")) {
         add_rows_avx2(words, rows, sum, weighted);
@@ -55,17 +58,15 @@ static uint32_t fold(uint64_t sum, bool any) {
 
 uint32_t fkv_fletcher32(const void *words, size_t n) {
     uint64_t sum = 0, weighted = 0; /* sum stays exact: below 2^64 for 2^48 words */
-    const char *at = words;
-    uint16_t block[LANES * ROWS];
+    const word *at = words;
     while (n) {
         size_t rows = n / LANES < ROWS ? n / LANES : ROWS, count = rows ? rows * LANES : n;
-        memcpy(block, at, count * sizeof *block);
-        if (rows) add_rows_best(block, rows, &sum, &weighted);
+        if (rows) add_rows_best(at, rows, &sum, &weighted);
         for (size_t i = 0; !rows && i < count; i++) {
-            sum += block[i];
+            sum += at[i];
             weighted += sum;
         }
-        at += count * sizeof *block;
+        at += count;
         n -= count;
     }
     return fold(weighted, sum) << 16 | fold(sum % MODULUS, sum);
@@ -97,8 +98,12 @@ void fkv_chunks_describe(struct fkv_state_input *in) {
     H5Pclose(creation);
 }
 
+static size_t numbers_of(const struct fkv_state_input *in) {
+    return (size_t)(in->chunk[1] * in->chunk[2] * in->chunk[3]);
+}
+
 static size_t numbers_bytes(const struct fkv_state_input *in) {
-    return (size_t)(in->chunk[1] * in->chunk[2] * in->chunk[3]) * fkv_dtype_bytes(in->dtype);
+    return numbers_of(in) * fkv_dtype_bytes(in->dtype);
 }
 
 size_t fkv_chunk_bytes(const struct fkv_state_input *in) {
@@ -128,21 +133,39 @@ static void copy_part(const struct fkv_state_input *in, const hsize_t corner[4],
                chunk + ((h - corner[1]) * in->chunk[2] + (first - corner[2])) * row, rows * row);
 }
 
+/* Where in x the chunk's numbers belong, if all of them do, one after the other, and the checksum
+ * behind them falls inside x as well: on rows that a later chunk brings. Else NULL. */
+static char *place_of(const struct fkv_state_input *in, const hsize_t corner[4],
+                      const hsize_t from[4], const hsize_t count[4], char *x) {
+    const size_t row = (size_t)count[3] * fkv_dtype_bytes(in->dtype);
+    if (in->chunk[1] != 1 || corner[2] < from[2]) return NULL;
+    const size_t at = ((corner[1] - from[1]) * count[2] + corner[2] - from[2]) * row;
+    return corner[2] + in->chunk[2] <= from[2] + count[2] &&
+                   at + fkv_chunk_bytes(in) <= count[1] * count[2] * row
+               ? x + at
+               : NULL;
+}
+
 bool fkv_chunks_read(const struct fkv_state_input *in, const hsize_t from[4],
-                     const hsize_t count[4], void *buffer, void *x) {
+                     const hsize_t count[4], void *buffer, void *x, bool *finite) {
     hsize_t corner[4] = {from[0], 0, 0, 0};
+    bool all_finite = true;
+    *finite = false;
     for (corner[1] = from[1] / in->chunk[1] * in->chunk[1]; corner[1] < from[1] + count[1];
          corner[1] += in->chunk[1])
         for (corner[2] = from[2] / in->chunk[2] * in->chunk[2]; corner[2] < from[2] + count[2];
              corner[2] += in->chunk[2]) {
             hsize_t stored = 0;
             uint32_t skipped = 0;
+            char *place = place_of(in, corner, from, count, x), *chunk = place ? place : buffer;
             if (H5Dget_chunk_storage_size(in->dataset, corner, &stored) < 0 ||
                 stored != fkv_chunk_bytes(in) ||
-                H5Dread_chunk(in->dataset, H5P_DEFAULT, corner, &skipped, buffer) < 0 || skipped ||
-                !is_sound(in, buffer))
+                H5Dread_chunk(in->dataset, H5P_DEFAULT, corner, &skipped, chunk) < 0 || skipped ||
+                !is_sound(in, chunk))
                 return false;
-            copy_part(in, corner, from, count, buffer, x);
+            all_finite = all_finite && fkv_all_finite(chunk, in->dtype, numbers_of(in));
+            if (!place) copy_part(in, corner, from, count, chunk, x);
         }
+    *finite = all_finite;
     return true;
 }

@@ -24,10 +24,11 @@ void fkv_chunks_describe(struct fkv_state_input *in);
 size_t fkv_chunk_bytes(const struct fkv_state_input *in);
 
 /* x [count[1], count[2], count[3]] <- the selection [from, from + count) of one layer, chunk by
- * chunk through buffer [fkv_chunk_bytes]. False where a chunk is missing, damaged or otherwise not
- * as expected: then H5Dread says what it is. */
+ * chunk, in part through buffer [fkv_chunk_bytes]. False where a chunk is missing, damaged or
+ * otherwise not as expected: then H5Dread says what it is. *finite: these chunks hold nothing but
+ * finite numbers, those outside the selection included; they are looked at while in a cache. */
 bool fkv_chunks_read(const struct fkv_state_input *in, const hsize_t from[4],
-                     const hsize_t count[4], void *buffer, void *x);
+                     const hsize_t count[4], void *buffer, void *x, bool *finite);
 
 /* HDF5's Fletcher-32 of n little-endian words of 16 bits. */
 uint32_t fkv_fletcher32(const void *words, size_t n);
