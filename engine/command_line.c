@@ -273,6 +273,7 @@ int fkv_engine_open(const struct fkv_engine_options *o, struct fkv_engine *engin
                                             .adapter = o->adapter,
                                             .trained_context = o->trained_context,
                                             .rope_scaling = o->rope_scaling,
+                                            .held = o->decodes,
                                             .rounded = o->compute == FKV_COMPUTE_BF16,
                                             .expanded = o->compute == FKV_COMPUTE_F32    ? FKV_F32
                                                         : o->compute == FKV_COMPUTE_BF16 ? FKV_BF16

@@ -32,6 +32,7 @@ struct fkv_engine_options {
     const char *token_dtype;
     int64_t max_documents;  /* 0: all */
     bool without_tokenizer; /* where no text is named, the tool reads none: it needs no tokenizer */
+    bool decodes;           /* the tool draws tokens one by one: a host then copies the weights */
     bool quiet, json;
 };
 void fkv_engine_options_default(struct fkv_engine_options *o);

@@ -1,7 +1,8 @@
 /* Why a copy: what the page cache maps, in pages of 4 KiB that are scattered over the memory, is
  * read slower than memory of one piece in huge pages. A file of 270 MB on a virtual machine (EPYC,
  * Zen 4), GB/s on one core and on two: mapped 17 and 24, copied 27 and 29. Decoding is bound by
- * this. The copy takes as long as reading the weights once or twice.
+ * this; blocks of many rows are not. The copy takes as long as decoding two to five tokens, ten
+ * times that where the virtual machine has to be given the memory first.
  *
  * Why rounded: products in bfloat16 round weights of another dtype each time they read them, which
  * in decoding takes longer than the product. Rounded beforehand they are the same bits, and half of

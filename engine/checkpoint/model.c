@@ -408,9 +408,10 @@ static int load(struct fkv_model *m, const char *path, const struct fkv_model_op
                             .device = info.space == FKV_DEVICE,
                             .rounded = options->rounded && info.space != FKV_DEVICE,
                             .threads = info.threads ? info.threads : omp_get_max_threads()};
-    if (bind_all(&binder, err) ||
-        (!binder.device && fkv_held_create(m->ops, m->backend, m->held_bytes, m->buffer_capacity,
-                                           info.memory_free, &m->held, err)) ||
+    if (bind_all(&binder, err)) return FKV_FAILED;
+    const bool copies = !binder.device && (options->held || m->rounds);
+    if ((copies && fkv_held_create(m->ops, m->backend, m->held_bytes, m->buffer_capacity,
+                                   info.memory_free, &m->held, err)) ||
         check_memory(m, &info, err))
         return FKV_FAILED;
     if (m->held.buffer) m->weight_bytes = m->held_bytes;

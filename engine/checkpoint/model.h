@@ -1,8 +1,8 @@
 /* A loaded checkpoint: immutable, shared by any number of sessions. The weights keep their format.
- * A host copies them to memory of its own, or reads them where they are mapped from disk, if a copy
- * took more than half of what is available. To a device they are copied, and a model that does not
- * fit it is refused before anything is read. Every tensor is bound by its role, with its format and
- * shape checked. */
+ * A host reads them where they are mapped from disk, or from a copy in memory, if one is asked for
+ * and takes at most half of what is available. To a device they are copied, and a model that does
+ * not fit it is refused before anything is read. Every tensor is bound by its role, with its format
+ * and shape checked. */
 #ifndef FKV_ENGINE_CHECKPOINT_MODEL_H
 #define FKV_ENGINE_CHECKPOINT_MODEL_H
 
@@ -49,8 +49,9 @@ struct fkv_model_options {
     int32_t trained_context; /* 0: as the config says */
     struct fkv_rope_scaling rope_scaling; /* in the place of the config's; a NULL kind: none */
     enum fkv_dtype expanded;              /* what a device holds of block formats */
+    bool held;                            /* a host copies the weights: for decoding */
     bool rounded; /* a host's copy has matrices of float32 and float16, the embedding apart, in
-                     bfloat16: what products in bfloat16 make of them */
+                     bfloat16, as products in bfloat16 make them; where there are any, it copies */
     const char *adapter; /* the folder of a LoRA adapter, merged while loading; NULL: none */
 };
 

@@ -186,6 +186,7 @@ static void bench(struct fkv_engine_options *o, int threads, int rounds) {
 int main(int argc, char **argv) {
     struct fkv_engine_options o;
     fkv_engine_options_default(&o);
+    o.decodes = true;
     const int rounds = argc > 3 ? atoi(argv[3]) : 9, threads = argc > 4 ? atoi(argv[4]) : 0;
     if (argc < 2 || rounds < 1) {
         fprintf(stderr, "usage: bench_session MODEL [f32|bf16 [ROUNDS [THREADS]]]\n");

@@ -486,7 +486,8 @@ TEST_IN_FOLDER(a_host_with_memory_copies_the_weights_rounded_where_asked_for) {
         struct fkv_model *m;
         write_checkpoint("llama", tied, !tied, NULL);
         assert_ok(fkv_model_open(folder, &with_memory, NULL,
-                                 &(struct fkv_model_options){.rounded = rounded}, &m, &err));
+                                 &(struct fkv_model_options){.held = true, .rounded = rounded}, &m,
+                                 &err));
         for (int l = 0; l < LAYERS; l++) assert_layer_held(m, l, rounded);
         assert_held(m, &m->embedding, "model.embed_tokens.weight", false);
         assert_held(m, &m->logits.w, tied ? "model.embed_tokens.weight" : "lm_head.weight",
