@@ -32,7 +32,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/gemm.h"
 
-enum { PANEL = 64, FEW_PANEL = 16, ROWS_AT_ONCE = 16, BLOCK = 512 };
+enum { PANEL = 64, FEW_PANEL = 32, ROWS_AT_ONCE = 16, BLOCK = 512 };
 enum { FEW_BF16 = 16, EXPANDED = 4 };
 
 int32_t fkv_cpu_widest(const struct fkv_limits *l) {

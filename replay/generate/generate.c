@@ -11,14 +11,28 @@
 
 #include "kernels/base/progress.h"
 
+/* The index of the first of the largest, or -1 where one is NaN. In loops that compilers turn into
+ * vectors or side by side: one by one, 49,152 logits take 0.2 ms, half a layer of SmolLM2-135M. */
+static int32_t first_largest(const float *logits, int32_t vocab) {
+    enum { LANES = 16 };
+    float largest[LANES];
+    int32_t not_numbers = 0, i = 0;
+    for (int l = 0; l < LANES; l++) largest[l] = logits[0];
+    for (; i + LANES <= vocab; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            largest[l] = logits[i + l] > largest[l] ? logits[i + l] : largest[l];
+    for (; i < vocab; i++) largest[0] = logits[i] > largest[0] ? logits[i] : largest[0];
+    for (int l = 1; l < LANES; l++) largest[0] = largest[l] > largest[0] ? largest[l] : largest[0];
+    for (i = 0; i < vocab; i++) not_numbers |= logits[i] != logits[i];
+    if (not_numbers) return -1;
+    for (i = 0; logits[i] != largest[0]; i++) continue;
+    return i;
+}
+
 int32_t fkv_sample(const float *logits, int32_t vocab, double temperature,
                    struct fkv_random *random) {
-    int32_t top = 0;
-    for (int32_t i = 0; i < vocab; i++) {
-        if (isnan(logits[i])) return -1;
-        if (logits[i] > logits[top]) top = i;
-    }
-    if (!isfinite(logits[top])) return -1;
+    const int32_t top = first_largest(logits, vocab);
+    if (top < 0 || !isfinite(logits[top])) return -1;
     if (temperature == 0) return top;
     double sum = 0, passed = 0;
     for (int32_t i = 0; i < vocab; i++) sum += exp(((double)logits[i] - logits[top]) / temperature);
