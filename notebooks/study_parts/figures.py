@@ -38,9 +38,16 @@ def bars(axis, at, found, label=None, across=False, **style):
     axis.errorbar(x, y, **error, label=label, **style)
 
 
-def by_size(axis, name, most):
-    """An axis of thousandths: linear to 10, and from there logarithmic where values are large."""
-    if most > 100:
+def legend_above(axis, columns):
+    """Where it hides nothing."""
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
+
+
+def by_size(axis, name, values):
+    """An axis of thousandths: linear; to 10 only, and from there logarithmic, where some of the
+    values are far larger than most.
+    """
+    if max(values) > max(100, 8 * np.median(values)):
         getattr(axis, f"set_{name}scale")("symlog", linthresh=10)
         getattr(axis, name + "axis").set_major_formatter("{x:g}")
 
@@ -62,7 +69,7 @@ def depth(path, found, heads):
     axes[1].plot(null, ":", color="0.4")
     axes[0].set(xlabel="layer", ylabel="share of DC in all energy", ylim=(0, 1))
     axes[1].set(xlabel="layer", ylabel="lower half without DC")
-    axes[0].legend()
+    legend_above(axes[0], 3)
     save(figure, path)
 
 
@@ -78,7 +85,7 @@ def rivals(path, rows):
         bars(left, [y], thousandths([r["damage"]]), across=True, fmt="o", color=color)
     left.set_yticks(range(len(half)), [r["label"] for r in half])
     left.axvline(0, color="0.7", linewidth=0.6)
-    by_size(left, "x", max(1000 * r["damage"][2] for r in half))
+    by_size(left, "x", [1000 * r["damage"][2] for r in half])
     left.set(xlabel="above full attention, nats / 1000")
     for i, label in enumerate(("freqkv", "local", "linear-meanpool", "snapkv", "keydiff")):
         found = sorted(
@@ -94,9 +101,9 @@ def rivals(path, rows):
                 label,
             )
     right.set(xlabel="gamma", ylabel="above full attention, nats / 1000")
-    by_size(right, "y", max(1000 * r["damage"][2] for r in rows.values()))
+    by_size(right, "y", [1000 * r["damage"][2] for r in rows.values()])
     right.set_xticks([0.25, 0.5, 0.75])
-    right.legend()
+    legend_above(right, 3)
     save(figure, path)
 
 
@@ -123,7 +130,7 @@ def parts(path, numbers):
     right.set(xlabel="layer", ylabel="KL without its upper half, / 1000")
     for axis in (middle, right):
         if axis.lines:
-            axis.legend()
+            legend_above(axis, 2)
     save(figure, path)
 
 
@@ -143,7 +150,7 @@ def rounds(path, numbers):
     right.set(xlabel="tokens back", ylabel="recall above full attention, nats")
     if "horizon" in numbers:
         right.axvline(numbers["horizon"]["0.5"], color="0.4", linestyle=":")
-    left.legend()
+    legend_above(left, 2)
     save(figure, path)
 
 
