@@ -245,7 +245,7 @@ static void note_rounded(const struct fkv_model *m) {
     fkv_format_bytes(bytes, m->held_bytes);
     fprintf(stderr,
             m->held.buffer
-                ? "note: weights are held in bfloat16, in %s of memory\n"
+                ? "note: weights are held in memory, matrices in bfloat16: %s\n"
                 : "note: weights are rounded to bfloat16 at every product, which is slow in "
                   "decoding: holding them so takes %s, more than half of the memory there is\n",
             bytes);

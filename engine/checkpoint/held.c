@@ -16,13 +16,13 @@ enum fkv_weight_format fkv_held_rounded(enum fkv_weight_format stored) {
     return stored == FKV_WEIGHT_F32 || stored == FKV_WEIGHT_F16 ? FKV_WEIGHT_BF16 : stored;
 }
 
-int fkv_held_create(const struct fkv_backend_ops *ops, struct fkv_backend *backend, int64_t bytes,
-                    int32_t weights, int64_t available, struct fkv_held *out,
-                    struct fkv_error *err) {
+void fkv_held_create(const struct fkv_backend_ops *ops, struct fkv_backend *backend, int64_t bytes,
+                     int32_t weights, int64_t most, struct fkv_held *out) {
+    struct fkv_error unused;
     *out = (struct fkv_held){.ops = ops, .backend = backend};
     bytes += (int64_t)weights * LINE;
-    if (available >= 0 && bytes > available / 2) return FKV_OK;
-    return ops->buffer_create(backend, (size_t)bytes, &out->buffer, err);
+    if (most >= 0 && bytes > most) return;
+    if (ops->buffer_create(backend, (size_t)bytes, &out->buffer, &unused)) out->buffer = NULL;
 }
 
 void fkv_held_release(struct fkv_held *h) {

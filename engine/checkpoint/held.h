@@ -15,11 +15,10 @@ struct fkv_held {
 /* bfloat16 in the place of float32 and float16; block formats and bfloat16 stay. */
 enum fkv_weight_format fkv_held_rounded(enum fkv_weight_format stored);
 
-/* Allocates memory for so many weights of `bytes` together, where that is at most half of the bytes
- * that are available (-1: not known); otherwise there is no copy. */
-int fkv_held_create(const struct fkv_backend_ops *ops, struct fkv_backend *backend, int64_t bytes,
-                    int32_t weights, int64_t available, struct fkv_held *out,
-                    struct fkv_error *err);
+/* Allocates memory for so many weights of `bytes` together, where that is at most `most` bytes (-1:
+ * any number) and the system gives it; otherwise there is no copy. */
+void fkv_held_create(const struct fkv_backend_ops *ops, struct fkv_backend *backend, int64_t bytes,
+                     int32_t weights, int64_t most, struct fkv_held *out);
 void fkv_held_release(struct fkv_held *h); /* one that is zero is fine */
 
 /* Copies values at `from`, in the format `stored`, to the next free bytes, and points the weight,

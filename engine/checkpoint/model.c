@@ -375,6 +375,13 @@ static int check_memory(const struct fkv_model *m, const struct fkv_device_info 
     return fkv_check_device_memory(info, m->weight_bytes, needs, "", err);
 }
 
+/* A copy that is rounded saves more than one that is not, and may take more of what is available
+ * (-1: not known): half, or a quarter, so that a session finds the rest. */
+static void create_copy(struct fkv_model *m, int64_t available) {
+    const int64_t most = available < 0 ? -1 : available / (m->rounds ? 2 : 4);
+    fkv_held_create(m->ops, m->backend, m->held_bytes, m->buffer_capacity, most, &m->held);
+}
+
 /* Opens the adapter and makes the config that of the two together. */
 static int open_adapter(struct fkv_model *m, const char *path, struct fkv_error *err) {
     struct fkv_config *c = &m->config;
@@ -409,11 +416,8 @@ static int load(struct fkv_model *m, const char *path, const struct fkv_model_op
                             .rounded = options->rounded && info.space != FKV_DEVICE,
                             .threads = info.threads ? info.threads : omp_get_max_threads()};
     if (bind_all(&binder, err)) return FKV_FAILED;
-    const bool copies = !binder.device && (options->held || m->rounds);
-    if ((copies && fkv_held_create(m->ops, m->backend, m->held_bytes, m->buffer_capacity,
-                                   info.memory_free, &m->held, err)) ||
-        check_memory(m, &info, err))
-        return FKV_FAILED;
+    if (!binder.device && (options->held || m->rounds)) create_copy(m, info.memory_free);
+    if (check_memory(m, &info, err)) return FKV_FAILED;
     if (m->held.buffer) m->weight_bytes = m->held_bytes;
     binder.pass = PASS_LOAD;
     m->buffers = calloc((size_t)m->buffer_capacity, sizeof *m->buffers);

@@ -1,6 +1,6 @@
 /* A loaded checkpoint: immutable, shared by any number of sessions. The weights keep their format.
  * A host reads them where they are mapped from disk, or from a copy in memory, if one is asked for
- * and takes at most half of what is available. To a device they are copied, and a model that does
+ * and memory allows. To a device they are copied, and a model that does
  * not fit it is refused before anything is read. Every tensor is bound by its role, with its format
  * and shape checked. */
 #ifndef FKV_ENGINE_CHECKPOINT_MODEL_H

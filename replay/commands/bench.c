@@ -452,10 +452,10 @@ int fkv_command_bench(int argc, char **argv) {
                                 .repeats = 3};
     struct fkv_error err = {0};
     fkv_replay_default(&s.replay, argc, argv);
-    s.replay.options.decodes = true;
     s.replay.options.without_tokenizer = true;
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
     int status = fkv_policy_list_read(&s.list, &err);
+    s.replay.options.decodes = !s.replay.dry_run;
     if (!status) status = fkv_replay_open(&s.replay, &err);
     if (!status) status = run(&s, &err);
     fkv_policy_list_free(&s.list);

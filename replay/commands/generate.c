@@ -445,9 +445,9 @@ int fkv_command_generate(int argc, char **argv) {
     struct fkv_error err = {0};
     struct fkv_prompts p = {0};
     fkv_replay_default(&s.replay, argc, argv);
-    s.replay.options.decodes = true;
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &s);
     int status = check_output(&s, &err);
+    s.replay.options.decodes = !s.replay.dry_run;
     if (!status) status = fkv_replay_open(&s.replay, &err);
     if (!status) status = read_prompts(&s, &p, &err);
     if (!status) status = run(&s, &p, &err);
