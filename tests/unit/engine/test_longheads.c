@@ -65,8 +65,15 @@ static void feed(struct fkv_session *s, const int32_t *tokens, int32_t from, int
     }
 }
 
+/* No id twice: where a chunk is one token, equal tokens would have equal scores in layer 0. */
 static void draw_tokens(int32_t tokens[TOKENS]) {
-    for (int32_t i = 0; i < TOKENS; i++) tokens[i] = test_between(0, VOCAB - 1);
+    int32_t ids[VOCAB];
+    for (int32_t i = 0; i < VOCAB; i++) ids[i] = i;
+    for (int32_t i = 0; i < TOKENS; i++) {
+        const int32_t at = test_between(i, VOCAB - 1);
+        tokens[i] = ids[at];
+        ids[at] = ids[i];
+    }
 }
 
 static double distance(const float *a, const float *b, int32_t from, int32_t until) {
