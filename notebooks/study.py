@@ -81,12 +81,13 @@ def run(study, only_report):
     """Runs every step; returns the names of those that failed, or are not finished."""
     study.prepare()
     take = study.steps.finished if only_report else study.steps.run
-    return [step.name for step in study.planned(study.setting) if not take(step)]
+    left = [step.name for step in study.planned(study.setting) if not take(step)]
+    return left + [step.name for step in study.confirming() if not take(step)]
 
 
 def write(study, page, failed):
     """The part of the report about one model."""
-    s, steps = study.setting, study.planned(study.setting)
+    s, steps = study.setting, study.planned(study.setting) + study.confirming()
     page.heading(study.name, 1)
     page.paragraph(
         f"{s.layers} layers, {s.heads} KV heads in all, trained context {s.context}; {s.documents}"

@@ -155,14 +155,16 @@ def rounds(path, numbers):
 
 
 def search(path, rows, chosen):
-    """rows: {try: as in search.measured()}"""
+    """rows: {try: as in search.measured()}; all on the half for choosing, then the chosen on the
+    other, filled."""
     figure, (axis,) = panels(1)
     drawn = False
-    for name, r in rows.items():
-        x, y = (r["test"][m]["freqkv"] for m in ("perplexity", "recall"))
+    points = [(name, "choose") for name in rows] + [(name, "test") for name in chosen]
+    for name, half in points:
+        x, y = (rows[name][half][m]["freqkv"] for m in ("perplexity", "recall"))
         if not x or not y:
             continue
-        drawn, filled = True, name in chosen
+        drawn, filled = True, half == "test"
         (xm, xl, xh), (ym, yl, yh) = thousandths([x, y])
         color = freqkv.COLORS[1 if filled else 0]
         error = {"xerr": [[xm - xl], [xh - xm]], "yerr": [[ym - yl], [yh - ym]]}

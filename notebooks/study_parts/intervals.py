@@ -76,7 +76,8 @@ class Run:
 
 def less(a, b, column="nll", names=None):
     """(mean, low, high) of run a less run b, over the documents of `names` (default: all)."""
-    if a.names != b.names:
+    names = set(a.names) | set(b.names) if names is None else names
+    if not set(a.names) & set(b.names) >= set(names):
         raise ValueError("runs of different texts")
-    chosen = [i for i, n in enumerate(a.names) if names is None or n in names]
-    return interval([a[column][i] - b[column][i] for i in chosen])
+    at = [(i, b.names.index(n)) for i, n in enumerate(a.names) if n in names]
+    return interval([a[column][i] - b[column][j] for i, j in at])

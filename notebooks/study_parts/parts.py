@@ -21,12 +21,13 @@ PREDICTORS = {
 }
 
 
-def probe(s, name, changes, *options):
-    """A probe of all passages with as many changes."""
+def probe(s, name, changes, *options, score=None):
+    """A probe of all passages with as many changes, over `score` tokens (default: s.score)."""
+    score = score or s.score
     out = f"probes/{name}.h5"
     arguments = ["probe", "--model", "$MODEL", "--text", "texts/short/choose", "texts/short/test"]
-    arguments += ["--prefix", s.window, "--score", s.score, *options, "--out", out]
-    tokens = s.documents * (s.window + (changes + 2) * s.score)
+    arguments += ["--prefix", s.window, "--score", score, *options, "--out", out]
+    tokens = s.documents * (s.window + (changes + 2) * score)
     return Step(out[:-3], "replay", tuple(arguments), (out,), tokens)
 
 
@@ -35,11 +36,12 @@ def probes(s):
     noise = [x for band in EDGES for x in ("--noise", f"{band}:0.1")]
     both = ("--states", "key,value")
     alone = ("--filter", "0:0.5", *both, "--per-layer", "--per-head")
+    changes = 2 * (1 + s.layers + s.heads)
     return {
         "parts": probe(s, "parts", 27, *decompose),
         "bands": probe(s, "bands", 18, "--bands", 8, *both),
         "noise": probe(s, "noise", 16, *noise, *both),
-        "heads": probe(s, "heads", 2 * (1 + s.layers + s.heads), *alone),
+        "heads": probe(s, "heads", changes, *alone, score=s.score // 2),
     }
 
 

@@ -148,6 +148,10 @@ class Study:
                 found.setdefault(step.name, step)
         return list(found.values())
 
+    def confirming(self):
+        """What the search runs on the other half, once the steps of `planned` are finished."""
+        return search.confirming(self.steps, self.setting) if 5 in self.questions else []
+
     def seconds(self, step):
         full = self.speeds["full"]
         fed = step.tokens / self.speeds.get(step.policy, full) + step.baseline / full
@@ -175,6 +179,8 @@ class Study:
         for step in steps:
             state = "finished" if self.steps.finished(step) else f"{self.seconds(step):.0f} s"
             print(f"  {state:>9}  {step.name}", flush=True)
+        if 5 in self.questions:
+            print(f"  and up to {4 * search.BEST} steps that confirm what the search chose")
 
 
 def features():

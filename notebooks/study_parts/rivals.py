@@ -8,7 +8,7 @@ from freqkv_reading import read_table
 from . import figures
 from .intervals import Run, interval, less, verdict
 from .page import milli, plain, rounded
-from .setting import GAMMAS, PASSAGE
+from .setting import GAMMAS, HALVES, PASSAGE
 from .steps import Step
 
 TITLE = "2. FreqKV against every policy at equal memory"
@@ -76,20 +76,20 @@ def without_ratio(s):
     return found
 
 
-def ppl(s, policy, baseline=False, folder="runs", tokens=None, window=None):
+def ppl(s, policy, baseline=False, folder="runs", tokens=None, window=None, halves=HALVES):
     """A run. Its baseline is the run of full attention in the folder, which keeps what KL needs; of
     prefill blocks, full attention in the same blocks, computed beside.
     """
     tokens, window = tokens or s.tokens, window or s.window
     out = f"{folder}/{policy.name}.h5"
     beside = bool(baseline and policy.only_ppl)
-    arguments = ["ppl", "--model", "$MODEL", "--text", "texts/choose", "texts/test"]
+    arguments = ["ppl", "--model", "$MODEL", "--text", *(f"texts/{half}" for half in halves)]
     arguments += ["--tokens", tokens, "--score-from", window, "--policy", policy.policy]
     arguments += [*policy.options, *policy.only_ppl, "--out", out]
     if baseline:
         arguments += ["--baseline", "full" if beside else f"{folder}/{FULL.name}.h5"]
     arguments += ["--final-states"] if policy == FULL else []
-    fed = s.documents * tokens
+    fed = s.documents * tokens * len(halves) // len(HALVES)
     outputs = (out,)
     return Step(out[:-3], "replay", tuple(arguments), outputs, fed, policy.policy, fed * beside)
 

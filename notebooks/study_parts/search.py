@@ -1,8 +1,8 @@
 """Question 5: is there something better than FreqKV without training?
 
-All tries are run on all passages. The best are chosen on one half of the books, by perplexity and
-by recall, and judged on the other half against FreqKV and local. Tables and operators are made
-from the half for choosing alone.
+All tries are run on one half of the books. The best by perplexity and by recall are run on the
+other half too and judged there, against FreqKV and local. Tables and operators are made from the
+half for choosing alone.
 """
 
 import os
@@ -14,7 +14,7 @@ from . import figures, operators
 from .intervals import less, verdict
 from .page import milli
 from .rivals import FULL, Policy, asked, load, losses, ppl, ratio, task_less
-from .setting import GAMMAS
+from .setting import GAMMAS, HALVES
 from .spectra import captures
 from .steps import Step
 
@@ -115,28 +115,30 @@ def references(s, gamma="0.5"):
     return [ratio(p, gamma, s) for p in ("freqkv", "local")]
 
 
-def run_of(s, policy):
-    """FreqKV and local at the three ratios have their runs from question 2."""
-    return ppl(
-        s, policy, baseline=policy in [ratio(p, g, s) for p in ("freqkv", "local") for g in GAMMAS]
-    )
+def run_of(s, policy, half):
+    """FreqKV and local at the three ratios have their runs of both halves from question 2."""
+    if policy in [p for g in GAMMAS for p in references(s, g)]:
+        return ppl(s, policy, baseline=True)
+    return ppl(s, policy, folder=f"search/{half}", halves=(half,))
+
+
+def both_of(s, policy, half):
+    """The steps that say how good a policy is, on one half."""
+    asks = policy.policy != "linear" or "needle-operators" in s.features
+    return [run_of(s, policy, half)] + [asked(s, "recall", policy, half)] * asks
 
 
 def steps(s):
-    found = [
-        captures(s)[1],
-        *tables(s).values(),
-        ppl(s, FULL),
-        *(run_of(s, p) for g in GAMMAS for p in references(s, g)),
-    ]
-    found += [run_of(s, t.policy) for t in tries(s)]
-    policies = [p for g in GAMMAS for p in references(s, g)]
-    policies += [t.policy for t in tries(s) if is_asked(s, t.policy)]
-    return found + [asked(s, "recall", p, half) for p in policies for half in ("choose", "test")]
+    found = [captures(s)[1], *tables(s).values(), ppl(s, FULL)]
+    for policy in (p for g in GAMMAS for p in references(s, g)):
+        found += [step for half in HALVES for step in both_of(s, policy, half)]
+    return found + [step for t in tries(s) for step in both_of(s, t.policy, "choose")]
 
 
-def is_asked(s, policy):
-    return policy.policy != "linear" or "needle-operators" in s.features
+def confirming(done, s):
+    """The steps of the other half, for the tries that are chosen once the others are finished."""
+    chosen = chosen_of(measured_all(done, s))
+    return [x for t in tries(s) if t.policy.name in chosen for x in both_of(s, t.policy, "test")]
 
 
 # ---- reading ----
@@ -149,7 +151,7 @@ def best_of(done, s, names):
     found = []
     for i in range(2):
         policies = [references(s, g)[i] for g in GAMMAS]
-        runs = {p: load(done, run_of(s, p)) for p in policies}
+        runs = {p: load(done, run_of(s, p, "choose")) for p in policies}
         first = next((r for r in runs.values() if r), None)
         means = {p: less(r, first, names=names)[0] for p, r in runs.items() if r}
         found.append(min(means, key=means.get) if means else policies[1])
@@ -158,12 +160,12 @@ def best_of(done, s, names):
 
 def measured(done, s, policy, halves, against):
     """{half: {measure: {reference: (mean, low, high)}}} of losses less those of `against`."""
-    run, found = load(done, run_of(s, policy)), {}
+    found = {}
     for half, names in halves.items():
-        nll, recall = {}, {}
+        run, nll, recall = load(done, run_of(s, policy, half)), {}, {}
         own = losses(done, asked(s, "recall", policy, half))
         for base in against:
-            other = load(done, run_of(s, base))
+            other = load(done, run_of(s, base, half))
             nll[base.policy] = less(run, other, names=names) if run and other else None
             recall[base.policy] = task_less(own, losses(done, asked(s, "recall", base, half)))
         found[half] = {"perplexity": nll, "recall": recall}
@@ -174,8 +176,21 @@ def halves_of(done, s):
     """{half: names of its documents}."""
     return {
         half: {n for n in os.listdir(done.at("texts", half)) if n.endswith(".txt")}
-        for half in ("choose", "test")
+        for half in HALVES
     }
+
+
+def measured_all(done, s):
+    """{try: its idea, what it is held against, and measured()}, of tries that have a result."""
+    halves, rows = halves_of(done, s), {}
+    best = best_of(done, s, halves["choose"])
+    for t in tries(s):
+        against = references(s) if t.mean else best
+        found = measured(done, s, t.policy, halves, against)
+        names = [p.name for p in against]
+        if any(found["choose"][m]["freqkv"] for m in ("perplexity", "recall")):
+            rows[t.policy.name] = {"idea": t.idea, "mean": t.mean, "against": names, **found}
+    return rows
 
 
 def wins(found):
@@ -205,19 +220,7 @@ def chosen_of(rows):
 
 
 def report(done, s, page):
-    halves = halves_of(done, s)
-    best = best_of(done, s, halves["choose"])
-    rows = {}
-    for t in tries(s):
-        against = references(s) if t.mean else best
-        found = measured(done, s, t.policy, halves, against)
-        names = [p.name for p in against]
-        rows[t.policy.name] = {"idea": t.idea, "mean": t.mean, "against": names, **found}
-    rows = {
-        n: r
-        for n, r in rows.items()
-        if any(r["choose"][m]["freqkv"] for m in ("perplexity", "recall"))
-    }
+    rows = measured_all(done, s)
     if not rows:
         page.paragraph("(No try is finished.)")
         return
@@ -228,7 +231,7 @@ def report(done, s, page):
     everything(rows, chosen, page)
     page.figure(
         f"{s.name}-search",
-        f"{s.name}: every try on the half that is reported, against FreqKV; filled: chosen on the"
+        f"{s.name}: every try on the half for choosing, against FreqKV; filled: the chosen on the"
         " other half; left and below is better",
         lambda path: figures.search(path, rows, chosen),
     )
@@ -246,9 +249,11 @@ def conclude(chosen, winners, rows, s, page):
             "No try is better than both FreqKV and local on one measure without losing on the"
             " other: that is the finding."
         )
-    whole = sum(None not in r["test"][m].values() for r in rows.values() for m in r["test"])
-    if whole < 2 * len(tries(s)):
-        text = f"So far ({whole} of {2 * len(tries(s))} results of tries are there): {text}"
+    wanted = [("choose", t.policy.name) for t in tries(s)] + [("test", n) for n in chosen]
+    both = [(half, n, m) for half, n in wanted for m in ("perplexity", "recall")]
+    whole = sum(n in rows and None not in rows[n][half][m].values() for half, n, m in both)
+    if whole < len(both):
+        text = f"So far ({whole} of {len(both)} results are there): {text}"
     missing = list(IMPOSSIBLE)
     if "needle-operators" not in s.features:
         missing.append("recall under matrices of one's own (needle takes no operator file)")
@@ -276,7 +281,7 @@ def confirmed(chosen, rows, done, s, page):
     )
     head = ["try", "measure", "less freqkv", "less local", "verdict"]
     by_name = {t.policy.name: t.policy for t in tries(s)}
-    lines = [done.line(run_of(s, by_name[n])) for n in chosen]
+    lines = [done.line(run_of(s, by_name[n], "test")) for n in chosen]
     lines += [done.line(asked(s, "recall", by_name[n], "test")) for n in chosen[:1]]
     page.table(title, head, table, lines)
 
@@ -291,19 +296,17 @@ def everything(rows, chosen, page):
     table = []
     for name, r in rows.items():
         cells = [short(name) + (" *" if name in chosen else "")]
-        for half in ("choose", "test"):
-            for measure in ("perplexity", "recall"):
-                cells.append(small(r[half][measure]["freqkv"]))
+        for measure in ("perplexity", "recall"):
+            cells += [small(r["choose"][measure][base]) for base in ("freqkv", "local")]
         cells.append("" if r["mean"] else "peak only")
         table.append(cells)
     title = (
-        "All tries, loss less that of FreqKV (thousandths, +- half an interval), on"
-        " the half for choosing (c) and the other (t); *: chosen; dct, mean: how a stretch is"
+        "All tries on the half for choosing: perplexity's loss and recall's, less those of FreqKV"
+        " and of local (thousandths, +- half an interval); *: chosen; dct, mean: how a stretch is"
         " compressed; r: latest slots that stay"
     )
-    page.table(
-        title, ["try", "perplexity c", "recall c", "perplexity t", "recall t", "equal"], table
-    )
+    head = ["try", "less freqkv", "less local", "recall, freqkv", "recall, local", "equal"]
+    page.table(title, head, table)
 
 
 def small(found):

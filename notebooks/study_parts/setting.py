@@ -7,6 +7,7 @@ SINKS = 4
 GAMMAS = ("0.25", "0.5", "0.75")
 # name: (tokens of a document, window); others by general()
 KNOWN = {"litbank-1m": (1024, 512), "stories260k": (512, 256)}
+HALVES = ("choose", "test")  # of the texts
 PASSAGE = 64  # tokens of recall's passage
 
 

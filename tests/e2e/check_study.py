@@ -35,6 +35,39 @@ def check_rules():
     assert [search.wins(x) for x in (ties, pays, half)] == [None] * 3
 
 
+def check_choice():
+    """Chosen on the half for choosing alone: the best three by either measure, each once."""
+
+    def row(perplexity, recall):
+        found = {"perplexity": {"freqkv": perplexity}, "recall": {"freqkv": recall}}
+        return {"choose": found, "test": None}
+
+    rows = {f"try{i}": row((i, i - 1, i + 1), (9 - i, 8 - i, 10 - i)) for i in range(10)}
+    rows |= {"unasked": row((3.5, 3, 4), None), "not a number": row((np.nan,) * 3, None)}
+    assert search.chosen_of(rows) == ["try0", "try1", "try2", "try9", "try8", "try7"]
+
+
+class Losses(dict):
+    """A run of known losses by document."""
+
+    def __init__(self, **documents):
+        super().__init__(nll=[np.full(8, x) for x in documents.values()])
+        self.names = list(documents)
+
+
+def check_pairing():
+    """Runs are paired by the names of their documents, and only where both have them."""
+    a, b = Losses(one=1.0, two=3.0), Losses(two=2.0, one=1.5, three=7.0)
+    assert intervals.less(a, b, names={"one"})[0] == -0.5
+    assert intervals.less(a, b, names={"one", "two"})[0] == 0.25
+    for other, names in ((b, None), (b, {"three"})):
+        try:
+            intervals.less(a, other, names=names)
+        except ValueError:
+            continue
+        raise AssertionError(f"paired without a document: {names}")
+
+
 def check_intervals():
     rng = np.random.default_rng(1)
     for documents in (4, 30):
@@ -58,6 +91,8 @@ def main():
     p.add_argument("--bin", required=True)
     args = p.parse_args()
     check_rules()
+    check_choice()
+    check_pairing()
     check_intervals()
     check_operators()
     command = [sys.executable, str(NOTEBOOKS / "study.py"), "--check"]
