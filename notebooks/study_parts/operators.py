@@ -60,13 +60,34 @@ def mean_apart(n, kept):
     return m
 
 
+def with_age(n, kept, recent):
+    """Edges [kept - recent + 1] of stretches that cut what is before the latest `recent` slots: the
+    latest is one slot wide, and each is wider than the next by the same factor.
+    """
+    count, total = kept - recent, n - recent
+    low, high = 1.0, 2.0
+    for _ in range(60):
+        factor = (low + high) / 2
+        short = np.power(factor, np.arange(count)).sum() < total
+        low, high = (factor, high) if short else (low, factor)
+    widths = np.power(low, np.arange(count))[::-1]
+    return np.concatenate([[0], np.cumsum(widths * (total / widths.sum()))])
+
+
 def levels(n, kept, recent):
-    """Slots grow with age: the latest `recent` stay, older stretches get wider as their age."""
-    widths = np.geomspace(1, 1 + 4 * (n - recent) / max(1, kept - recent), kept - recent)[::-1]
-    edges = np.concatenate([[0], np.cumsum(widths / widths.sum() * (n - recent))])
+    """Slots grow with age: the latest `recent` stay, older stretches become their mean."""
     m = np.zeros((kept, n))
-    m[: kept - recent, : n - recent] = stretches(edges)
+    m[: kept - recent, : n - recent] = stretches(with_age(n, kept, recent))
     m[np.arange(kept - recent, kept), np.arange(n - recent, n)] = 1
+    return m
+
+
+def sparser(n, kept, recent):
+    """Slots stay whole, and fewer with age: of an older stretch the one in its middle stays."""
+    edges = with_age(n, kept, recent)
+    middle = ((edges[1:] + edges[:-1]) / 2).astype(int)
+    m = np.zeros((kept, n))
+    m[np.arange(kept), np.concatenate([middle, np.arange(n - recent, n)])] = 1
     return m
 
 
@@ -81,6 +102,8 @@ def all_of(n, kept):
     found["mean-apart"] = {"operator": mean_apart(n, kept)}
     for recent in (kept // 4, kept // 2):
         found[f"levels-recent{recent}"] = {"operator": levels(n, kept, recent)}
+    for recent in (0, kept // 4, kept // 2):
+        found[f"sparser-recent{recent}"] = {"operator": sparser(n, kept, recent)}
     low, latest = truncation(n, kept), np.eye(kept, n, n - kept)
     found["keys-low-values-latest"] = {"key": low, "value": latest}
     found["keys-latest-values-low"] = {"key": latest, "value": low}
