@@ -94,11 +94,11 @@ def sparser(n, kept, recent):
 def all_of(n, kept):
     """{name: {dataset: matrix}} of every operator that is tried."""
     found = {}
-    for share, part in ((0.5, "half"), (0.25, "quarter"), (0.125, "eighth")):
-        for recent in (0, kept // 4, kept // 2):
-            for squeeze in (truncation, pooling) if recent == kept // 4 else (truncation,):
-                name = f"once-{part}-{squeeze.__name__}-recent{recent}"
-                found[name] = {"operator": once(n, kept, share, recent, squeeze)}
+    ways = [(share, recent, truncation) for share in (2, 4, 8) for recent in (0, kept // 4)]
+    for share, recent, squeeze in (*ways, (4, kept // 4, pooling), (4, kept // 2, truncation)):
+        part = {2: "half", 4: "quarter", 8: "eighth"}[share]
+        name = f"once-{part}-{squeeze.__name__}-recent{recent}"
+        found[name] = {"operator": once(n, kept, 1 / share, recent, squeeze)}
     found["mean-apart"] = {"operator": mean_apart(n, kept)}
     for recent in (kept // 4, kept // 2):
         found[f"levels-recent{recent}"] = {"operator": levels(n, kept, recent)}

@@ -11,10 +11,11 @@ WIDTH = 100
 
 
 def milli(found):
-    """An effect in thousandths of a nat, with its interval."""
+    """An effect in thousandths of a nat, with its interval; from a hundred on without decimals."""
     if found is None or not np.isfinite(found[0]):
         return "-"
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(1000 * x for x in found))
+    digits = 0 if abs(found[0]) >= 0.1 else 1
+    return "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]".format(*(1000 * x for x in found), d=digits)
 
 
 def plain(found, digits=3):

@@ -41,7 +41,7 @@ def probes(s):
         "parts": probe(s, "parts", 27, *decompose),
         "bands": probe(s, "bands", 18, "--bands", 8, *both),
         "noise": probe(s, "noise", 16, *noise, *both),
-        "heads": probe(s, "heads", changes, *alone, score=s.score // 2),
+        "heads": probe(s, "heads", changes, *alone, score=s.score // 4),
     }
 
 

@@ -11,7 +11,7 @@ from .steps import Step
 
 TITLE = "4. What is left after many rounds?"
 FEWEST = 32  # targets of a document, so that a round is shown
-DEPTHS = "0,0.2,0.4,0.6,0.8,0.9"
+DEPTHS = "0,0.4,0.7,0.9"
 
 
 def impulse(s):

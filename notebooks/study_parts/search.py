@@ -49,11 +49,10 @@ def latest(s):
         gamma = s.equal_mean("0.5", recent)
         idea = "latest uncompressed, lower ratio behind"
         yield Try(idea, freqkv(f"recent{recent}", s, gamma, "--recent", recent))
-        name = f"recent{recent}-bias"
-        yield Try(
-            "the same with mass bias",
-            freqkv(name, s, gamma, "--recent", recent, "--mass-bias"),
-        )
+    for recent in recents(s)[1::2]:
+        gamma = s.equal_mean("0.5", recent)
+        policy = freqkv(f"recent{recent}-bias", s, gamma, "--recent", recent, "--mass-bias")
+        yield Try("the same with mass bias", policy)
     for gamma in ("0.25", "0.5"):
         recent = s.kept("0.5") // 2
         policy = freqkv(f"recent{recent}-at{gamma}", s, gamma, "--recent", recent)
