@@ -116,6 +116,7 @@ def parts(path, numbers):
     effects = thousandths(effect for _, effect in found)
     bars(left, range(len(found)), effects, across=True, fmt="o", color=freqkv.COLORS[0])
     left.set_yticks(range(len(found)), [n.replace(" + ", "+\n", 1) for n, _ in found], fontsize=6)
+    left.invert_yaxis()
     left.axvline(0, color="0.7", linewidth=0.6)
     left.set(xlabel="damage, gamma 0.5, nats / 1000")
     for state in ("key", "value"):

@@ -102,7 +102,7 @@ def all_of(n, kept):
     found["mean-apart"] = {"operator": mean_apart(n, kept)}
     for recent in (kept // 4, kept // 2):
         found[f"levels-recent{recent}"] = {"operator": levels(n, kept, recent)}
-    for recent in (0, kept // 4, kept // 2):
+    for recent in (0, kept // 4, kept // 2, 3 * kept // 4):
         found[f"sparser-recent{recent}"] = {"operator": sparser(n, kept, recent)}
     low, latest = truncation(n, kept), np.eye(kept, n, n - kept)
     found["keys-low-values-latest"] = {"key": low, "value": latest}

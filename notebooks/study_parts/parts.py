@@ -6,7 +6,7 @@ from . import figures
 from .intervals import compared
 from .page import milli, plain, rounded
 from .setting import GAMMAS
-from .spectra import captures
+from .spectra import ATTENTION, captures
 from .steps import Step
 
 TITLE = "3. Which part of the damage is which, and what predicts it?"
@@ -47,7 +47,7 @@ def probes(s):
 
 def link(s):
     arguments = ("link", "--capture", "capture/all", "--probes", "probes/heads.h5")
-    size = 20 * s.heads * s.head_dim * s.n * s.documents
+    size = ATTENTION * 20 * s.heads * s.head_dim * s.n * s.documents
     return Step("link", "analyze", (*arguments, "--out", "link"), ("link",), numbers=size)
 
 
@@ -97,9 +97,9 @@ def decomposition(found, lines, s, page):
             parts.setdefault(name, {})[f"{change['gamma']:g}"] = effect(change)
     rows = [[name, *(milli(by.get(g)) for g in GAMMAS)] for name, by in parts.items()]
     title = (
-        f"One compression of {s.n} slots, each part switched on alone and together: damage to the"
-        f" next {s.score} tokens in thousandths of a nat (noise floor"
-        f" {1000 * found['noise_floor_nll']:.2g})"
+        f"One compression of {s.n} slots, its parts switched on alone and together (squeezed:"
+        " positions as after it; fewer: L slots in the softmax): damage to the next"
+        f" {s.score} tokens in thousandths of a nat"
     )
     page.table(title, ["parts", *(f"gamma {g}" for g in GAMMAS)], rows, lines)
     page.keep(parts=parts)

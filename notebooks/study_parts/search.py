@@ -15,7 +15,7 @@ from .intervals import less, verdict
 from .page import milli
 from .rivals import FULL, Policy, asked, load, losses, ppl, ratio, task_less
 from .setting import GAMMAS, HALVES
-from .spectra import captures
+from .spectra import ATTENTION, captures
 from .steps import Step
 
 TITLE = "5. Better than FreqKV without training?"
@@ -69,15 +69,15 @@ def tables(s):
     found = {}
     size = 20 * s.heads * s.head_dim * s.n * s.documents / 2
 
-    def add(name, *options):
+    def add(name, *options, work=1):
         arguments = ("gamma", "capture/choose", "--length", s.n, "--window", s.window, "--budget")
         arguments += ("0.5", *options, "--out", f"tables/{name}")
         found[name] = Step(
-            f"tables/{name}", "analyze", arguments, (f"tables/{name}",), numbers=size
+            f"tables/{name}", "analyze", arguments, (f"tables/{name}",), numbers=work * size
         )
 
-    for objective in ("relative", "absolute", "attention"):
-        add(objective, "--objective", objective)
+    for objective, work in (("relative", 1), ("absolute", 1), ("attention", ATTENTION)):
+        add(objective, "--objective", objective, work=work)
     if "mixed" in s.features:
         for share in ("0.25", "0.5", "0.75"):
             add(f"mixed-{share}", "--mixed", f"worst:{share}")

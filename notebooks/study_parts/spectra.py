@@ -13,6 +13,7 @@ from .steps import Step
 TITLE = "1. Where is the energy, over depth?"
 STATES = ("key", "key_rotated", "value")
 WORDS = {"key": "keys before RoPE", "key_rotated": "keys after RoPE", "value": "values"}
+ATTENTION = 25  # the work of an attention error, where that of a transform is 1
 MEASURES = ("dc_share", "low_eighth", "low_quarter", "low_half", "null_low_half")
 
 
