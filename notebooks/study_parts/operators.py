@@ -60,9 +60,9 @@ def mean_apart(n, kept):
     return m
 
 
-def with_age(n, kept, recent):
-    """Edges [kept - recent + 1] of stretches that cut what is before the latest `recent` slots: the
-    latest is one slot wide, and each is wider than the next by the same factor.
+def levels(n, kept, recent):
+    """Slots grow with age: the latest `recent` stay, older stretches become their mean. The latest
+    stretch is one slot wide, and each is wider than the next by the same factor.
     """
     count, total = kept - recent, n - recent
     low, high = 1.0, 2.0
@@ -71,23 +71,23 @@ def with_age(n, kept, recent):
         short = np.power(factor, np.arange(count)).sum() < total
         low, high = (factor, high) if short else (low, factor)
     widths = np.power(low, np.arange(count))[::-1]
-    return np.concatenate([[0], np.cumsum(widths * (total / widths.sum()))])
-
-
-def levels(n, kept, recent):
-    """Slots grow with age: the latest `recent` stay, older stretches become their mean."""
+    edges = np.concatenate([[0], np.cumsum(widths * (total / widths.sum()))])
     m = np.zeros((kept, n))
-    m[: kept - recent, : n - recent] = stretches(with_age(n, kept, recent))
+    m[:count, :total] = stretches(edges)
     m[np.arange(kept - recent, kept), np.arange(n - recent, n)] = 1
     return m
 
 
-def sparser(n, kept, recent):
-    """Slots stay whole, and fewer with age: of an older stretch the one in its middle stays."""
-    edges = with_age(n, kept, recent)
-    middle = ((edges[1:] + edges[:-1]) / 2).astype(int)
+def thin(n, kept, recent):
+    """Slots stay whole, and fewer with age. Before the latest `recent`, T slots become C = kept -
+    recent: of stretch j, counted from the latest, the slot x + (T - C)(x/C)^2 back, x = j + 1/2.
+    Stretches grow linearly with age, from one slot on.
+    """
+    count, total = kept - recent, n - recent
+    x = 2 * np.arange(count)[::-1] + 1
+    back = (2 * count**2 * x + (total - count) * x**2) // (4 * count**2)
     m = np.zeros((kept, n))
-    m[np.arange(kept), np.concatenate([middle, np.arange(n - recent, n)])] = 1
+    m[np.arange(kept), np.concatenate([total - 1 - back, np.arange(total, n)])] = 1
     return m
 
 
@@ -103,7 +103,7 @@ def all_of(n, kept):
     for recent in (kept // 4, kept // 2):
         found[f"levels-recent{recent}"] = {"operator": levels(n, kept, recent)}
     for recent in (0, kept // 4, kept // 2, 3 * kept // 4):
-        found[f"sparser-recent{recent}"] = {"operator": sparser(n, kept, recent)}
+        found[f"thin-recent{recent}"] = {"operator": thin(n, kept, recent)}
     low, latest = truncation(n, kept), np.eye(kept, n, n - kept)
     found["keys-low-values-latest"] = {"key": low, "value": latest}
     found["keys-latest-values-low"] = {"key": latest, "value": low}

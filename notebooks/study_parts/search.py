@@ -99,7 +99,7 @@ def linear(s):
         "once": "each token compressed once",
         "mean": "DC apart: latest, and one mean",
         "leve": "slots that grow with age",
-        "spar": "whole slots, fewer with age",
+        "thin": "whole slots, fewer with age",
         "keys": "keys and values apart",
     }
     for name in operators.all_of(s.n, s.kept("0.5") - 4):
