@@ -150,7 +150,11 @@ class Study:
 
     def confirming(self):
         """What the search runs on the other half, once the steps of `planned` are finished."""
-        return search.confirming(self.steps, self.setting) if 5 in self.questions else []
+        if 5 not in self.questions:
+            return []
+        names = {step.name for step in self.planned(self.setting)}
+        found = search.confirming(self.steps, self.setting)
+        return [step for step in found if step.name not in names]
 
     def seconds(self, step):
         full = self.speeds["full"]

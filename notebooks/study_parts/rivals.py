@@ -8,7 +8,7 @@ from freqkv_reading import read_table
 from . import figures
 from .intervals import Run, interval, less, verdict
 from .page import milli, plain, rounded
-from .setting import GAMMAS, HALVES, PASSAGE
+from .setting import DEPTHS, GAMMAS, HALVES, PASSAGE
 from .steps import Step
 
 TITLE = "2. FreqKV against every policy at equal memory"
@@ -94,9 +94,9 @@ def ppl(s, policy, baseline=False, folder="runs", tokens=None, window=None, halv
     return Step(out[:-3], "replay", tuple(arguments), outputs, fed, policy.policy, fed * beside)
 
 
-def asked(s, task, policy, half, depths="0.25,0.75", length=None, folder=None):
+def asked(s, task, policy, half, depths=None, length=None, folder=None):
     """A step of needle: `task` over the texts of one half."""
-    length, repeats = length or 2 * s.window, s.repeats(half)
+    depths, length, repeats = depths or DEPTHS[half], length or 2 * s.window, s.repeats(half)
     out = f"{folder or task + '/' + half}/{policy.name}.csv"
     arguments = ["needle", "--task", task, "--model", "$MODEL", "--text", f"texts/{half}"]
     arguments += ["--lengths", length, "--depths", depths, "--repeats", repeats]
@@ -300,7 +300,7 @@ def asked_table(done, s, page):
         row.append(rounded(exact["exact"], 2) if exact else "-")
         table.append(row)
     title = (
-        f"What is asked {2 * s.window} tokens into a text, at depths 0.25 and 0.75,"
+        f"What is asked {2 * s.window} tokens into a text, at depths {DEPTHS['test']},"
         f" {s.repeats('test')} prompts each: loss of a passage that returns (recall) and of a pass"
         " key (needle), nats per token; less: below zero is better than FreqKV."
         + (

@@ -131,14 +131,20 @@ def both_of(s, policy, half):
 def steps(s):
     found = [captures(s)[1], *tables(s).values(), ppl(s, FULL)]
     for policy in (p for g in GAMMAS for p in references(s, g)):
-        found += [step for half in HALVES for step in both_of(s, policy, half)]
+        found += both_of(s, policy, "choose")
     return found + [step for t in tries(s) for step in both_of(s, t.policy, "choose")]
 
 
 def confirming(done, s):
-    """The steps of the other half, for the tries that are chosen once the others are finished."""
-    chosen = chosen_of(measured_all(done, s))
-    return [x for t in tries(s) if t.policy.name in chosen for x in both_of(s, t.policy, "test")]
+    """The steps of the other half, for the tries that are chosen once the others are finished and
+    for what they are held against.
+    """
+    chosen, best = chosen_of(measured_all(done, s)), best_of(done, s, halves_of(done, s)["choose"])
+    found = {}
+    for t in (t for t in tries(s) if t.policy.name in chosen):
+        for policy in (t.policy, *(references(s) if t.mean else best)):
+            found |= {step.name: step for step in both_of(s, policy, "test")}
+    return list(found.values())
 
 
 # ---- reading ----

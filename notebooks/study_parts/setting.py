@@ -9,6 +9,7 @@ GAMMAS = ("0.25", "0.5", "0.75")
 KNOWN = {"litbank-1m": (1024, 512), "stories260k": (512, 256)}
 HALVES = ("choose", "test")  # of the texts
 PASSAGE = 64  # tokens of recall's passage
+DEPTHS = {"choose": "0.25,0.75", "test": "0.1,0.3,0.5,0.7,0.9"}  # of recall and needle
 
 
 def general(context):
@@ -47,8 +48,8 @@ class Setting:
         return self.window + self.score + 1
 
     def repeats(self, half):
-        """Prompts per depth, of recall and needle; the half for choosing has fewer."""
-        return max(2, self.documents // (2 if half == "test" else 4))
+        """Prompts per depth, of recall and needle."""
+        return max(2, self.documents // (3 if half == "test" else 4))
 
     def kept(self, gamma, window=None):
         """Slots after a compression, sinks included."""
