@@ -96,13 +96,13 @@ def ppl(s, policy, baseline=False, folder="runs", tokens=None, window=None, halv
 
 def asked(s, task, policy, half, depths=None, length=None, folder=None):
     """A step of needle: `task` over the texts of one half."""
-    depths, length, repeats = depths or DEPTHS[half], length or 2 * s.window, s.repeats(half)
+    depths, length = depths or DEPTHS[half], length or 2 * s.window
     out = f"{folder or task + '/' + half}/{policy.name}.csv"
     arguments = ["needle", "--task", task, "--model", "$MODEL", "--text", f"texts/{half}"]
-    arguments += ["--lengths", length, "--depths", depths, "--repeats", repeats]
+    arguments += ["--lengths", length, "--depths", depths, "--repeats", s.repeats]
     arguments += ["--passage", PASSAGE] if task == "recall" else []
     arguments += ["--policy", policy.policy, *policy.options, "--out", out]
-    count = len(depths.split(",")) * repeats
+    count = len(depths.split(",")) * s.repeats
     return Step(out[:-4], "replay", tuple(arguments), (out,), count * length, policy.policy)
 
 
@@ -300,8 +300,8 @@ def asked_table(done, s, page):
         row.append(rounded(exact["exact"], 2) if exact else "-")
         table.append(row)
     title = (
-        f"What is asked {2 * s.window} tokens into a text, at depths {DEPTHS['test']},"
-        f" {s.repeats('test')} prompts each: loss of a passage that returns (recall) and of a pass"
+        f"What is asked {2 * s.window} tokens into a text, at depths 0.05 to 0.95,"
+        f" {s.repeats} prompts each: loss of a passage that returns (recall) and of a pass"
         " key (needle), nats per token; less: below zero is better than FreqKV."
         + (
             " Selecting policies hold the whole prompt before they cut it, so their peak is not N"

@@ -9,7 +9,9 @@ GAMMAS = ("0.25", "0.5", "0.75")
 KNOWN = {"litbank-1m": (1024, 512), "stories260k": (512, 256)}
 HALVES = ("choose", "test")  # of the texts
 PASSAGE = 64  # tokens of recall's passage
-DEPTHS = {"choose": "0.25,0.75", "test": "0.1,0.3,0.5,0.7,0.9"}  # of recall and needle
+# Of recall and needle; what is reported covers all depths evenly, for policies differ in how far
+# back they hold what.
+DEPTHS = {"choose": "0.25,0.75", "test": ",".join(f"{k / 20:g}" for k in range(1, 20, 2))}
 
 
 def general(context):
@@ -47,9 +49,10 @@ class Setting:
         """Tokens of a probe's window."""
         return self.window + self.score + 1
 
-    def repeats(self, half):
+    @property
+    def repeats(self):
         """Prompts per depth, of recall and needle."""
-        return max(2, self.documents // (3 if half == "test" else 4))
+        return max(2, self.documents // 4)
 
     def kept(self, gamma, window=None):
         """Slots after a compression, sinks included."""
