@@ -156,27 +156,28 @@ def rounds(path, numbers):
 
 
 def search(path, rows, chosen):
-    """rows: {try: as in search.measured()}; all on the half for choosing, then the chosen on the
-    other, filled."""
+    """rows: {try: as in search.measured()}; on the half for choosing"""
     figure, (axis,) = panels(1)
-    drawn = False
-    points = [(name, "choose") for name in rows] + [(name, "test") for name in chosen]
-    for name, half in points:
-        x, y = (rows[name][half][m]["freqkv"] for m in ("perplexity", "recall"))
-        if not x or not y:
-            continue
-        drawn, filled = True, half == "test"
-        (xm, xl, xh), (ym, yl, yh) = thousandths([x, y])
+    found = {n: [r["choose"][m] for m in ("perplexity", "recall")] for n, r in rows.items()}
+    found = {n: both for n, both in found.items() if all(x["freqkv"] for x in both)}
+    for name, both in found.items():
+        (x, xl, xh), (y, yl, yh) = thousandths(b["freqkv"] for b in both)
+        filled = name in chosen
         color = freqkv.COLORS[1 if filled else 0]
-        error = {"xerr": [[xm - xl], [xh - xm]], "yerr": [[ym - yl], [yh - ym]]}
-        style = {"fmt": "o", "markersize": 4, "elinewidth": 0.6 if filled else 0.2}
+        error = {"xerr": [[x - xl], [xh - x]], "yerr": [[y - yl], [yh - y]]}
+        style = {"fmt": "o", "markersize": 4, "elinewidth": 0.6 if filled else 0.3}
         axis.errorbar(
-            xm, ym, **error, **style, color=color, markerfacecolor=color if filled else "white"
+            x, y, **error, **style, color=color, markerfacecolor=color if filled else "white"
         )
-        if filled:
-            axis.annotate(name, (xm, ym), (3, 3), textcoords="offset points", fontsize=6)
+    reference = next((both for n, both in found.items() if rows[n]["mean"]), None)
+    if reference:
+        x, y = (1000 * (b["freqkv"][0] - b["local"][0]) for b in reference)
+        axis.axhline(y, color="0.4", linewidth=0.6, linestyle=":")
+        axis.axvline(x, color="0.4", linewidth=0.6, linestyle=":")
     axis.axhline(0, color="0.7", linewidth=0.6)
     axis.axvline(0, color="0.7", linewidth=0.6)
+    axis.set_xscale("symlog", linthresh=100, linscale=2)
+    axis.xaxis.set_major_formatter("{x:g}")
     axis.set(xlabel="loss less freqkv's, nats / 1000", ylabel="recall: loss less freqkv's, / 1000")
     save(figure, path)
-    return drawn
+    return bool(found)

@@ -237,8 +237,8 @@ def report(done, s, page):
     everything(rows, chosen, page)
     page.figure(
         f"{s.name}-search",
-        f"{s.name}: every try on the half for choosing, against FreqKV; filled: the chosen on the"
-        " other half; left and below is better",
+        f"{s.name}: every try on the half for choosing, against FreqKV; filled: chosen; dotted:"
+        " local; left and below is better",
         lambda path: figures.search(path, rows, chosen),
     )
     page.keep(search={"tries": rows, "chosen": chosen, "winners": winners})
