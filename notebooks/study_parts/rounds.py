@@ -6,7 +6,7 @@ from . import figures
 from .intervals import interval, verdict
 from .page import milli, plain
 from .rivals import FULL, asked, load, losses, ppl, ratio, task_less
-from .setting import GAMMAS
+from .setting import GAMMAS, PASSAGE
 from .steps import Step
 
 TITLE = "4. What is left after many rounds?"
@@ -86,6 +86,8 @@ def distance(done, s, page):
     if not all(found.values()) or not horizon:
         return
     ratios = {f"{r['gamma']:g}": r for r in horizon["ratios"]}
+    # where FreqKV compresses until the passage returns
+    compressed = range(s.window, s.tokens - PASSAGE + 1, s.window - s.kept("0.5"))
     rows, kept = [], {}
     for depth in DEPTHS.split(","):
         cut = {
@@ -95,12 +97,12 @@ def distance(done, s, page):
         tokens = round((1 - float(depth)) * s.tokens)
         full, freqkv, local = (cut[p.name] for p in policies(s))
         values = [task_less(freqkv, full), task_less(local, full), task_less(freqkv, local)]
-        rounds = max(0, tokens // (s.window - s.kept("0.5")))
+        rounds = sum(at > s.tokens - tokens for at in compressed)
         kept[tokens] = {"freqkv": values[0], "local": values[1], "less_local": values[2]}
         rows.append([tokens, rounds, *(plain(x, 2) for x in values)])
     reach = ratios["0.5"]["horizon_tokens"]
     title = (
-        "Recall over the distance (tokens back, rounds since): loss of the passage that returns,"
+        "Recall over the distance (tokens back, rounds until the passage returns): its loss then,"
         " above full attention, nats per token"
     )
     head = ["tokens", "rounds", "freqkv", "local", "freqkv less local"]
