@@ -173,8 +173,9 @@ def layers(found, lines, page):
         page.paragraph(
             f"The upper half of the coefficients of {state}s, taken from one layer at a time, costs"
             f" most KL in layer {top} ({milli(kl[top])} thousandths; median over layers"
-            f" {1000 * np.median([x[0] for x in kl]):.2f}). The {tenth} heads of {len(share)} that"
-            f" cost most have {share[:tenth].sum() / share.sum():.0%} of the sum over heads."
+            f" {1000 * np.median([x[0] for x in kl]):.2f}). Of {len(share)} heads the tenth that"
+            f" costs most ({tenth}) has {share[:tenth].sum() / share.sum():.0%} of the sum over"
+            " heads."
         )
     page.commands(lines)
 
