@@ -184,7 +184,7 @@ class Study:
             state = "finished" if self.steps.finished(step) else f"{self.seconds(step):.0f} s"
             print(f"  {state:>9}  {step.name}", flush=True)
         if 5 in self.questions:
-            print(f"  and up to {4 * search.BEST} steps that confirm what the search chose")
+            print(f"  and about {4 * search.BEST} steps that confirm what the search chose")
 
 
 def features():

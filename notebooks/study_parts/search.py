@@ -283,7 +283,8 @@ def confirmed(chosen, rows, done, s, page):
     title = (
         "Chosen on one half, here on the other: loss less that of FreqKV and of local,"
         " thousandths of a nat; both at gamma 0.5, or for tries of equal peak only at their best"
-        " ratio on the first half"
+        f" ratio on the first half; intervals of recall rest on {s.repeats} prompts, each at"
+        " several depths"
     )
     head = ["try", "measure", "less freqkv", "less local", "verdict"]
     by_name = {t.policy.name: t.policy for t in tries(s)}
