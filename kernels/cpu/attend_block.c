@@ -20,7 +20,7 @@ struct block {
     float *sum;            /* [panels, rows of a panel] of weights */
     float *score;          /* [SLOTS, rows of a panel] */
     float *key;            /* [SLOTS, words] */
-    float *value;          /* [SLOTS / step, head_dim] words */
+    float *value;          /* [SLOTS, head_dim] numbers, packed */
     float *expanded;       /* [SLOTS, head_dim] a tile on its way from one format to another */
     float *shrink;         /* [rows of a panel] */
     float *turn;           /* [head_dim] */
@@ -125,17 +125,14 @@ static const void *in_format(const struct fkv_attention *a, const char *from, si
     return to;
 }
 
-/* Values of `slots` slots as words: two slots in each where the format is bfloat16, the last one
- * with zeros. Uses the scratch of the keys, so it comes before them. */
-static const void *value_words(const struct fkv_attention *a, const char *from, int32_t slots,
-                               struct block k) {
-    const size_t d = (size_t)a->shape->head_dim, count = (size_t)slots * d;
-    if (a->panel->step == 1) return in_format(a, from, count, k.expanded, k.value);
+/* Values of `slots` slots as the panel takes them. Uses the scratch of the keys, so it comes before
+ * them. */
+static const void *packed_values(const struct fkv_attention *a, const char *from, int32_t slots,
+                                 struct block k) {
+    const size_t count = (size_t)slots * (size_t)a->shape->head_dim;
+    if (!a->panel->pack_values) return in_format(a, from, count, k.expanded, k.value);
     const uint16_t *value = in_format(a, from, count, k.expanded, k.key);
-    uint32_t *to = (uint32_t *)(void *)k.value;
-    for (int32_t s = 0; s < slots; s += 2, value += 2 * d, to += d)
-        for (size_t c = 0; c < d; c++)
-            to[c] = value[c] | (s + 1 < slots ? (uint32_t)value[d + c] << 16 : 0);
+    a->panel->pack_values(value, slots, a->shape->head_dim, k.value);
     return k.value;
 }
 
@@ -143,7 +140,7 @@ static const void *value_words(const struct fkv_attention *a, const char *from, 
 struct tile {
     int32_t slot, end; /* slots [slot, end) of the span */
     const char *key;   /* [end - slot, words] */
-    const char *value; /* [(end - slot) / step, head_dim] words */
+    const char *value; /* packed */
 };
 
 static struct tile load_tile(const struct fkv_attention *a, const struct fkv_attend_unit *u,
@@ -152,7 +149,7 @@ static struct tile load_tile(const struct fkv_attention *a, const struct fkv_att
     const char *key = fkv_cpu_slot(a->cache->key, a->cache, d, head, slot),
                *value = fkv_cpu_slot(a->cache->value, a->cache, d, head, slot);
     struct tile t = {.slot = slot, .end = end};
-    t.value = value_words(a, value, slots, k);
+    t.value = packed_values(a, value, slots, k);
     t.key = in_format(a, key, (size_t)slots * (size_t)d, k.expanded, k.key);
     return t;
 }
@@ -177,7 +174,7 @@ static void take_tile(const struct fkv_attention *a, const struct fkv_attend_uni
     fkv_attend_limits(span, u->first + last / heads, &all_from, &high);
     low = fkv_attend_most(low, t.slot), high = fkv_attend_least(high, t.end);
     if (low >= high) return;
-    low -= (low - t.slot) % panel->step; /* words are whole; the mask takes that slot out again */
+    low -= (low - t.slot) % panel->whole; /* the mask takes these slots out again */
     const int32_t slots = high - low, skipped = low - t.slot;
     const size_t word = sizeof(float), at = (size_t)first;
     const float *bias = fkv_attend_bias(a, u, low);

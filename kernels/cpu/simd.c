@@ -74,6 +74,7 @@ const struct fkv_simd *fkv_simd_choose(void) {
 
 const struct fkv_panel *fkv_simd_bf16_panel(void) {
 #if defined(__x86_64__)
+    if (fkv_isa() >= FKV_ISA_AMX) return &fkv_panel_amx;
     if (fkv_isa() >= FKV_ISA_AVX512_BF16) return &fkv_panel_bf16;
 #endif
     return NULL;

@@ -31,6 +31,10 @@ typedef void fkv_dot_bf16_function(const uint16_t *w, size_t w_stride, int32_t w
  * up. Words are kept in arrays of float. head_dim is even. */
 struct fkv_panel {
     int32_t rows, step;
+    int32_t whole; /* a run of values begins at a multiple of so many slots of a tile */
+    /* value (keys, head_dim) bfloat16 -> as `mix` takes it, keys rounded up to `whole`; NULL:
+     * `mix` takes values (keys, head_dim) of float32 as they are */
+    void (*pack_values)(const uint16_t *value, int32_t keys, int32_t head_dim, void *to);
     /* score (keys, rows) = key (keys, words) q (words, rows) + bias (keys) or NULL; words =
      * head_dim / step, consecutive numbers of a key in each */
     void (*score)(const void *key, int32_t keys, int32_t words, const float *q, const float *bias,
@@ -42,7 +46,7 @@ struct fkv_panel {
      * sum (rows) = sum shrink + the row's weights */
     void (*soften)(float *score, int32_t keys, float *largest, float *sum, float *shrink);
     /* out (head_dim, rows) = out shrink (rows) + value' (head_dim, keys) weight (keys, rows);
-     * values are words (ceil(keys / step), head_dim), consecutive slots in each */
+     * weights are words, consecutive slots in each */
     void (*mix)(const float *weight, int32_t keys, const void *value, int32_t head_dim,
                 const float *shrink, float *out);
 };
@@ -68,7 +72,17 @@ struct fkv_simd {
 };
 
 extern const struct fkv_simd fkv_simd_plain, fkv_simd_avx2, fkv_simd_avx512;
-extern const struct fkv_panel fkv_panel_plain, fkv_panel_avx2, fkv_panel_avx512, fkv_panel_bf16;
+extern const struct fkv_panel fkv_panel_plain, fkv_panel_avx2, fkv_panel_avx512, fkv_panel_bf16,
+    fkv_panel_amx;
+
+/* Members of fkv_panel_amx (simd_panel_amx.c); values are packed to words
+ * (ceil(keys / 32), head_dim, 16). */
+enum { FKV_PANEL_BF16_ROWS = 48 };
+void fkv_amx_score(const void *key, int32_t keys, int32_t words, const float *q, const float *bias,
+                   float *score);
+void fkv_amx_mix(const float *weight, int32_t keys, const void *value, int32_t head_dim,
+                 const float *shrink, float *out);
+void fkv_amx_pack_values(const uint16_t *value, int32_t keys, int32_t head_dim, void *to);
 
 /* Defined where fkv_isa() is FKV_ISA_AVX512_BF16 or above. A product of two pairs is rounded once
  * before it is added; subnormal numbers count as 0. */

@@ -320,6 +320,7 @@ static double sum_gap(const float *p, const float *q, int32_t n, double shift, d
 }
 
 #define PANEL_STEP 1
+#define PANEL_PACK NULL
 #define panel_fold(a, b, c) vec_fma(a, b, c)
 #define panel_word(e) (e)[0]
 #include "kernels/cpu/simd_panel.h"

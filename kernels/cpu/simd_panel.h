@@ -10,6 +10,7 @@
  *   panel_fold(a, b, c)   c + the products of the words of a and b
  *   panel_word(e)         vectors e[0 .. PANEL_STEP) as one vector of words
  *   PANEL_TABLE           the table to define
+ *   PANEL_PACK            its pack_values
  *
  * Query rows are the lanes of all vectors. So keys and values are read as they are stored, one word
  * for all lanes at a time, and nothing of them is transposed; the largest score, the sum of the
@@ -151,6 +152,8 @@ static void panel_mix(const float *weight, int32_t keys, const void *value, int3
 const struct fkv_panel PANEL_TABLE = {
     .rows = PANEL,
     .step = PANEL_STEP,
+    .whole = PANEL_STEP,
+    .pack_values = PANEL_PACK,
     .score = panel_score,
     .mask = panel_mask,
     .soften = panel_soften,

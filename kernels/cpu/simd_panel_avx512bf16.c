@@ -1,6 +1,6 @@
 /* The panel kernels of attention in bfloat16: AVX512-BF16 beside the sets of simd_avx512.c. A word
  * is two numbers, and one instruction multiplies sixteen pairs of words and adds both products of
- * each to a float32 sum. See simd_panel.h. */
+ * each to a float32 sum. See simd_panel.h. On AMX the products are those of simd_panel_amx.c. */
 #if defined(__x86_64__)
 
 #include <float.h>
@@ -36,9 +36,30 @@ static inline vec panel_word(const vec e[2]) {
                                                _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16)));
 }
 
+/* Values as words (ceil(keys / 2), head_dim), the last slot with zeros. */
+static void pack_pairs(const uint16_t *value, int32_t keys, int32_t head_dim, void *to) {
+    uint32_t *word = to;
+    for (int32_t k = 0; k < keys; k += 2, value += 2 * head_dim, word += head_dim)
+        for (int32_t c = 0; c < head_dim; c++)
+            word[c] = value[c] | (k + 1 < keys ? (uint32_t)value[head_dim + c] << 16 : 0);
+}
+
 #define PANEL_STEP 2
 #define PANEL_TABLE fkv_panel_bf16
+#define PANEL_PACK pack_pairs
 #include "kernels/cpu/simd_panel.h"
+
+_Static_assert((int)PANEL == (int)FKV_PANEL_BF16_ROWS, "AMX takes the same panels");
+const struct fkv_panel fkv_panel_amx = {
+    .rows = PANEL,
+    .step = PANEL_STEP,
+    .whole = 32,
+    .pack_values = fkv_amx_pack_values,
+    .score = fkv_amx_score,
+    .mask = panel_mask,
+    .soften = panel_soften,
+    .mix = fkv_amx_mix,
+};
 
 #else
 typedef int fkv_simd_panel_avx512bf16_is_for_x86;
