@@ -2,7 +2,7 @@
  *
  * A tile of SLOTS slots is made ready once, for all panels of the unit: a float32 cache is read
  * where it is, one of 16 bits is converted. Products in bfloat16 take keys as a bfloat16 cache has
- * them, and values as pairs of slots. SLOTS: a panel's scores of a tile stay in the first-level
+ * them, and values packed as the panel wants them. SLOTS: a panel's scores of a tile stay in the first-level
  * cache (24 KB of AVX-512); a unit's queries, sums and tile stay in the second-level cache.
  *
  * The slots of a tile that no row of a panel sees are left out of that panel's products, so that a
@@ -121,7 +121,7 @@ static const void *in_format(const struct fkv_attention *a, const char *from, si
         fkv_to_f32(from, a->cache->dtype, count, expanded);
         floats = expanded;
     }
-    fkv_from_f32(floats, t, count, to);
+    a->b->round_bf16(floats, count, (uint16_t *)(void *)to);
     return to;
 }
 

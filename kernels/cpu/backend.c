@@ -12,6 +12,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/base/host.h"
+#include "kernels/cpu/gemm_amx.h"
 #include "kernels/dct.h"
 #include "kernels/isa.h"
 #include "kernels/limits.h"
@@ -47,7 +48,10 @@ static int cpu_open(const struct fkv_backend_options *options, struct fkv_backen
     b->compute = options->compute == FKV_COMPUTE_NATIVE ? FKV_COMPUTE_F32 : options->compute;
     b->simd = fkv_simd_choose();
     b->panel = b->compute == FKV_COMPUTE_BF16 ? fkv_simd_bf16_panel() : b->simd->panel;
-    if (b->compute == FKV_COMPUTE_BF16) b->dot_bf16 = fkv_dot_bf16_avx512;
+    if (b->compute == FKV_COMPUTE_BF16) {
+        b->dot_bf16 = fkv_dot_bf16_avx512, b->round_bf16 = fkv_round_bf16_avx512;
+        b->tiles = fkv_isa() >= FKV_ISA_AMX;
+    }
     if (fkv_gemm_open(b->threads, &b->gemm, err)) {
         free(b);
         return FKV_FAILED;
@@ -79,7 +83,10 @@ static int cpu_info(struct fkv_backend *b, struct fkv_device_info *out, struct f
                                     .threads = b->threads};
     const bool bf16 = b->compute == FKV_COMPUTE_BF16;
     const char *isa = bf16 ? fkv_isa_name(fkv_isa()) : b->simd->name, *library = fkv_gemm_name();
-    snprintf(out->kernels, sizeof out->kernels, "%s, %s", isa, library ? library : "no library");
+    snprintf(out->kernels, sizeof out->kernels, "%s, %s", isa,
+             b->tiles  ? "own products"
+             : library ? library
+                       : "no library");
     snprintf(out->name, sizeof out->name, "CPU, %d threads, %s", b->threads, out->kernels);
     /* A processor with AMX multiplies bfloat16 eight times as fast as it does float32; one with
      * AVX512-BF16 alone at most twice. */
@@ -102,13 +109,14 @@ static int grow(float **p, size_t floats, struct fkv_error *err) {
     return FKV_OK;
 }
 
-static size_t rounded_bytes(const struct fkv_limits *l) {
+static size_t rounded_bytes(const struct fkv_backend *b, const struct fkv_limits *l) {
+    if (b->tiles) return fkv_amx_packed_bytes(l->rows, fkv_cpu_widest(l));
     return sizeof(uint16_t) * (size_t)l->rows * (size_t)fkv_cpu_widest(l);
 }
 
 static int grow_rounded(struct fkv_backend *b, const struct fkv_limits *l, struct fkv_error *err) {
-    uint16_t *larger = allocate(rounded_bytes(l));
-    if (!larger) return fkv_fail(err, "out of memory: %zu bytes of scratch", rounded_bytes(l));
+    uint16_t *larger = allocate(rounded_bytes(b, l));
+    if (!larger) return fkv_fail(err, "out of memory: %zu bytes of scratch", rounded_bytes(b, l));
     free(b->rounded);
     b->rounded = larger;
     return FKV_OK;
@@ -176,7 +184,7 @@ static int cpu_add_needs(struct fkv_backend *b, const struct fkv_demand *d,
     if (d->segment_n && add_transform(d->segment_n, 4 * segment, &scratch, err)) return FKV_FAILED;
     const int64_t all =
         (int64_t)sizeof(float) * (int64_t)(rows + partial + (size_t)b->threads * scratch);
-    const int64_t rounded = b->compute == FKV_COMPUTE_BF16 ? (int64_t)rounded_bytes(&l) : 0;
+    const int64_t rounded = b->compute == FKV_COMPUTE_BF16 ? (int64_t)rounded_bytes(b, &l) : 0;
     own->shared = LARGER(own->shared, all + rounded + fkv_cpu_rotation_bytes(&d->limits));
     return FKV_OK;
 }

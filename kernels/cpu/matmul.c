@@ -31,6 +31,7 @@
  * halved, 16. Near the crossover both are equal, so a wrong guess by half costs little. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/gemm_amx.h"
 
 enum { PANEL = 64, FEW_PANEL = 32, ROWS_AT_ONCE = 16, BLOCK = 512 };
 enum { FEW_BF16 = 16, EXPANDED = 4 };
@@ -68,7 +69,7 @@ struct step {
     const void *in; /* [rows, cols] of `dtype` */
     enum fkv_dtype dtype;
     int32_t rows, units;
-    bool few;
+    bool few, tiles; /* neither: the library's */
     int count;
     struct part parts[FKV_CPU_MOST_PRODUCTS];
 };
@@ -102,14 +103,25 @@ static int prepare(struct step *s, struct part *p, struct fkv_error *err) {
         s->b, tile_floats(s->rows) + panel_floats(w->cols) + own / sizeof(float) + 1, err);
 }
 
+static int prepare_tiles(const struct step *s, const struct part *p, struct fkv_error *err) {
+    const int32_t cols = p->product->w->cols;
+    return fkv_cpu_grow_scratch(
+        s->b,
+        tile_floats(s->rows) + panel_floats(cols) +
+            fkv_amx_scratch_bytes(FKV_AMX_PANEL, cols) / sizeof(float),
+        err);
+}
+
 static int plan(struct step *s, const struct fkv_cpu_product *products, struct fkv_error *err) {
     for (int i = 0; i < s->count; i++) {
         struct part *p = &s->parts[i];
         p->product = &products[i];
-        p->height = s->few ? FEW_PANEL : panel_height(products[i].w->rows);
+        p->height = s->few     ? FEW_PANEL
+                    : s->tiles ? FKV_AMX_PANEL
+                               : panel_height(products[i].w->rows);
         p->first_unit = s->units;
         s->units += (products[i].w->rows + p->height - 1) / p->height;
-        if (!s->few && prepare(s, p, err)) return FKV_FAILED;
+        if (s->tiles ? prepare_tiles(s, p, err) : !s->few && prepare(s, p, err)) return FKV_FAILED;
     }
     return FKV_OK;
 }
@@ -144,13 +156,14 @@ static const char *weight_row(const struct fkv_weight *w, int32_t row) {
 }
 
 /* n values of any format, whole blocks at any address -> bfloat16 */
-static void round_to_bf16(const char *from, enum fkv_weight_format format, size_t n, uint16_t *to) {
+static void round_to_bf16(const struct fkv_backend *b, const char *from,
+                          enum fkv_weight_format format, size_t n, uint16_t *to) {
     enum { SOME = 2 * FKV_WEIGHT_MOST_BLOCK };
     float some[SOME];
     for (size_t i = 0; i < n; i += SOME) {
         const size_t count = n - i < SOME ? n - i : SOME;
         fkv_weight_expand(format, from + fkv_weight_bytes(format, i), count, some);
-        fkv_from_f32(some, FKV_BF16, count, to + i);
+        b->round_bf16(some, count, to + i);
     }
 }
 
@@ -165,24 +178,17 @@ static const void *weights_of(const struct step *s, const struct unit *u) {
         fkv_weight_expand(w->format, from, (size_t)u->n * cols, u->panel);
         return u->panel;
     }
-    round_to_bf16(from, w->format, (size_t)u->n * cols, (uint16_t *)(void *)u->panel);
+    round_to_bf16(s->b, from, w->format, (size_t)u->n * cols, (uint16_t *)(void *)u->panel);
     return u->panel;
 }
 
 /* Adds or copies the tile [m, n] to rows [row, row+m) of the output, with the bias. */
-static void place_tile(const struct unit *u, const float *tile, const float *bias, int32_t row,
+static void place_tile(const struct step *s, const struct unit *u, const float *bias, int32_t row,
                        int32_t m) {
     const struct fkv_cpu_product *p = u->part->product;
     const size_t stride = (size_t)p->w->rows;
-    const int32_t n = u->n;
-    for (int32_t i = 0; i < m; i++) {
-        float *out = p->out + (size_t)(row + i) * stride + (size_t)u->first;
-        const float *from = tile + (size_t)i * (size_t)n;
-        if (p->add)
-            for (int32_t j = 0; j < n; j++) out[j] += from[j] + bias[j];
-        else
-            for (int32_t j = 0; j < n; j++) out[j] = from[j] + bias[j];
-    }
+    s->b->simd->place(u->tile, bias, u->n, m, p->add,
+                      p->out + (size_t)row * stride + (size_t)u->first, stride);
 }
 
 /* in rows [row, row+m), m <= ROWS_AT_ONCE -> the tile, by dot products with the unit's weights:
@@ -201,14 +207,26 @@ static void dot_tile(const struct step *s, const struct unit *u, const void *wei
 }
 
 /* The bias of the unit's rows as float32, or zeros. */
-static void load_bias(const struct unit *u, float bias[PANEL]) {
+static void load_bias(const struct unit *u, float *bias) {
     const struct fkv_weight *b = u->part->product->bias;
-    memset(bias, 0, sizeof *bias * PANEL);
+    memset(bias, 0, sizeof *bias * (size_t)u->n);
     if (b && b->data)
         fkv_weight_expand(b->format,
                           (const char *)fkv_cpu_weight(b) +
                               fkv_weight_bytes(b->format, (size_t)u->first),
                           (size_t)u->n, bias);
+}
+
+/* All rows, on AMX, straight to their place. */
+static void multiply_tiles(const struct step *s, const struct unit *u) {
+    const struct fkv_cpu_product *p = u->part->product;
+    float *out = p->out + u->first, bias[FKV_AMX_PANEL];
+    fkv_amx_multiply(s->in, s->rows, weights_of(s, u), u->n, p->w->cols, p->add, out,
+                     (size_t)p->w->rows, u->own);
+    if (!p->bias || !p->bias->data) return;
+    load_bias(u, bias);
+    for (int32_t i = 0; i < s->rows; i++)
+        for (int32_t j = 0; j < u->n; j++) out[(size_t)i * (size_t)p->w->rows + j] += bias[j];
 }
 
 static bool multiply_unit(const struct step *s, const struct unit *u) {
@@ -227,7 +245,7 @@ static bool multiply_unit(const struct step *s, const struct unit *u) {
                                         (size_t)row * (size_t)w->cols * fkv_dtype_bytes(s->dtype),
                                     weights, u->tile, u->own))
             return false;
-        place_tile(u, u->tile, bias, row, m);
+        place_tile(s, u, bias, row, m);
     }
     return true;
 }
@@ -239,7 +257,7 @@ static void multiply_one(const struct step *s, const struct unit *u) {
     load_bias(u, bias);
     for (int32_t i = 0; i < u->n; i++)
         u->tile[i] = fkv_weight_dot(w->format, weight_row(w, u->first + i), (size_t)w->cols, s->in);
-    place_tile(u, u->tile, bias, 0, 1);
+    place_tile(s, u, bias, 0, 1);
 }
 
 /* Few rows of a block format: EXPANDED weight rows at a time. */
@@ -257,12 +275,20 @@ static bool multiply_blocks(const struct step *s, const struct unit *u) {
     return true;
 }
 
-/* The input [rows, cols] as bfloat16 in the backend's buffer. */
-static const void *round_input(struct fkv_backend *b, const float *in, int32_t rows, int32_t cols) {
+/* The input [rows, cols] as bfloat16 in the backend's buffer, packed where products are by tiles. */
+static const void *round_input(const struct step *s, const float *in, int32_t cols) {
+    struct fkv_backend *b = s->b;
+    const int32_t rows = s->rows;
+    if (s->tiles) {
+#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, (int64_t)rows *cols))
+        for (int32_t r = 0; r < rows; r += FKV_AMX_ROWS)
+            fkv_amx_pack_rows(in, rows, cols, r, b->rounded);
+        return b->rounded;
+    }
 #pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, (int64_t)rows *cols))
     for (int32_t r = 0; r < rows; r++) {
         const size_t at = (size_t)r * (size_t)cols;
-        fkv_from_f32(in + at, FKV_BF16, (size_t)cols, b->rounded + at);
+        b->round_bf16(in + at, (size_t)cols, b->rounded + at);
     }
     return b->rounded;
 }
@@ -276,8 +302,9 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
                      .rows = rows,
                      .few = few_rows(b, rows),
                      .count = count};
+    s.tiles = b->tiles && !s.few;
     if (plan(&s, products, err)) return FKV_FAILED;
-    if (s.dtype == FKV_BF16) s.in = round_input(b, in, rows, cols);
+    if (s.dtype == FKV_BF16) s.in = round_input(&s, in, cols);
     int64_t operations = 0;
     for (int i = 0; i < count; i++) operations += (int64_t)rows * products[i].w->rows * cols;
     int failed = 0;
@@ -289,7 +316,10 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
         for (int32_t i = 0; i < s.units; i++) {
             const struct unit u = take_unit(&s, i);
             const bool blocks = !fkv_weight_is_dtype(u.part->product->w->format);
-            failed |= !(s.few && blocks ? multiply_blocks(&s, &u) : multiply_unit(&s, &u));
+            if (s.tiles)
+                multiply_tiles(&s, &u);
+            else
+                failed |= !(s.few && blocks ? multiply_blocks(&s, &u) : multiply_unit(&s, &u));
         }
     }
     return failed ? fkv_fail(err, "a product of %d rows failed: out of memory", rows) : FKV_OK;

@@ -26,6 +26,9 @@ typedef void fkv_dot_bf16_function(const uint16_t *w, size_t w_stride, int32_t w
                                    const uint16_t *x, size_t x_stride, int32_t xn, int32_t cols,
                                    float *y, size_t y_stride);
 
+/* x (n) -> bfloat16, to nearest even; a subnormal number becomes 0 */
+typedef void fkv_round_bf16_function(const float *x, size_t n, uint16_t *y);
+
 /* Attention of a panel: `rows` query rows, which are the lanes of its vectors (simd_panel.h). A
  * word is `step` numbers of the panel's format: one float32, or two bfloat16 that a product adds
  * up. Words are kept in arrays of float. head_dim is even. */
@@ -57,6 +60,10 @@ struct fkv_simd {
     fkv_dot_function *dot[3]; /* by enum fkv_dtype of w */
     fkv_mix_function *mix[3];
     int32_t dot_rows; /* most input rows for which products are dot's (matmul.c) */
+    /* rows of a product to where they belong: y (m, n) = x (m, n) + bias (n), or += that; the rows
+     * of y are `stride` apart */
+    void (*place)(const float *x, const float *bias, int32_t n, int32_t m, bool add, float *y,
+                  size_t stride);
     float (*largest)(const float *x, int32_t n);
     float (*exp_sum)(float *x, int32_t n,
                      float shift); /* x[i] = exp(x[i] - shift), in place; returns their sum */
@@ -87,6 +94,7 @@ void fkv_amx_pack_values(const uint16_t *value, int32_t keys, int32_t head_dim, 
 /* Defined where fkv_isa() is FKV_ISA_AVX512_BF16 or above. A product of two pairs is rounded once
  * before it is added; subnormal numbers count as 0. */
 fkv_dot_bf16_function fkv_dot_bf16_avx512;
+fkv_round_bf16_function fkv_round_bf16_avx512;
 
 /* The widest set that this processor has. */
 const struct fkv_simd *fkv_simd_choose(void);

@@ -1,4 +1,4 @@
-/* Dot products of bfloat16 with bfloat16: AVX-512 BF16, whose vdpbf16ps adds the products of 16
+/* Dot products of bfloat16 with bfloat16, and rounding to it: AVX-512 BF16, whose vdpbf16ps adds the products of 16
  * pairs to 16 float32 sums. The tiles are those of simd_loops.h: 4 weight rows x 4 inputs hold
  * their sums in registers; one input alone streams one weight row at a time. */
 #if defined(__x86_64__)
@@ -83,10 +83,25 @@ void fkv_dot_bf16_avx512(const uint16_t *w, size_t w_stride, int32_t wn, const u
         dot_rows(1, w + (size_t)i * w_stride, w_stride, x, x_stride, xn, cols, y + i, y_stride);
 }
 
+void fkv_round_bf16_avx512(const float *x, size_t n, uint16_t *y) {
+    for (; n >= PAIRS; n -= PAIRS, x += PAIRS, y += PAIRS)
+        _mm512_storeu_si512(
+            y, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + PAIRS / 2), _mm512_loadu_ps(x)));
+    if (!n) return;
+    const __mmask32 there = (__mmask32)((1u << n) - 1);
+    _mm512_mask_storeu_epi16(
+        y, there,
+        (__m512i)_mm512_cvtne2ps_pbh(
+            _mm512_maskz_loadu_ps((__mmask16)(there >> PAIRS / 2), x + PAIRS / 2),
+            _mm512_maskz_loadu_ps((__mmask16)there, x)));
+}
+
 #else
 #include "kernels/cpu/simd.h"
 
 /* Never called: see fkv_isa. */
+void fkv_round_bf16_avx512(const float *x, size_t n, uint16_t *y) { (void)x, (void)n, (void)y; }
+
 void fkv_dot_bf16_avx512(const uint16_t *w, size_t w_stride, int32_t wn, const uint16_t *x,
                          size_t x_stride, int32_t xn, int32_t cols, float *y, size_t y_stride) {
     (void)w, (void)w_stride, (void)wn, (void)x, (void)x_stride, (void)xn, (void)cols;

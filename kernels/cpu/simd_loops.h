@@ -253,6 +253,19 @@ INLINE double exp_double(double x) {
     return e * power;
 }
 
+static void place(const float *x, const float *bias, int32_t n, int32_t m, bool add, float *y,
+                  size_t stride) {
+    for (; m > 0; m--, x += n, y += stride) {
+        int32_t i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            vec sum = vec_add(vec_load(x + i, FKV_F32), vec_load(bias + i, FKV_F32));
+            if (add) sum = vec_add(vec_load(y + i, FKV_F32), sum);
+            vec_store(y + i, sum);
+        }
+        for (; i < n; i++) y[i] = add ? y[i] + (x[i] + bias[i]) : x[i] + bias[i];
+    }
+}
+
 /* Sixteen running maxima, which compilers turn into vectors where they leave a reduction to
  * scalars. */
 static float largest(const float *x, int32_t n) {
@@ -331,6 +344,7 @@ const struct fkv_simd SIMD_TABLE = {
     .dot = {[FKV_F32] = dot_f32, [FKV_F16] = dot_f16, [FKV_BF16] = dot_bf16},
     .mix = {[FKV_F32] = mix_f32, [FKV_F16] = mix_f16, [FKV_BF16] = mix_bf16},
     .dot_rows = DOT_FEW,
+    .place = place,
     .largest = largest,
     .exp_sum = exp_sum,
     .swish = swish,

@@ -1,22 +1,17 @@
-/* The products of attention's panels in bfloat16 on AMX: a tile is sixteen rows of 64 bytes, and
- * one instruction adds to sixteen by sixteen float32 sums the products of 32 pairs of numbers each.
+/* The products of attention's panels in bfloat16 on AMX: one instruction adds to sixteen by sixteen
+ * float32 sums the products of 32 pairs of numbers each.
  *
  * Both products of a panel are words [rows, words] times words [words, panel], where a word is two
  * numbers: the second operand is what tiles ask for, as query rows are lanes (simd_panel.h). The
  * first takes its rows from keys as they are stored; of values a row is a channel, so they are
  * turned over once for all panels of a unit. What is left of sixteen rows or words is a tile of
- * that size. Tiles are a thread's registers, which other users (oneDNN) set up anew, as is done
- * here at every call. */
+ * that size. */
 #if defined(__x86_64__)
 
-#include <immintrin.h>
-#include <string.h>
-
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/simd_amx.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
-enum { SIDE = 16, LINE = 64, WHOLE = 2 * SIDE, PANEL_LINE = FKV_PANEL_BF16_ROWS * sizeof(float) };
+enum { PANEL_LINE = FKV_PANEL_BF16_ROWS * sizeof(float) };
 _Static_assert(FKV_PANEL_BF16_ROWS == 3 * SIDE, "three tiles of sums");
 
 /* The tiles: sums of each third of the panel, operands, operands of the words left at the end. (gcc
@@ -28,21 +23,15 @@ _Static_assert(FKV_PANEL_BF16_ROWS == 3 * SIDE, "three tiles of sums");
 #define RIGHT 4
 #define LAST_LEFT 5
 #define LAST_RIGHT 6
-enum { TILES = 7 };
 
 /* Tiles of `rows` rows, with `rest` words at the end. */
 static void set_up(int32_t rows, int32_t rest) {
-    struct {
-        uint8_t palette, start, reserved[14];
-        uint16_t line[SIDE]; /* bytes of a row */
-        uint8_t rows[SIDE];
-    } tiles = {.palette = 1};
-    for (int t = 0; t < TILES; t++) tiles.line[t] = LINE, tiles.rows[t] = (uint8_t)rows;
-    tiles.rows[RIGHT] = SIDE;
-    tiles.rows[LAST_RIGHT] = (uint8_t)rest;
-    tiles.line[LAST_LEFT] = (uint16_t)(rest * (int)sizeof(float));
-    if (!rest) tiles.line[LAST_RIGHT] = tiles.rows[LAST_LEFT] = 0;
-    _tile_loadconfig(&tiles);
+    struct tile_setup s = tiles_of(rows);
+    s.rows[RIGHT] = SIDE;
+    s.rows[LAST_RIGHT] = (uint8_t)rest;
+    s.line[LAST_LEFT] = (uint16_t)(rest * (int)sizeof(float));
+    if (!rest) s.line[LAST_RIGHT] = s.rows[LAST_LEFT] = 0;
+    _tile_loadconfig(&s);
 }
 
 /* The first operand: row r and words [16 i, 16 i + 16) begin at r * row + i * step bytes. */
@@ -51,11 +40,18 @@ struct left {
     size_t row, step;
 };
 
-/* out [rows of the tiles, panel] += left [.., words] right [words, panel] */
-INLINE void multiply_tiles(struct left left, const char *right, int32_t words, float *out) {
-    _tile_loadd(SUM_0, out, PANEL_LINE);
-    _tile_loadd(SUM_1, out + SIDE, PANEL_LINE);
-    _tile_loadd(SUM_2, out + 2 * SIDE, PANEL_LINE);
+/* out [rows of the tiles, panel] = left [.., words] right [words, panel], or += that */
+INLINE void multiply_tiles(struct left left, const char *right, int32_t words, bool add,
+                           float *out) {
+    if (add) {
+        _tile_loadd(SUM_0, out, PANEL_LINE);
+        _tile_loadd(SUM_1, out + SIDE, PANEL_LINE);
+        _tile_loadd(SUM_2, out + 2 * SIDE, PANEL_LINE);
+    } else {
+        _tile_zero(SUM_0);
+        _tile_zero(SUM_1);
+        _tile_zero(SUM_2);
+    }
     for (; words >= SIDE; words -= SIDE, left.at += left.step, right += SIDE * PANEL_LINE) {
         _tile_loadd(LEFT, left.at, left.row);
         _tile_loadd(RIGHT, right, PANEL_LINE);
@@ -79,29 +75,29 @@ INLINE void multiply_tiles(struct left left, const char *right, int32_t words, f
     _tile_stored(SUM_2, out + 2 * SIDE, PANEL_LINE);
 }
 
-/* out [rows, panel] += left [rows, words] right [words, panel] */
-static void multiply(struct left left, int32_t rows, const float *right, int32_t words,
+/* out [rows, panel] = left [rows, words] right [words, panel], or += that */
+static void multiply(struct left left, int32_t rows, const float *right, int32_t words, bool add,
                      float *out) {
     const int32_t rest = words % SIDE;
     if (rows >= SIDE) set_up(SIDE, rest);
     for (; rows >= SIDE; rows -= SIDE) {
-        multiply_tiles(left, (const char *)right, words, out);
+        multiply_tiles(left, (const char *)right, words, add, out);
         left.at += SIDE * left.row, out += SIDE * FKV_PANEL_BF16_ROWS;
     }
     if (rows) {
         set_up(rows, rest);
-        multiply_tiles(left, (const char *)right, words, out);
+        multiply_tiles(left, (const char *)right, words, add, out);
     }
     _tile_release();
 }
 
 void fkv_amx_score(const void *key, int32_t keys, int32_t words, const float *q, const float *bias,
                    float *score) {
-    for (int32_t k = 0; k < keys; k++)
+    for (int32_t k = 0; bias && k < keys; k++)
         for (int32_t i = 0; i < FKV_PANEL_BF16_ROWS; i++)
-            score[k * FKV_PANEL_BF16_ROWS + i] = bias ? bias[k] : 0;
+            score[k * FKV_PANEL_BF16_ROWS + i] = bias[k];
     const struct left left = {key, (size_t)words * sizeof(float), LINE};
-    multiply(left, keys, q, words, score);
+    multiply(left, keys, q, words, bias, score);
 }
 
 void fkv_amx_mix(const float *weight, int32_t keys, const void *value, int32_t head_dim,
@@ -110,37 +106,12 @@ void fkv_amx_mix(const float *weight, int32_t keys, const void *value, int32_t h
         for (int32_t i = 0; i < FKV_PANEL_BF16_ROWS; i++)
             out[c * FKV_PANEL_BF16_ROWS + i] *= shrink[i];
     const struct left left = {value, LINE, (size_t)head_dim * LINE};
-    multiply(left, head_dim, weight, (keys + 1) / 2, out);
-}
-
-/* Sixteen rows of sixteen words -> its columns: pairs of rows side by side, then pairs of these,
- * then the four quarters. */
-INLINE void turn_over(__m512i r[SIDE]) {
-    __m512i t[SIDE];
-    for (int i = 0; i < SIDE; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < SIDE; i += 4)
-        for (int j = 0; j < 2; j++) {
-            r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
-            r[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
-        }
-    for (int j = 0; j < 4; j++) {
-        t[j] = _mm512_shuffle_i32x4(r[j], r[j + 4], 0x88);
-        t[j + 4] = _mm512_shuffle_i32x4(r[j], r[j + 4], 0xdd);
-        t[j + 8] = _mm512_shuffle_i32x4(r[j + 8], r[j + 12], 0x88);
-        t[j + 12] = _mm512_shuffle_i32x4(r[j + 8], r[j + 12], 0xdd);
-    }
-    for (int i = 0; i < 8; i++) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-    }
+    multiply(left, head_dim, weight, (keys + 1) / 2, true, out);
 }
 
 void fkv_amx_pack_values(const uint16_t *value, int32_t keys, int32_t head_dim, void *to) {
     uint32_t *line = to;
-    for (int32_t k = 0; k < keys; k += WHOLE)
+    for (int32_t k = 0; k < keys; k += PAIRS)
         for (int32_t c = 0; c < head_dim; c += SIDE) {
             const int32_t width = head_dim - c < SIDE ? head_dim - c : SIDE;
             const __mmask16 there = (__mmask16)((1u << width) - 1);
