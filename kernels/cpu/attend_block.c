@@ -2,8 +2,9 @@
  *
  * A tile of SLOTS slots is made ready once, for all panels of the unit: a float32 cache is read
  * where it is, one of 16 bits is converted. Products in bfloat16 take keys as a bfloat16 cache has
- * them, and values packed as the panel wants them. SLOTS: a panel's scores of a tile stay in the first-level
- * cache (24 KB of AVX-512); a unit's queries, sums and tile stay in the second-level cache.
+ * them, and values as the panel packs them. SLOTS: a panel's scores of a tile stay in the
+ * first-level cache (24 KB of AVX-512); a unit's queries, sums and tile stay in the second-level
+ * cache.
  *
  * The slots of a tile that no row of a panel sees are left out of that panel's products, so that a
  * causal block costs little more than the half that it has to. */

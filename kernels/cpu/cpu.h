@@ -45,11 +45,11 @@ struct fkv_backend {
     float *up;                     /* [rows, hidden] */
     float *norm;           /* [max(dim, 2 head_dim, heads * head_dim)] norm weights as float32 */
     struct fkv_gemm *gemm; /* NULL in a plain build */
-    fkv_dot_bf16_function *dot_bf16; /* where the backend computes in bfloat16 */
+    fkv_dot_bf16_function *dot_bf16;     /* where the backend computes in bfloat16 */
     fkv_round_bf16_function *round_bf16; /* there too */
     bool tiles;                          /* there, with AMX: products are gemm_amx.h's */
     uint16_t *rounded; /* there: the input of a product, [rows, widest] or as gemm_amx.h packs it */
-    float *scratch;                  /* [threads, scratch_each] */
+    float *scratch;    /* [threads, scratch_each] */
     size_t scratch_each;
     float *partial; /* [partial_floats] results of attention over parts of the slots */
     size_t partial_floats;

@@ -1,12 +1,10 @@
-/* See gemm_amx.h. A block of 32 rows x 32 weight rows is four tiles of sums, two of input and two of
- * weights. Both operands are packed to tiles that stand one after the other: inputs once per
+/* See gemm_amx.h. A block of 32 rows x 32 weight rows is four tiles of sums, two of input and two
+ * of weights. Both operands are packed to tiles that stand one after the other: inputs once per
  * product, while they are rounded; weights, whose words are turned over, once per call, DEPTH
  * columns at a time, which stay in the second-level cache. */
 #include "kernels/cpu/gemm_amx.h"
 
 #if defined(__x86_64__)
-#include <string.h>
-
 #include "kernels/cpu/simd_amx.h"
 
 enum { TILE = SIDE * LINE, BLOCK = 2 * SIDE, DEPTH = 48 * PAIRS };
@@ -49,9 +47,9 @@ static void pack_weights(const uint16_t *w, int32_t n, int32_t cols, int32_t c, 
         for (int32_t d = 0; d < depth; d += PAIRS, to += TILE) {
             __m512i r[SIDE];
             for (int32_t i = 0; i < SIDE; i++)
-                r[i] = _mm512_maskz_loadu_epi16(
-                    first_lanes(j + i < n ? depth - d : 0),
-                    w + (size_t)(j + i < n ? j + i : 0) * (size_t)cols + c + d);
+                r[i] = _mm512_maskz_loadu_epi16(first_lanes(j + i < n ? depth - d : 0),
+                                                w + (size_t)(j + i < n ? j + i : 0) * (size_t)cols +
+                                                    c + d);
             turn_over(r);
             for (int32_t i = 0; i < SIDE; i++) _mm512_storeu_si512(to + i * LINE, r[i]);
         }
@@ -118,7 +116,8 @@ void fkv_amx_multiply(const void *packed, int32_t rows, const uint16_t *w, int32
                 if (rows - i >= BLOCK && n - j >= BLOCK)
                     multiply_block(in, by, deep, add, to, stride);
                 else
-                    multiply_edge(in, by, deep, add, to, stride, rows - i < BLOCK ? rows - i : BLOCK,
+                    multiply_edge(in, by, deep, add, to, stride,
+                                  rows - i < BLOCK ? rows - i : BLOCK,
                                   n - j < BLOCK ? n - j : BLOCK);
             }
     }

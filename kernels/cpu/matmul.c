@@ -20,7 +20,8 @@
  *
  * Many rows: the library of gemm.h, BLOCK rows at a time, into a tile of the thread's scratch,
  * which is then added or copied to its place, with the bias. Weights of another format, or at an
- * odd address, are converted to a panel in scratch first.
+ * odd address, are converted to a panel in scratch first. In bfloat16 on AMX: gemm_amx.h instead,
+ * all rows at once and straight to their place.
  *
  * What few means comes from the instruction set, not from a timing, so that the same run gives the
  * same bytes on one processor. A library's product of m rows costs a + b m per weight: it converts
@@ -105,11 +106,10 @@ static int prepare(struct step *s, struct part *p, struct fkv_error *err) {
 
 static int prepare_tiles(const struct step *s, const struct part *p, struct fkv_error *err) {
     const int32_t cols = p->product->w->cols;
-    return fkv_cpu_grow_scratch(
-        s->b,
-        tile_floats(s->rows) + panel_floats(cols) +
-            fkv_amx_scratch_bytes(FKV_AMX_PANEL, cols) / sizeof(float),
-        err);
+    return fkv_cpu_grow_scratch(s->b,
+                                tile_floats(s->rows) + panel_floats(cols) +
+                                    fkv_amx_scratch_bytes(FKV_AMX_PANEL, cols) / sizeof(float),
+                                err);
 }
 
 static int plan(struct step *s, const struct fkv_cpu_product *products, struct fkv_error *err) {
@@ -275,7 +275,8 @@ static bool multiply_blocks(const struct step *s, const struct unit *u) {
     return true;
 }
 
-/* The input [rows, cols] as bfloat16 in the backend's buffer, packed where products are by tiles. */
+/* The input [rows, cols] as bfloat16 in the backend's buffer, packed where products are by tiles.
+ */
 static const void *round_input(const struct step *s, const float *in, int32_t cols) {
     struct fkv_backend *b = s->b;
     const int32_t rows = s->rows;

@@ -1,6 +1,6 @@
-/* Dot products of bfloat16 with bfloat16, and rounding to it: AVX-512 BF16, whose vdpbf16ps adds the products of 16
- * pairs to 16 float32 sums. The tiles are those of simd_loops.h: 4 weight rows x 4 inputs hold
- * their sums in registers; one input alone streams one weight row at a time. */
+/* Dot products of bfloat16 with bfloat16, and rounding to it: AVX-512 BF16, whose vdpbf16ps adds
+ * the products of 16 pairs to 16 float32 sums. The tiles are those of simd_loops.h: 4 weight rows x
+ * 4 inputs hold their sums in registers; one input alone streams one weight row at a time. */
 #if defined(__x86_64__)
 
 #include <immintrin.h>

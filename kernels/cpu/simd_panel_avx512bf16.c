@@ -34,8 +34,8 @@ static inline vec panel_word(const vec e[2]) {
     static const uint16_t places[2 * LANES] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
                                                21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                                                11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    return _mm512_castsi512_ps(_mm512_permutexvar_epi16(
-        _mm512_loadu_si512(places), (__m512i)_mm512_cvtne2ps_pbh(e[1], e[0])));
+    return _mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_loadu_si512(places),
+                                                        (__m512i)_mm512_cvtne2ps_pbh(e[1], e[0])));
 }
 
 /* Values as words (ceil(keys / 2), head_dim), the last slot with zeros. */

@@ -1,5 +1,6 @@
 /* Every instruction set that this processor has against sums in double: odd sizes, all dtypes,
  * matrices at odd addresses with gaps between rows. */
+#include "kernels/cpu/gemm_amx.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/isa.h"
 #include "tests/unit/support.h"
@@ -120,6 +121,62 @@ TEST(bf16_dots_equal_sums_in_double) {
                 assert_sum(y[j * wn + i], sum, cols + 1, size, &named);
             }
         free(w), free(x), free(y), free(w16), free(x16);
+    }
+}
+
+/* Unused tiles and scratch hold NaN, which must not get into a sum; between the rows of the output
+ * nothing is written. */
+TEST(products_by_tiles_equal_sums_in_double) {
+    if (fkv_isa() < FKV_ISA_AMX) {
+        printf("skipped: this processor has no AMX\n");
+        return;
+    }
+    const struct fkv_simd named = {.name = "amx"};
+    for (int round = 0; round < ROUNDS; round++) {
+        const int32_t n = test_between(1, FKV_AMX_PANEL), rows = test_between(1, 70),
+                      cols = round % 20 ? test_between(1, 300) : test_between(1500, 3200);
+        const size_t stride = (size_t)n + (size_t)test_between(0, 5),
+                     packed_bytes = fkv_amx_packed_bytes(rows, cols),
+                     scratch_bytes = fkv_amx_scratch_bytes(n, cols);
+        const bool add = test_between(0, 1);
+        float *w, *x, *before = random_floats((size_t)rows * stride, 1),
+                      *y = malloc(sizeof *y * (size_t)rows * stride);
+        uint16_t *w16 = random_bf16((size_t)n * (size_t)cols, &w),
+                 *x16 = random_bf16((size_t)rows * (size_t)cols, &x);
+        char *packed = aligned_alloc(64, packed_bytes), *scratch = aligned_alloc(64, scratch_bytes);
+        memset(packed, 0xff, packed_bytes), memset(scratch, 0xff, scratch_bytes);
+        memcpy(y, before, sizeof *y * (size_t)rows * stride);
+        for (int32_t r = 0; r < rows; r += FKV_AMX_ROWS)
+            fkv_amx_pack_rows(x, rows, cols, r, packed);
+        fkv_amx_multiply(packed, rows, w16 + 1, n, cols, add, y, stride, scratch);
+        for (int32_t j = 0; j < rows; j++)
+            for (int32_t i = 0; i < (int32_t)stride; i++) {
+                const size_t at = (size_t)j * stride + (size_t)i;
+                double sum = add || i >= n ? before[at] : 0, size = fabs(sum);
+                for (int32_t c = 0; i < n && c < cols; c++) {
+                    double term = (double)w[i * cols + c] * (double)x[j * cols + c];
+                    sum += term, size += fabs(term);
+                }
+                assert_sum(y[at], sum, i < n ? cols + 2 : 0, size, &named);
+            }
+        free(w), free(x), free(y), free(before), free(w16), free(x16), free(packed), free(scratch);
+    }
+}
+
+TEST(rounding_to_bf16_is_to_nearest_even) {
+    if (fkv_isa() < FKV_ISA_AVX512_BF16) {
+        printf("skipped: this processor has no AVX512-BF16\n");
+        return;
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        const size_t n = (size_t)test_between(1, 100);
+        float *x = random_floats(n, 1);
+        uint16_t *y = malloc(2 * (n + 1));
+        y[n] = 0x1234;
+        fkv_round_bf16_avx512(x, n, y);
+        for (size_t i = 0; i < n; i++) assert_int_equal(y[i], fkv_f32_to_bf16(x[i]));
+        assert_int_equal(y[n], 0x1234);
+        free(x), free(y);
     }
 }
 
