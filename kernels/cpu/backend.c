@@ -23,7 +23,7 @@ static int check_options(const struct fkv_backend_options *options, struct fkv_e
     struct fkv_backend_options other = *options;
     if (fkv_isa_check(err)) return FKV_FAILED;
     if (options->compute == FKV_COMPUTE_BF16) {
-        if (!fkv_gemm_has_bf16())
+        if (fkv_isa() < FKV_ISA_AMX && !fkv_gemm_has_bf16())
             return fkv_fail(
                 err,
                 "compute: bfloat16 products are oneDNN's, which this build is without; use f32 "
@@ -91,7 +91,7 @@ static int cpu_info(struct fkv_backend *b, struct fkv_device_info *out, struct f
     /* A processor with AMX multiplies bfloat16 eight times as fast as it does float32; one with
      * AVX512-BF16 alone at most twice. */
     const char *note = fkv_gemm_note();
-    if (!note && !bf16 && fkv_gemm_has_bf16() && fkv_isa() == FKV_ISA_AMX)
+    if (!note && !bf16 && fkv_isa() == FKV_ISA_AMX)
         note =
             "this processor's AMX makes bfloat16 products at least twice as fast: --compute bf16";
     if (note) snprintf(out->note, sizeof out->note, "%s", note);
