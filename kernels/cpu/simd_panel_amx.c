@@ -40,6 +40,16 @@ struct left {
     size_t row, step;
 };
 
+/* All sums += a tile of `left` times each third of a tile's words of the panel. */
+#define ADD_PRODUCTS(a, b, left, right)                                                            \
+    _tile_loadd(a, (left).at, (left).row);                                                         \
+    _tile_loadd(b, right, PANEL_LINE);                                                             \
+    _tile_dpbf16ps(SUM_0, a, b);                                                                   \
+    _tile_loadd(b, (right) + LINE, PANEL_LINE);                                                    \
+    _tile_dpbf16ps(SUM_1, a, b);                                                                   \
+    _tile_loadd(b, (right) + 2 * LINE, PANEL_LINE);                                                \
+    _tile_dpbf16ps(SUM_2, a, b)
+
 /* out [rows of the tiles, panel] = left [.., words] right [words, panel], or += that */
 INLINE void multiply_tiles(struct left left, const char *right, int32_t words, bool add,
                            float *out) {
@@ -53,22 +63,10 @@ INLINE void multiply_tiles(struct left left, const char *right, int32_t words, b
         _tile_zero(SUM_2);
     }
     for (; words >= SIDE; words -= SIDE, left.at += left.step, right += SIDE * PANEL_LINE) {
-        _tile_loadd(LEFT, left.at, left.row);
-        _tile_loadd(RIGHT, right, PANEL_LINE);
-        _tile_dpbf16ps(SUM_0, LEFT, RIGHT);
-        _tile_loadd(RIGHT, right + LINE, PANEL_LINE);
-        _tile_dpbf16ps(SUM_1, LEFT, RIGHT);
-        _tile_loadd(RIGHT, right + 2 * LINE, PANEL_LINE);
-        _tile_dpbf16ps(SUM_2, LEFT, RIGHT);
+        ADD_PRODUCTS(LEFT, RIGHT, left, right);
     }
     if (words) {
-        _tile_loadd(LAST_LEFT, left.at, left.row);
-        _tile_loadd(LAST_RIGHT, right, PANEL_LINE);
-        _tile_dpbf16ps(SUM_0, LAST_LEFT, LAST_RIGHT);
-        _tile_loadd(LAST_RIGHT, right + LINE, PANEL_LINE);
-        _tile_dpbf16ps(SUM_1, LAST_LEFT, LAST_RIGHT);
-        _tile_loadd(LAST_RIGHT, right + 2 * LINE, PANEL_LINE);
-        _tile_dpbf16ps(SUM_2, LAST_LEFT, LAST_RIGHT);
+        ADD_PRODUCTS(LAST_LEFT, LAST_RIGHT, left, right);
     }
     _tile_stored(SUM_0, out, PANEL_LINE);
     _tile_stored(SUM_1, out + SIDE, PANEL_LINE);
