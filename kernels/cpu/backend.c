@@ -17,6 +17,9 @@
 #include "kernels/isa.h"
 #include "kernels/limits.h"
 
+/* Products in bfloat16 over those in float32: with less, the user is told. */
+#define LEAST_GAIN 0.9
+
 #define LARGER(a, b) ((a) > (b) ? (a) : (b))
 
 static int check_options(const struct fkv_backend_options *options, struct fkv_error *err) {
@@ -51,6 +54,7 @@ static int cpu_open(const struct fkv_backend_options *options, struct fkv_backen
     if (b->compute == FKV_COMPUTE_BF16) {
         b->dot_bf16 = fkv_dot_bf16_avx512, b->round_bf16 = fkv_round_bf16_avx512;
         b->tiles = fkv_isa() >= FKV_ISA_AMX;
+        b->slow_bf16 = !b->tiles && fkv_simd_bf16_gain() < LEAST_GAIN;
     }
     if (fkv_gemm_open(b->threads, &b->gemm, err)) {
         free(b);
@@ -94,6 +98,9 @@ static int cpu_info(struct fkv_backend *b, struct fkv_device_info *out, struct f
     if (!note && !bf16 && fkv_isa() == FKV_ISA_AMX)
         note =
             "this processor's AMX makes bfloat16 products at least twice as fast: --compute bf16";
+    if (!note && b->slow_bf16)
+        note = "this processor, without AMX, multiplies bfloat16 more slowly than float32: "
+               "--compute f32 is faster";
     if (note) snprintf(out->note, sizeof out->note, "%s", note);
     return FKV_OK;
 }

@@ -9,6 +9,7 @@
  *   PANEL_STEP            numbers in a word of 32 bits: 1 float32 or 2 bfloat16
  *   panel_fold(a, b, c)   c + the products of the words of a and b
  *   panel_word(e)         vectors e[0 .. PANEL_STEP) as one vector of words
+ *   PANEL_EXP(x)          exp(x), x <= 0 or NaN; without it vec_exp, below
  *   PANEL_TABLE           the table to define
  *   PANEL_PACK            its pack_values
  *
@@ -20,6 +21,9 @@
 
 enum { PANEL = PANEL_VECS * LANES };
 typedef uint32_t vec_bits __attribute__((vector_size(4 * LANES)));
+
+#ifndef PANEL_EXP
+#define PANEL_EXP vec_exp
 
 /* exp(x), x <= 0 or NaN; see simd_loops.h. */
 INLINE vec vec_exp(vec x) {
@@ -37,6 +41,7 @@ INLINE vec vec_exp(vec x) {
     e = vec_fma(e, r, vec_set(1.0f));
     return e * (vec)(((vec_bits)shifted + 127) << 23);
 }
+#endif
 
 INLINE vec vec_row(const float *x) { return vec_load(x, FKV_F32); }
 
@@ -101,13 +106,14 @@ static void panel_soften(float *score, int32_t keys, float *largest, float *sum,
         vec_store(largest + v, top);
         /* A row that has seen nothing yet: any finite shift gives weight 0 to every -inf (and keeps
          * a NaN). */
-        const vec shift = vec_max(vec_set(-FLT_MAX), top), scale = vec_exp(before - shift);
+        const vec shift = vec_max(vec_set(-FLT_MAX), top), scale = PANEL_EXP(before - shift);
         vec total = vec_row(sum + v) * scale;
         for (int32_t k = 0; k < keys; k += PANEL_STEP) {
             vec e[PANEL_STEP];
             for (int i = 0; i < PANEL_STEP; i++) {
-                e[i] = k + i < keys ? vec_exp(vec_row(score + (size_t)(k + i) * PANEL + v) - shift)
-                                    : vec_zero();
+                e[i] = k + i < keys
+                           ? PANEL_EXP(vec_row(score + (size_t)(k + i) * PANEL + v) - shift)
+                           : vec_zero();
                 total = vec_add(total, e[i]);
             }
             vec_store(score + (size_t)(k / PANEL_STEP) * PANEL + v, panel_word(e));

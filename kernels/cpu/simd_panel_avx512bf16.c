@@ -29,6 +29,16 @@ static inline vec panel_fold(vec a, vec b, vec c) {
     return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
 }
 
+/* 2^y, y = x / ln 2: the power of two of y's floor by vscalefps, of the rest by a polynomial fitted
+ * on [0, 1], to 9e-5, a twentieth of what rounding to bfloat16 does; 1 of 0 and 0 of -inf. */
+static inline vec panel_exp(vec x) {
+    enum { REST_OF_FLOOR = 1 };
+    const vec y = x * vec_set(1.44269504f), rest = _mm512_reduce_ps(y, REST_OF_FLOOR);
+    vec e = vec_fma(rest, vec_set(7.7067040e-2f), vec_set(2.2764499e-1f));
+    e = vec_fma(e, rest, vec_set(6.9511676e-1f));
+    return _mm512_scalef_ps(vec_fma(e, rest, vec_set(1)), y);
+}
+
 /* Rounds to nearest even; e[0] goes to the lower half of each word. */
 static inline vec panel_word(const vec e[2]) {
     static const uint16_t places[2 * LANES] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
@@ -47,6 +57,7 @@ static void pack_pairs(const uint16_t *value, int32_t keys, int32_t head_dim, vo
 }
 
 #define PANEL_STEP 2
+#define PANEL_EXP panel_exp
 #define PANEL_TABLE fkv_panel_bf16
 #define PANEL_PACK pack_pairs
 #include "kernels/cpu/simd_panel.h"
