@@ -50,8 +50,10 @@ INLINE float dot_one(const uint16_t *w, const uint16_t *x, int32_t cols) {
                      _mm512_setzero_ps()};
     int32_t c = 0;
     for (; c + 4 * PAIRS <= cols; c += 4 * PAIRS)
-        for (int l = 0; l < 4; l++)
+        for (int l = 0; l < 4; l++) {
+            __builtin_prefetch((const char *)(w + c + l * PAIRS) + FKV_AHEAD);
             sum[l] = _mm512_dpbf16_ps(sum[l], load(w + c + l * PAIRS), load(x + c + l * PAIRS));
+        }
     for (; c + PAIRS <= cols; c += PAIRS)
         sum[0] = _mm512_dpbf16_ps(sum[0], load(w + c), load(x + c));
     if (c < cols)

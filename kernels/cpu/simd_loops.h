@@ -37,15 +37,10 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Bytes by which a tile over short rows fetches what comes next, in the order of memory: about
- * twice what one core reads (20 GB/s) while it waits for memory (0.1 us). Several rows side by side
- * are streams that the processor does not follow by itself unless they are long. */
-enum { AHEAD = 4096 };
-
 INLINE void dot_tile(enum fkv_dtype t, int wn, int xn, const char *w, size_t w_stride,
                      const float *x, size_t x_stride, int32_t cols, float *y, size_t y_stride) {
     size_t bytes = t == FKV_F32 ? 4 : 2, step = w_stride * bytes;
-    const char *next = step * DOT_ROWS <= AHEAD ? w + AHEAD : NULL;
+    const char *next = step * DOT_ROWS <= FKV_AHEAD ? w + FKV_AHEAD : NULL;
     vec sum[DOT_ROWS][4];
     for (int i = 0; i < wn; i++)
         for (int j = 0; j < xn; j++) sum[i][j] = vec_zero();
@@ -84,6 +79,8 @@ INLINE vec dot_one(enum fkv_dtype t, const char *w, const float *x, int32_t cols
     vec sum[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()}, weight[4];
     int32_t c = 0;
     for (; c + 4 * LANES <= cols; c += 4 * LANES) {
+        const char *next = w + (size_t)c * bytes + FKV_AHEAD;
+        for (size_t l = 0; l < 4 * LANES * bytes; l += 64) __builtin_prefetch(next + l);
         vec_load_two(w + (size_t)c * bytes, t, weight);
         vec_load_two(w + (size_t)(c + 2 * LANES) * bytes, t, weight + 2);
         for (int l = 0; l < 4; l++)
@@ -114,7 +111,7 @@ INLINE void dot(enum fkv_dtype t, const char *w, size_t w_stride, int32_t wn, co
                 size_t x_stride, int32_t xn, int32_t cols, float *y, size_t y_stride) {
     size_t row = w_stride * fkv_dtype_bytes(t);
     int32_t i = 0;
-    for (; xn == 1 && row * DOT_ROWS > AHEAD && i + DOT_ROWS <= wn; i += DOT_ROWS) {
+    for (; xn == 1 && row * DOT_ROWS > FKV_AHEAD && i + DOT_ROWS <= wn; i += DOT_ROWS) {
         vec lanes[DOT_ROWS];
         for (int r = 0; r < DOT_ROWS; r++)
             lanes[r] = dot_one(t, w + (size_t)(i + r) * row, x, cols);
@@ -139,7 +136,7 @@ INLINE void mix_tile(enum fkv_dtype t, int pn, int vecs, bool fetch, const float
             sum[j][v] = vec_load(y + (size_t)j * y_stride + v * LANES, FKV_F32);
     for (int32_t i = 0; i < wn; i++) {
         for (size_t l = 0; fetch && l < row; l += 64)
-            __builtin_prefetch(w + (size_t)i * row + AHEAD + l);
+            __builtin_prefetch(w + (size_t)i * row + FKV_AHEAD + l);
         vec in[MIX_VECS];
         for (int v = 0; v < vecs; v++)
             in[v] = vec_load(w + (size_t)i * row + (size_t)v * LANES * bytes, t);
