@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/ahead.h"
 #include "kernels/dtype.h"
 
 /* w (wn, cols), x (xn, cols) -> y (xn, wn) = x w^T */
@@ -20,13 +21,6 @@ typedef void fkv_dot_function(const void *w, size_t w_stride, int32_t wn, const 
 /* p (pn, wn), w (wn, cols): y (pn, cols) += p w */
 typedef void fkv_mix_function(const float *p, size_t p_stride, int32_t pn, const void *w,
                               size_t w_stride, int32_t wn, int32_t cols, float *y, size_t y_stride);
-
-/* Bytes by which loops over weights and caches fetch what comes next, in the order of memory: about
- * twice what one core reads (20 GB/s) while it waits for memory (0.1 us). Several short rows side
- * by side are streams that the processor does not follow by itself; a single one an EPYC 9004
- * follows, a Xeon of Emerald Rapids only within a page: SmolLM2-135M decodes there at 73 tokens/s
- * with this, at 55 without it, and at no less than 70 with 2048 to 16384 bytes. */
-enum { FKV_AHEAD = 4096 };
 
 /* w (wn, cols), x (xn, cols), both bfloat16 -> y (xn, wn) = x w^T, summed in float32 */
 typedef void fkv_dot_bf16_function(const uint16_t *w, size_t w_stride, int32_t wn,

@@ -1,6 +1,7 @@
 /* Every block format's expansion for one instruction set: included by weights.c, weights_avx2.c
  * and weights_avx512.c, which first include weights.h and define EXPAND_TABLE and
  * BLOCK_DOT_TABLE, the names of the tables. */
+#include "kernels/ahead.h"
 #include "kernels/weights/q2_k.h"
 #include "kernels/weights/q3_k.h"
 #include "kernels/weights/q4_0.h"
@@ -24,8 +25,10 @@
         const uint8_t *b = blocks;                                                                 \
         struct block_to to = {.x = x};                                                             \
         for (int i = 0; i < BLOCK_SUMS; i++) to.sum[i] = block_zero();                             \
-        for (size_t i = 0; i < count; i++, b += FORMAT##_BYTES, to.x += FORMAT##_VALUES)           \
+        for (size_t i = 0; i < count; i++, b += FORMAT##_BYTES, to.x += FORMAT##_VALUES) {         \
+            for (size_t l = 0; l < FORMAT##_BYTES; l += 64) __builtin_prefetch(b + FKV_AHEAD + l); \
             format##_block(b, &to);                                                                \
+        }                                                                                          \
         return block_total(&to);                                                                   \
     }
 FKV_BLOCK_FORMATS(EXPAND)
