@@ -1,8 +1,8 @@
 /* What a session does per second, and what the machine could: prefill alone and scored, and decode
  * steps after `AFTER` tokens with every dtype of the cache, on all threads and on one. Beside
  * decoding stands the time that the same threads take to read the same bytes of weights and cache
- * once (each adds up its share, in 64-bit words). Everything in turns; the least of all rounds,
- * because a machine that does something else too only makes a step longer.
+ * once. Everything in turns; the least of all rounds, because a machine that does something else
+ * too only makes a step longer.
  *
  *   bench_session MODEL [f32|bf16 [ROUNDS [THREADS]]] */
 #include <math.h>
@@ -48,16 +48,11 @@ static size_t list_stretches(const struct fkv_session *s, int32_t slots, struct 
     return n;
 }
 
-/* Every thread reads its share of every stretch. The sum, so that no read is left out. */
 static uint64_t read_all(const struct stretch *stretches, size_t n, int threads) {
     uint64_t sum = 0;
 #pragma omp parallel reduction(+ : sum) num_threads(threads)
-    for (size_t s = 0; s < n; s++) {
-        const uint64_t *words = (const void *)stretches[s].data;
-        const size_t all = stretches[s].bytes / 8, t = (size_t)omp_get_thread_num();
-        const size_t until = all * (t + 1) / (size_t)threads;
-        for (size_t i = all * t / (size_t)threads; i < until; i++) sum += words[i];
-    }
+    for (size_t s = 0; s < n; s++)
+        sum += bench_read_share((const void *)stretches[s].data, stretches[s].bytes / 8);
     return sum;
 }
 

@@ -3,9 +3,11 @@
 #ifndef FKV_TESTS_BENCH_H
 #define FKV_TESTS_BENCH_H
 
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "kernels/ahead.h"
 #include "kernels/base/progress.h"
 #include "kernels/kernels.h"
 
@@ -27,6 +29,28 @@ static inline int bench_compare(const void *a, const void *b) {
 static inline double bench_median(double *seconds, int n) {
     qsort(seconds, (size_t)n, sizeof *seconds, bench_compare);
     return n % 2 ? seconds[n / 2] : (seconds[n / 2 - 1] + seconds[n / 2]) / 2;
+}
+
+/* What memory gives when it is read once: the sum of the calling thread's share of n words, fetched
+ * ahead as the kernels do. */
+static inline uint64_t bench_read_share(const uint64_t *words, size_t n) {
+    enum { LINE = 8 };
+    const size_t t = (size_t)omp_get_thread_num(), threads = (size_t)omp_get_num_threads(),
+                 until = n * (t + 1) / threads;
+    uint64_t sum = 0;
+    for (size_t i = n * t / threads; i < until; i += LINE) {
+        __builtin_prefetch((const char *)(words + i) + FKV_AHEAD);
+        for (size_t j = i; j < i + LINE && j < until; j++) sum += words[j];
+    }
+    return sum;
+}
+
+/* The same by all threads. Returns the sum, so that no read is left out. */
+static inline uint64_t bench_read(const uint64_t *words, size_t n) {
+    uint64_t sum = 0;
+#pragma omp parallel reduction(+ : sum)
+    sum += bench_read_share(words, n);
+    return sum;
 }
 
 /* Uniform in [-1, 1): xorshift, for large arrays. */

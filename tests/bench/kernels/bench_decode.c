@@ -1,23 +1,14 @@
 /* Decode products: bytes of weights read per second by products with one row (and with a few), over
  * more than 1 GB of bf16 weights, against the read bandwidth that all threads reach on the same
- * memory in the same run (each adds up its share, in 64-bit words). */
-#include <omp.h>
+ * memory in the same run. */
 
 #include "tests/bench/kernels/bench.h"
 
 enum { LAYERS = 8, DIM = 4096, HIDDEN = 11008, ROUNDS = 5, MOST_ROWS = 16 };
 
-/* The sum, so that no read is left out. */
-static uint64_t read_all(const uint64_t *words, size_t n) {
-    uint64_t sum = 0;
-#pragma omp parallel for simd schedule(static) reduction(+ : sum)
-    for (size_t i = 0; i < n; i++) sum += words[i];
-    return sum;
-}
-
 static double seconds_reading(const void *memory, size_t bytes) {
     double start = fkv_seconds();
-    volatile uint64_t sink = read_all(memory, bytes / 8);
+    volatile uint64_t sink = bench_read(memory, bytes / 8);
     (void)sink;
     return fkv_seconds() - start;
 }
