@@ -176,12 +176,14 @@ def attend_head(q, k, v, policy, retained, theta, operators=(None, None)):
         slots = np.arange(len(keys))
         turned = rotate(keys, slots, theta)
         query = rotate(q[t : t + added], slots[before:], theta) / np.sqrt(k.shape[1])
-        score = query @ turned.T  # [added, group, slots]
+        flat = query.reshape(-1, k.shape[1])  # one product instead of one per row
+        score = (flat @ turned.T).reshape(added, -1, len(keys))
         score += np.log(masses)
         np.copyto(score, -np.inf, where=slots > slots[before:, None, None])
         score -= score.max(-1, keepdims=True)
         weight = np.exp(score, out=score)
-        out[t : t + added] = weight @ values / weight.sum(-1, keepdims=True)
+        mixed = weight.reshape(-1, len(keys)) @ values
+        out[t : t + added] = mixed.reshape(query.shape) / weight.sum(-1, keepdims=True)
         seen += int(np.sum(slots[before:] + 1))
         t += added
     return out, actions, seen
