@@ -258,6 +258,60 @@ TEST(nan_stays_nan) {
         }
 }
 
+/* Row 0 sees nothing, row 1 holds a NaN, the others are random with a masked slot here and there.
+ */
+static void soften_rows(const struct fkv_panel *panel, int32_t keys) {
+    enum { MOST = 64 };
+    const int32_t rows = panel->rows, words = (keys + panel->step - 1) / panel->step;
+    const double of_sum = panel->step == 1 ? 1e-6 : 2e-4,
+                 of_weight = panel->step == 1 ? 1e-6 : 0x1p-8 + 2e-4;
+    float *score = random_floats((size_t)(keys + 1) * (size_t)rows, 30), before[MOST],
+          largest[MOST], sum[MOST], shrink[MOST];
+    assert_true(rows <= MOST);
+    for (int32_t r = 0; r < rows; r++) {
+        score[test_between(0, keys - 1) * rows + r] = r == 1 ? NAN : -INFINITY;
+        for (int32_t k = 0; r == 0 && k < keys; k++) score[k * rows] = -INFINITY;
+        before[r] = largest[r] = r % 2 ? (float)test_between(-20, 20) : -INFINITY;
+        sum[r] = r % 2 ? 1 : 0;
+    }
+    float *given = malloc(sizeof *given * (size_t)keys * (size_t)rows);
+    memcpy(given, score, sizeof *given * (size_t)keys * (size_t)rows);
+    panel->soften(score, keys, largest, sum, shrink);
+    for (int32_t r = 0; r < rows; r++) {
+        double top = before[r], total;
+        for (int32_t k = 0; k < keys; k++) top = fmax(top, given[k * rows + r]);
+        if (r == 1) {
+            assert_true(isnan(sum[r]));
+            continue;
+        }
+        assert_true(largest[r] == (float)top);
+        total = r % 2 ? exp((double)(before[r] - (float)top)) : 0;
+        assert_close(shrink[r], total, 1e-37, of_sum);
+        for (int32_t k = 0; k < words * panel->step; k++) {
+            const float *word = &score[k / panel->step * rows + r];
+            uint16_t half[2];
+            memcpy(half, word, sizeof half);
+            const float found = panel->step == 1 ? *word : fkv_bf16_to_f32(half[k % 2]);
+            const double expected =
+                k >= keys || top == -INFINITY ? 0 : exp((double)(given[k * rows + r] - (float)top));
+            assert_close(found, expected, 1e-37, of_weight);
+            total += expected;
+        }
+        assert_close(sum[r], total, 0, of_sum);
+    }
+    free(score), free(given);
+}
+
+TEST(panels_soften_scores_to_weights) {
+    const struct fkv_simd *sets[3];
+    const int count = fkv_simd_available(sets);
+    for (int round = 0; round < ROUNDS; round++) {
+        const int32_t keys = test_between(1, 40);
+        for (int s = 0; s < count; s++) soften_rows(sets[s]->panel, keys);
+        if (fkv_simd_bf16_panel()) soften_rows(fkv_simd_bf16_panel(), keys);
+    }
+}
+
 TEST(swish_is_z_over_one_plus_exp) {
     const struct fkv_simd *sets[3];
     int count = fkv_simd_available(sets);
