@@ -20,6 +20,8 @@ struct fkv_dct; /* a plan for one n: immutable after creation, shared by any num
 
 /* *out: the plan; the caller destroys it. */
 int fkv_dct_create(int32_t n, struct fkv_dct **out, struct fkv_error *err);
+/* From now on what `forward` and `inverse` give is `gain` times that of a new plan. */
+void fkv_dct_scale(struct fkv_dct *plan, double gain);
 void fkv_dct_destroy(struct fkv_dct *plan); /* NULL is fine */
 
 /* Floats of scratch that one call needs, whatever the number of channels; each thread brings its

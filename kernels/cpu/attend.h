@@ -102,7 +102,7 @@ static inline void fkv_attend_query(const struct fkv_attention *a, const struct 
                                     int32_t i, const float *turn, float *to) {
     const struct fkv_attention_shape *s = a->shape;
     const float turned_scale = s->scale * s->gain * s->gain;
-    fkv_cpu_turn_by(a->q + fkv_attend_row(a, u, i), turn, a->rotation.half, s->head_dim, to);
+    a->b->simd->turn(a->q + fkv_attend_row(a, u, i), turn, a->rotation.half, s->head_dim, to);
     for (int32_t c = 0; c < s->rotary; c++) to[c] *= turned_scale;
     for (int32_t c = s->rotary; c < s->head_dim; c++) to[c] *= s->scale;
 }

@@ -7,15 +7,15 @@
 
 /* Stores key [d] turned by the angles, and value [d], in a cache with a `quant`. turned [d] and
  * scratch [d] are overwritten; `turn` may be in scratch. */
-static void store_rounded(const struct fkv_cache *cache, const float *key, const float *value,
-                          const float *turn, int32_t half, int32_t d, float *turned, float *scratch,
-                          char *key_to, char *value_to) {
+static void store_rounded(const struct fkv_simd *simd, const struct fkv_cache *cache,
+                          const float *key, const float *value, const float *turn, int32_t half,
+                          int32_t d, float *turned, float *scratch, char *key_to, char *value_to) {
     const size_t count = (size_t)d;
     if (cache->quant_before) {
         fkv_quant_round(cache->quant, key, count, turned);
-        fkv_cpu_turn_by(turned, turn, half, d, turned);
+        simd->turn(turned, turn, half, d, turned);
     } else {
-        fkv_cpu_turn_by(key, turn, half, d, turned);
+        simd->turn(key, turn, half, d, turned);
         fkv_quant_round(cache->quant, turned, count, turned);
     }
     fkv_from_f32(turned, cache->dtype, count, key_to);
@@ -50,10 +50,10 @@ int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shap
         for (int32_t i = 0; i < item->rows; i++) {
             const float *turn = fkv_cpu_turn(&r, item->position + i, scratch);
             if (cache->quant) {
-                store_rounded(cache, key, value, turn, r.half, (int32_t)d, turned, scratch, key_to,
-                              value_to);
+                store_rounded(b->simd, cache, key, value, turn, r.half, (int32_t)d, turned, scratch,
+                              key_to, value_to);
             } else {
-                fkv_cpu_turn_by(key, turn, r.half, (int32_t)d, turned);
+                b->simd->turn(key, turn, r.half, (int32_t)d, turned);
                 fkv_from_f32(turned, cache->dtype, d, key_to);
                 fkv_from_f32(value, cache->dtype, d, value_to);
             }
@@ -64,8 +64,9 @@ int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shap
 }
 
 /* Moves the slots of one item; `turn` (or NULL) rotates 2 half channels of them further. */
-static void move(const struct fkv_cache *cache, const struct fkv_gather_item *item, char *head,
-                 size_t d, const float *turn, int32_t half, float *scratch) {
+static void move(const struct fkv_simd *simd, const struct fkv_cache *cache,
+                 const struct fkv_gather_item *item, char *head, size_t d, const float *turn,
+                 int32_t half, float *scratch) {
     const enum fkv_dtype dtype = cache->dtype;
     const bool rounds = cache->quant && !cache->quant_before;
     size_t bytes = d * fkv_dtype_bytes(dtype);
@@ -74,7 +75,7 @@ static void move(const struct fkv_cache *cache, const struct fkv_gather_item *it
         char *to = head + (size_t)(item->slot + j) * bytes;
         if (turn) {
             fkv_to_f32(from, dtype, d, scratch);
-            fkv_cpu_turn_by(scratch, turn, half, (int32_t)d, scratch);
+            simd->turn(scratch, turn, half, (int32_t)d, scratch);
             if (rounds) fkv_quant_round(cache->quant, scratch, d, scratch);
             fkv_from_f32(scratch, dtype, d, to);
         } else if (from != to) {
@@ -83,20 +84,15 @@ static void move(const struct fkv_cache *cache, const struct fkv_gather_item *it
     }
 }
 
-static double slot_energy(const char *slot, enum fkv_dtype dtype, size_t d, float *scratch) {
-    double sum = 0;
-    fkv_to_f32(slot, dtype, d, scratch);
-    for (size_t i = 0; i < d; i++) sum += (double)scratch[i] * scratch[i];
-    return sum;
-}
-
-static void measure(const struct fkv_gather_item *item, const char *head, size_t d,
-                    enum fkv_dtype dtype, float *scratch, double *before, double *kept) {
+static void measure(const struct fkv_simd *simd, const struct fkv_gather_item *item,
+                    const char *head, size_t d, enum fkv_dtype dtype, float *scratch,
+                    double *before, double *kept) {
     size_t bytes = d * fkv_dtype_bytes(dtype);
     *before = *kept = 0;
     if (item->count == 0) return;
     for (int32_t s = item->slot, j = 0; s <= item->from[item->count - 1]; s++) {
-        double energy = slot_energy(head + (size_t)s * bytes, dtype, d, scratch);
+        fkv_to_f32(head + (size_t)s * bytes, dtype, d, scratch);
+        double energy = simd->energy(scratch, d);
         *before += energy;
         if (s == item->from[j]) *kept += energy, j++;
     }
@@ -117,14 +113,14 @@ int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shap
         char *value = fkv_cpu_slot(cache->value, cache, shape->head_dim, item->cache_head, 0);
         float *scratch = fkv_cpu_scratch(b), *turn = scratch + d;
         if (energy) {
-            measure(item, key, d, cache->dtype, scratch, &energy[n].key_before,
+            measure(b->simd, item, key, d, cache->dtype, scratch, &energy[n].key_before,
                     &energy[n].key_kept);
-            measure(item, value, d, cache->dtype, scratch, &energy[n].value_before,
+            measure(b->simd, item, value, d, cache->dtype, scratch, &energy[n].value_before,
                     &energy[n].value_kept);
         }
-        move(cache, item, key, d, item->shift != 0 ? fkv_cpu_turn(&r, item->shift, turn) : NULL,
-             r.half, scratch);
-        move(cache, item, value, d, NULL, 0, scratch);
+        move(b->simd, cache, item, key, d,
+             item->shift != 0 ? fkv_cpu_turn(&r, item->shift, turn) : NULL, r.half, scratch);
+        move(b->simd, cache, item, value, d, NULL, 0, scratch);
     }
     return FKV_OK;
 }

@@ -1,16 +1,17 @@
 /* Linear maps on the cache (cache.h, map_dct, map_matrix and compress).
  *
  * A unit is the keys, or the values, of one head: n slots are converted to float32 in the
- * thread's scratch (keys un-rotated), transformed in place, the first L rows scaled and transformed
- * back, rotated to their new positions and stored, so that a 16-bit cache is rounded once. A matrix
- * is applied out of place, DEPTH slots at a time, so that sums of many float32 stay exact. */
+ * thread's scratch (keys un-rotated), transformed in place, the first L rows transformed back
+ * with the gain, rotated to their new positions and stored, so that a 16-bit cache is rounded once.
+ * A matrix is applied out of place, DEPTH slots at a time, so that sums of many float32 stay exact.
+ */
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/dct.h"
 
-enum { DEPTH = 128 };
+enum { DEPTH = 128, RUN = 16 };
 
 /* Scratch: the rotation of a row, the states, the transform's own. */
 size_t fkv_cpu_compress_scratch(const struct fkv_backend *b, const struct fkv_limits *l) {
@@ -25,11 +26,12 @@ int fkv_cpu_map_dct(struct fkv_backend *b, int32_t n, int32_t retained, double g
         return fkv_fail(err, "expected 1 <= L <= n, found L = %d, n = %d", retained, n);
     struct fkv_map *map = malloc(sizeof *map);
     if (!map) return fkv_fail(err, "out of memory");
-    *map = (struct fkv_map){.n = n, .retained = retained, .gain = (float)gain};
+    *map = (struct fkv_map){.n = n, .retained = retained, .gain = gain};
     if (fkv_dct_create(n, &map->forward, err) || fkv_dct_create(retained, &map->inverse, err)) {
         fkv_cpu_map_release(b, map);
         return FKV_FAILED;
     }
+    fkv_dct_scale(map->inverse, gain);
     size_t scratch[] = {b->map_scratch, fkv_dct_scratch(map->forward),
                         fkv_dct_scratch(map->inverse)};
     for (int i = 0; i < 3; i++)
@@ -82,73 +84,101 @@ void fkv_cpu_map_release(struct fkv_backend *b, struct fkv_map *map) {
     free(map);
 }
 
-static double energy_of(const float *x, size_t count) {
-    double sums[8] = {0}; /* separate sums, so that the loop can be vectorised */
-    size_t i = 0;
-    for (; i + 8 <= count; i += 8)
-        for (int l = 0; l < 8; l++) sums[l] += (double)x[i + (size_t)l] * x[i + (size_t)l];
-    for (; i < count; i++) sums[0] += (double)x[i] * x[i];
-    return ((sums[0] + sums[1]) + (sums[2] + sums[3])) +
-           ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+/* One head's keys or values. */
+struct unit {
+    const struct fkv_simd *simd;
+    const struct fkv_cache *cache;
+    size_t d;
+    char *states;                        /* [n, d]; the results' rows come first */
+    const struct fkv_rotation *rotation; /* NULL for values */
+    double position;                     /* of the first slot */
+    double *before, *kept;               /* NULL where energy is not asked for */
+};
+
+static char *state(const struct unit *u, int32_t i) {
+    return u->states + (size_t)i * u->d * fkv_dtype_bytes(u->cache->dtype);
 }
 
-/* x [n, d] -> its first retained rows, by the DCT; `transform` is scratch. */
-static void transform_states(const struct fkv_map *map, int32_t d, float *x, float *transform,
-                             double *kept) {
-    const size_t width = (size_t)d, count = (size_t)map->retained * width;
-    fkv_dct_forward(map->forward, x, width, d, x, width, transform);
-    if (kept) *kept = energy_of(x, count);
-    for (size_t i = 0; i < count; i++) x[i] *= map->gain;
-    fkv_dct_inverse(map->inverse, x, width, d, x, width, transform);
+/* Slots go through all steps RUN at a time, in the first-level cache. */
+static void load_states(const struct unit *u, int32_t n, float *turn, float *x) {
+    double before = 0;
+    for (int32_t i = 0; i < n; i += RUN) {
+        const int32_t rows = n - i < RUN ? n - i : RUN;
+        const size_t count = (size_t)rows * u->d;
+        fkv_to_f32(state(u, i), u->cache->dtype, count, x);
+        for (int32_t r = 0; u->rotation && r < rows; r++)
+            u->simd->turn_back(x + (size_t)r * u->d,
+                               fkv_cpu_turn(u->rotation, u->position + i + r, turn),
+                               u->rotation->half);
+        if (u->before) before += u->simd->energy(x, count);
+        x += count;
+    }
+    if (u->before) *u->before = before;
+}
+
+/* Slot j as the cache is to hold it, but in float32. */
+static void finish_state(const struct unit *u, int32_t j, float *turn, float *y) {
+    const enum fkv_quant quant = u->cache->quant;
+    const bool rounds_after = u->rotation && !u->cache->quant_before;
+    if (quant && !rounds_after) fkv_quant_round(quant, y, u->d, y);
+    if (u->rotation)
+        u->simd->turn(y, fkv_cpu_turn(u->rotation, u->position + j, turn), u->rotation->half,
+                      (int32_t)u->d, y);
+    if (quant && rounds_after) fkv_quant_round(quant, y, u->d, y);
 }
 
 /* x [n, d] -> y [retained, d] = m x. */
-static void multiply_states(const struct fkv_simd *simd, const struct fkv_map *map, const float *m,
-                            int32_t d, const float *x, float *y, double *kept) {
-    const size_t width = (size_t)d, n = (size_t)map->n;
-    memset(y, 0, (size_t)map->retained * width * sizeof *y);
+static void multiply(const struct unit *u, const struct fkv_map *map, const float *m,
+                     const float *x, float *y) {
+    const size_t n = (size_t)map->n;
+    memset(y, 0, (size_t)map->retained * u->d * sizeof *y);
     for (int32_t i = 0; i < map->n; i += DEPTH) {
         const int32_t rows = map->n - i < DEPTH ? map->n - i : DEPTH;
-        simd->mix[FKV_F32](m + i, n, map->retained, x + (size_t)i * width, width, rows, d, y,
-                           width);
-    }
-    if (kept) *kept = 0;
-    for (size_t j = 0; kept && j < (size_t)map->retained; j++) {
-        const double length = energy_of(m + j * n, n);
-        if (length > 0) *kept += energy_of(y + j * width, width) / length;
+        u->simd->mix[FKV_F32](m + i, n, map->retained, x + (size_t)i * u->d, u->d, rows,
+                              (int32_t)u->d, y, u->d);
     }
 }
 
-/* One head's keys or values, states [n, d], in place; `rotation` is NULL for values. */
-static void compress_states(const struct fkv_simd *simd, const struct fkv_map *map,
-                            const struct fkv_cache *cache, char *states, int32_t d,
-                            const struct fkv_rotation *rotation, double position, float *scratch,
-                            double *before, double *kept) {
-    const enum fkv_dtype dtype = cache->dtype;
-    const bool rounds_after = rotation && !cache->quant_before;
-    size_t width = (size_t)d, bytes = width * fkv_dtype_bytes(dtype);
-    float *turn = scratch, *x = scratch + width,
-          *transform = x + ((size_t)map->n * width + 15) / 16 * 16,
-          *y = map->forward ? x : x + (size_t)map->n * width;
-    fkv_to_f32(states, dtype, (size_t)map->n * width, x);
-    for (int32_t i = 0; rotation && i < map->n; i++) {
-        float *row = x + (size_t)i * width;
-        fkv_cpu_turn_back(row, fkv_cpu_turn(rotation, position + i, turn), rotation->half);
+/* Of results [first, end), y; the rows of the DCT's map are orthonormal but for the gain. */
+static double kept_energy(const struct unit *u, const struct fkv_map *map, const float *m,
+                          int32_t first, int32_t end, const float *y) {
+    const size_t n = (size_t)map->n;
+    double kept = 0;
+    if (!m) return u->simd->energy(y, (size_t)(end - first) * u->d) / (map->gain * map->gain);
+    for (int32_t j = first; j < end; j++, y += u->d) {
+        const double length = u->simd->energy(m + (size_t)j * n, n);
+        if (length > 0) kept += u->simd->energy(y, u->d) / length;
     }
-    if (before) *before = energy_of(x, (size_t)map->n * width);
-    if (map->forward)
-        transform_states(map, d, x, transform, kept);
-    else
-        multiply_states(simd, map, rotation ? map->key : map->value, d, x, y, kept);
-    for (int32_t i = 0; i < map->retained; i++) {
-        float *row = y + (size_t)i * width;
-        if (cache->quant && !rounds_after) fkv_quant_round(cache->quant, row, width, row);
-        if (rotation)
-            fkv_cpu_turn_by(row, fkv_cpu_turn(rotation, position + i, turn), rotation->half, d,
-                            row);
-        if (cache->quant && rounds_after) fkv_quant_round(cache->quant, row, width, row);
-        fkv_from_f32(row, dtype, width, states + (size_t)i * bytes);
+    return kept;
+}
+
+static void store_states(const struct unit *u, const struct fkv_map *map, const float *m,
+                         float *turn, float *y) {
+    double kept = 0;
+    for (int32_t i = 0, end; i < map->retained; i = end) {
+        end = map->retained - i < RUN ? map->retained : i + RUN;
+        const size_t count = (size_t)(end - i) * u->d;
+        if (u->kept) kept += kept_energy(u, map, m, i, end, y);
+        for (int32_t j = i; j < end; j++) finish_state(u, j, turn, y + (size_t)(j - i) * u->d);
+        fkv_from_f32(y, u->cache->dtype, count, state(u, i));
+        y += count;
     }
+    if (u->kept) *u->kept = kept;
+}
+
+static void compress_unit(const struct unit *u, const struct fkv_map *map, float *scratch) {
+    const size_t d = u->d, n = (size_t)map->n;
+    const int32_t channels = (int32_t)d;
+    const float *m = u->rotation ? map->key : map->value;
+    float *turn = scratch, *x = scratch + d, *next = x + (n * d + 15) / 16 * 16, *y = x;
+    load_states(u, map->n, turn, x);
+    if (m) {
+        multiply(u, map, m, x, y = x + n * d);
+    } else {
+        fkv_dct_forward(map->forward, x, d, channels, x, d, next);
+        fkv_dct_inverse(map->inverse, x, d, channels, x, d, next);
+    }
+    store_states(u, map, m, turn, y);
 }
 
 int fkv_cpu_compress(struct fkv_backend *b, const struct fkv_attention_shape *shape,
@@ -160,19 +190,26 @@ int fkv_cpu_compress(struct fkv_backend *b, const struct fkv_attention_shape *sh
     struct fkv_rotation rotation = fkv_cpu_rotation(b, shape);
 #pragma omp parallel for schedule(dynamic) num_threads(                                            \
     fkv_cpu_threads(b, (map->forward ? 64 : map->retained) * (int64_t)count * map->n * d))
-    for (int32_t unit = 0; unit < 2 * count; unit++) {
-        const struct fkv_compress_item *item = &items[unit / 2];
-        struct fkv_energy *e = energy ? &energy[unit / 2] : NULL;
-        if (unit % 2 == 0)
-            compress_states(b->simd, map, cache,
-                            fkv_cpu_slot(cache->key, cache, d, item->cache_head, item->slot), d,
-                            &rotation, item->position, fkv_cpu_scratch(b),
-                            e ? &e->key_before : NULL, e ? &e->key_kept : NULL);
-        else
-            compress_states(b->simd, map, cache,
-                            fkv_cpu_slot(cache->value, cache, d, item->cache_head, item->slot), d,
-                            NULL, 0, fkv_cpu_scratch(b), e ? &e->value_before : NULL,
-                            e ? &e->value_kept : NULL);
+    for (int32_t i = 0; i < 2 * count; i++) {
+        const struct fkv_compress_item *item = &items[i / 2];
+        const bool key = i % 2 == 0;
+        struct fkv_energy *e = energy ? &energy[i / 2] : NULL;
+        const struct unit u = {
+            .simd = b->simd,
+            .cache = cache,
+            .d = (size_t)d,
+            .states = fkv_cpu_slot(key ? cache->key : cache->value, cache, d, item->cache_head,
+                                   item->slot),
+            .rotation = key ? &rotation : NULL,
+            .position = item->position,
+            .before = !e    ? NULL
+                      : key ? &e->key_before
+                            : &e->value_before,
+            .kept = !e    ? NULL
+                    : key ? &e->key_kept
+                          : &e->value_kept,
+        };
+        compress_unit(&u, map, fkv_cpu_scratch(b));
     }
     return FKV_OK;
 }

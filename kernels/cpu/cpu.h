@@ -16,7 +16,7 @@ struct fkv_dct;
 struct fkv_gemm;
 struct fkv_map {
     int32_t n, retained;
-    float gain;
+    double gain;                       /* the DCT's, which `inverse` has */
     struct fkv_dct *forward, *inverse; /* of n and of retained; NULL: the matrices below */
     float *key;                        /* [retained, n] */
     float *value;                      /* the same shape, or the same memory */
@@ -115,24 +115,6 @@ struct fkv_rotation fkv_cpu_rotation(const struct fkv_backend *b,
                                      const struct fkv_attention_shape *shape);
 /* [cos: half, sin: half] at a position: a row of the table, or computed into `scratch` [2 half]. */
 const float *fkv_cpu_turn(const struct fkv_rotation *r, double position, float *scratch);
-/* x [d] turned by the angle in its first 2 half channels -> y [d], in place if x == y. */
-static inline void fkv_cpu_turn_by(const float *x, const float *turn, int32_t half, int32_t d,
-                                   float *y) {
-    for (int32_t i = 0; i < half; i++) {
-        float a = x[i], b = x[i + half], c = turn[i], s = turn[i + half];
-        y[i] = a * c - b * s;
-        y[i + half] = b * c + a * s;
-    }
-    for (int32_t i = 2 * half; i < d; i++) y[i] = x[i];
-}
-/* x turned back by the angle in its first 2 half channels, in place. */
-static inline void fkv_cpu_turn_back(float *x, const float *turn, int32_t half) {
-    for (int32_t i = 0; i < half; i++) {
-        float a = x[i], b = x[i + half], c = turn[i], s = turn[i + half];
-        x[i] = a * c + b * s;
-        x[i + half] = b * c - a * s;
-    }
-}
 
 /* matmul.c: out [rows, w.rows] = in [rows, w.cols] W^T + bias, or out += that. `bias` may be NULL
  * or absent. */

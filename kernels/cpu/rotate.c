@@ -118,7 +118,7 @@ int fkv_cpu_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shap
         const float *turn = fkv_cpu_turn(&r, position + i, fkv_cpu_scratch(b));
         for (int32_t h = 0; h < heads; h++) {
             size_t at = (size_t)i * width + (size_t)h * d;
-            fkv_cpu_turn_by(from + at, turn, r.half, shape->head_dim, to + at);
+            b->simd->turn(from + at, turn, r.half, shape->head_dim, to + at);
             for (int32_t c = 0; c < shape->rotary; c++) to[at + (size_t)c] *= shape->gain;
         }
     }

@@ -73,6 +73,11 @@ struct fkv_simd {
     void (*gelu)(float *gate, const float *up, size_t n); /* the same with GELU by tanh (layer.h) */
     void (*cap)(float *x, size_t n,
                 float cap); /* x[i] = cap tanh(x[i] / cap), in place; NaN stays */
+    /* x (d) -> y, in place if x == y: channels i and i + half turned by the angle whose cos and sin
+     * are turn (2, half), the others as they are */
+    void (*turn)(const float *x, const float *turn, int32_t half, int32_t d, float *y);
+    void (*turn_back)(float *x, const float *turn, int32_t half); /* undoes it, in place */
+    double (*energy)(const float *x, size_t n);                   /* sum of x[i]^2, all in double */
     double (*sum_exp)(const float *x, int32_t n,
                       double shift); /* sum of exp(x[i] - shift), all in double */
     /* the same of p, and *gap = sum of exp(p[i] - shift) (p[i] - q[i]) over p[i] > -inf */

@@ -310,6 +310,41 @@ static void cap_all(float *x, size_t n, float cap) {
     }
 }
 
+static void turn_by(const float *x, const float *turn, int32_t half, int32_t d, float *y) {
+#pragma omp simd
+    for (int32_t i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half], c = turn[i], s = turn[i + half];
+        y[i] = a * c - b * s;
+        y[i + half] = b * c + a * s;
+    }
+    for (int32_t i = 2 * half; i < d; i++) y[i] = x[i];
+}
+
+static void turn_back(float *x, const float *turn, int32_t half) {
+#pragma omp simd
+    for (int32_t i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half], c = turn[i], s = turn[i + half];
+        x[i] = a * c + b * s;
+        x[i + half] = b * c - a * s;
+    }
+}
+
+/* Four sums: with one, each addition would wait for the one before. */
+static double energy(const float *x, size_t n) {
+    const size_t part = n / 4;
+    const float *y = x + part, *z = y + part, *w = z + part;
+    double a = 0, b = 0, c = 0, d = 0;
+#pragma omp simd reduction(+ : a, b, c, d)
+    for (size_t i = 0; i < part; i++) {
+        a += (double)x[i] * x[i];
+        b += (double)y[i] * y[i];
+        c += (double)z[i] * z[i];
+        d += (double)w[i] * w[i];
+    }
+    for (size_t i = 4 * part; i < n; i++) a += (double)x[i] * x[i];
+    return (a + b) + (c + d);
+}
+
 static double sum_exp(const float *x, int32_t n, double shift) {
     double sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -347,6 +382,9 @@ const struct fkv_simd SIMD_TABLE = {
     .swish = swish,
     .gelu = gelu,
     .cap = cap_all,
+    .turn = turn_by,
+    .turn_back = turn_back,
+    .energy = energy,
     .sum_exp = sum_exp,
     .sum_gap = sum_gap,
 };

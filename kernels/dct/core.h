@@ -39,8 +39,8 @@ struct fkv_dct {
     struct fkv_dct_part part[2];
     struct fkv_dft *awkward; /* in place of the second part, which has the length n, where n has a
                                 prime factor above FKV_DCT_PRIME */
-    const float
-        *last;     /* [n][2]: sqrt(2/n)/2 times cos and sin of pi t / 2n; sqrt(1/n), 0 at t = 0 */
+    float *last;   /* [n][2]: sqrt(2/n)/2 times cos and sin of pi t / 2n; sqrt(1/n), 0 at t = 0; all
+                      times the gain */
     float *tables; /* what the pointers above point into */
     const struct fkv_dct_set *set;
 };

@@ -201,13 +201,13 @@ static float *fill_stage(struct fkv_dct_stage *g, int32_t columns, float *table)
     return table;
 }
 
-static void fill_last(int32_t n, float *last) {
-    double scale = sqrt(0.5 / n), step = acos(-1) / (2.0 * n);
+static void fill_last(int32_t n, double gain, float *last) {
+    double scale = gain * sqrt(0.5 / n), step = acos(-1) / (2.0 * n);
     for (int32_t t = 1; t < n; t++) {
         last[2 * t] = (float)(scale * cos(t * step));
         last[2 * t + 1] = (float)(scale * sin(t * step));
     }
-    last[0] = (float)sqrt(1.0 / n);
+    last[0] = (float)(gain * sqrt(1.0 / n));
     last[1] = 0;
 }
 
@@ -233,8 +233,8 @@ int fkv_dct_create_for(const struct fkv_dct_set *set, int32_t n, struct fkv_dct 
     for (struct fkv_dct_part *part = d->part; part < d->part + 2; part++)
         for (int32_t i = 0; i < part->stages; i++)
             table = fill_stage(&part->stage[i], part->columns, table);
-    fill_last(n, table);
     d->last = table;
+    fkv_dct_scale(d, 1);
     *out = d;
     return FKV_OK;
 }
@@ -243,6 +243,8 @@ int fkv_dct_create(int32_t n, struct fkv_dct **out, struct fkv_error *err) {
     const struct fkv_dct_set *sets[3];
     return fkv_dct_create_for(sets[fkv_dct_sets(sets) - 1], n, out, err);
 }
+
+void fkv_dct_scale(struct fkv_dct *d, double gain) { fill_last(d->n, gain, d->last); }
 
 void fkv_dct_destroy(struct fkv_dct *d) {
     if (!d) return;
