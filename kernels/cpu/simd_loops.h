@@ -250,10 +250,17 @@ INLINE double exp_double(double x) {
     return e * power;
 }
 
+/* Rows of y are far apart, so that no hardware prefetcher finds them: PLACED_AHEAD rows are asked
+ * for before they are written. Products of 512 rows in float32 with that, one core of a Xeon
+ * (Emerald Rapids), GFLOP/s: weights 1536 x 576 140 -> 151, 576 x 1536 147 -> 157. */
+enum { PLACED_AHEAD = 8, LINE_FLOATS = 16 };
+
 static void place(const float *x, const float *bias, int32_t n, int32_t m, bool add, float *y,
                   size_t stride) {
     for (; m > 0; m--, x += n, y += stride) {
         int32_t i = 0;
+        for (int32_t c = 0; m > PLACED_AHEAD && c < n; c += LINE_FLOATS)
+            __builtin_prefetch(y + PLACED_AHEAD * stride + c, 1);
         for (; i + LANES <= n; i += LANES) {
             vec sum = vec_add(vec_load(x + i, FKV_F32), vec_load(bias + i, FKV_F32));
             if (add) sum = vec_add(vec_load(y + i, FKV_F32), sum);
