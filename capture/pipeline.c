@@ -13,7 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ORDERS = 256, ALIGNMENT = 64 };
+/* The writer is woken for TOGETHER orders, for a recording's end, and when the feed waits for it:
+ * while it runs it takes a core from computing, whose other threads then wait for that one at the
+ * end of every loop. Woken for each order, a 1M model's capture took a twentieth longer. */
+enum { ORDERS = 256, TOGETHER = 32, ALIGNMENT = 64 };
 
 enum order_kind { CHECK, BEGIN, ROWS, SUMS, END };
 
@@ -49,7 +52,7 @@ struct fkv_pipeline {
     bool fetched;
 
     pthread_mutex_t mutex;
-    pthread_cond_t filled, freed; /* an order came; one was done */
+    pthread_cond_t filled, freed; /* there are orders enough; one was done */
     struct order orders[ORDERS];
     int first, waiting;      /* in orders */
     size_t next, used;       /* in the ring */
@@ -143,8 +146,10 @@ static int take_free_bytes(struct fkv_pipeline *p, bool begins, size_t bytes, st
                         p->ring_bytes);
     pthread_mutex_lock(&p->mutex);
     while (!p->failed && (p->waiting == ORDERS || !find_free_bytes(p, bytes, &o->at, &o->taken) ||
-                          (begins && p->open >= 2 * (int64_t)p->count)))
+                          (begins && p->open >= 2 * (int64_t)p->count))) {
+        pthread_cond_signal(&p->filled);
         pthread_cond_wait(&p->freed, &p->mutex);
+    }
     const int status = p->failed ? fkv_fail(err, "%s", p->error.message) : FKV_OK;
     if (status == FKV_OK) {
         p->next = o->at + bytes;
@@ -159,7 +164,7 @@ static void hand_over(struct fkv_pipeline *p, const struct order *o) {
     pthread_mutex_lock(&p->mutex);
     p->orders[(p->first + p->waiting) % ORDERS] = *o;
     p->waiting++;
-    pthread_cond_signal(&p->filled);
+    if (p->waiting >= TOGETHER || o->kind == END) pthread_cond_signal(&p->filled);
     pthread_mutex_unlock(&p->mutex);
 }
 

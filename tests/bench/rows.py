@@ -241,7 +241,7 @@ def all_rows(s: Settings, m: Models) -> list[Row]:
             "capture-cost-embedded",
             "embedded model",
             str(ROOT / "data" / "litbank-1m"),
-            ["16", "7", "1024"],
+            ["64", "7", "1024"],
             "1.10x",
         ),
         analyze(s, m, "spectrum", "`spectrum` with null", "12x"),

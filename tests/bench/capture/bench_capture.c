@@ -91,6 +91,14 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* The median of a [rounds], or of a over b round by round: neighbours meet the same machine. */
+static double median(const double *a, const double *b, int rounds) {
+    double sorted[MOST_ROUNDS];
+    for (int i = 0; i < rounds; i++) sorted[i] = b ? a[i] / b[i] : a[i];
+    qsort(sorted, (size_t)rounds, sizeof *sorted, ascending);
+    return sorted[rounds / 2];
+}
+
 int main(int argc, char **argv) {
     if (argc < 2)
         exit(fprintf(
@@ -140,13 +148,11 @@ int main(int argc, char **argv) {
            recordings, (long long)length, rounds);
     printf("%-24s %10s %12s %12s %14s\n", "", "seconds", "tokens/s", "/ prefill", "/ prefill+nll");
     for (int way = 0; way < WAYS; way++)
-        qsort(seconds[way], (size_t)rounds, sizeof(double), ascending);
-    for (int way = 0; way < WAYS; way++) {
-        double median = seconds[way][rounds / 2];
-        printf("%-24s %10.3f %12.0f %12.3f %14.3f\n", names[way], median,
-               (double)(recordings * length) / median, median / seconds[PREFILL][rounds / 2],
-               median / seconds[SCORED][rounds / 2]);
-    }
+        printf("%-24s %10.3f %12.0f %12.3f %14.3f\n", names[way],
+               median(seconds[way], NULL, rounds),
+               (double)(recordings * length) / median(seconds[way], NULL, rounds),
+               median(seconds[way], seconds[PREFILL], rounds),
+               median(seconds[way], seconds[SCORED], rounds));
     fkv_session_close(session);
     fkv_document_free(&document);
     fkv_documents_close(documents);
