@@ -152,6 +152,28 @@ TEST(there_and_back_is_the_identity) {
     }
 }
 
+TEST(a_gain_multiplies_what_both_directions_give) {
+    for (int s = 0; s < SIZES; s++) {
+        const int n = sizes[s], channels = test_between(1, 35);
+        const size_t count = (size_t)n * (size_t)channels;
+        const double gain = test_between(1, 300) / 100.0;
+        struct transform plain = make(n), scaled = make(n);
+        float *x = random_numbers(count, 0.5), *y = numbers(count), *z = numbers(count);
+        fkv_dct_scale(scaled.plan, 7); /* the last one counts */
+        fkv_dct_scale(scaled.plan, gain);
+        for (int back = 0; back < 2; back++) {
+            void (*run)(const struct fkv_dct *, const float *, size_t, int32_t, float *, size_t,
+                        float *) = back ? fkv_dct_inverse : fkv_dct_forward;
+            run(plain.plan, x, (size_t)channels, channels, y, (size_t)channels, plain.scratch);
+            run(scaled.plan, x, (size_t)channels, channels, z, (size_t)channels, scaled.scratch);
+            for (size_t i = 0; i < count; i++) y[i] *= (float)gain;
+            assert_arrays_close(z, y, count, 0, 1e-6);
+        }
+        free(x), free(y), free(z);
+        drop(plain), drop(scaled);
+    }
+}
+
 TEST(reversing_time_flips_odd_coefficients) {
     int n = test_between(2, 900);
     struct transform d = make(n);

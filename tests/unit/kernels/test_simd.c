@@ -329,6 +329,58 @@ TEST(swish_is_z_over_one_plus_exp) {
     }
 }
 
+/* x [d] turned in double, then rounded */
+static void turn_in_double(const float *x, const float *turn, int32_t half, int32_t d, float *y) {
+    for (int32_t i = 0; i < d; i++) y[i] = x[i];
+    for (int32_t i = 0; i < half; i++) {
+        const double a = x[i], b = x[i + half], c = turn[i], s = turn[half + i];
+        y[i] = (float)(a * c - b * s);
+        y[i + half] = (float)(b * c + a * s);
+    }
+}
+
+TEST(turns_are_rotations_of_pairs) {
+    const struct fkv_simd *sets[3];
+    int count = fkv_simd_available(sets);
+    for (int round = 0; round < ROUNDS; round++) {
+        const int32_t half = test_between(0, 70), d = 2 * half + test_between(half ? 0 : 1, 20);
+        float *x = random_floats((size_t)d, 1),
+              *turn = malloc(sizeof *turn * (size_t)(2 * half + 1)),
+              *expected = malloc(sizeof *expected * (size_t)d),
+              *found = malloc(sizeof *found * (size_t)d);
+        for (int32_t i = 0; i < half; i++) {
+            const double angle = test_between(0, 10000) / 100.0;
+            turn[i] = (float)cos(angle), turn[half + i] = (float)sin(angle);
+        }
+        turn_in_double(x, turn, half, d, expected);
+        for (int s = 0; s < count; s++) {
+            sets[s]->turn(x, turn, half, d, found);
+            assert_arrays_close(found, expected, (size_t)d, 1e-6, 0);
+            memcpy(found, x, sizeof *found * (size_t)d);
+            sets[s]->turn(found, turn, half, d, found);
+            assert_arrays_close(found, expected, (size_t)d, 1e-6, 0);
+            sets[s]->turn_back(found, turn, half);
+            assert_arrays_close(found, x, (size_t)d, 2e-6, 0);
+        }
+        free(x), free(turn), free(expected), free(found);
+    }
+}
+
+TEST(energies_are_sums_in_double) {
+    const struct fkv_simd *sets[3];
+    int count = fkv_simd_available(sets);
+    for (int round = 0; round < ROUNDS; round++) {
+        const size_t n = (size_t)test_between(0, 3000);
+        float *x = random_floats(n + 1, round % 2 ? 1 : 1e25); /* squares beyond float32 */
+        double expected = 0;
+        for (size_t i = 0; i < n; i++) expected += (double)x[i] * x[i];
+        for (int s = 0; s < count; s++) assert_close(sets[s]->energy(x, n), expected, 0, 1e-12);
+        if (n) x[test_between(0, (int)n - 1)] = NAN;
+        for (int s = 0; s < count && n; s++) assert_true(isnan(sets[s]->energy(x, n)));
+        free(x);
+    }
+}
+
 static int print_sets(void **state) {
     (void)state;
     const struct fkv_simd *sets[3];
