@@ -139,12 +139,12 @@ TEST_WITH(output_that_exists_or_cannot_be_written_is_refused, make, clean) {
 TEST_WITH(a_full_disk_is_an_error_and_leaves_nothing, make, clean) {
     struct fkv_capture_writer *w;
     assert_int_equal(mkdir(in_folder("small"), 0777), 0);
-    if (mount("tmpfs", in_folder("small"), "tmpfs", 0, "size=1m")) {
+    if (mount("tmpfs", in_folder("small"), "tmpfs", 0, "size=256k")) {
         printf("skipped: cannot mount a small tmpfs (%s)\n", strerror(errno));
         skip();
     }
     struct sample large = s;
-    const int64_t n = 1 << 18; /* more than 1 MiB, of tokens and nll alone */
+    const int64_t n = 1 << 16; /* more than 256 KiB, of tokens and nll alone */
     sample_fill(&large, n, '2');
     int status = fkv_capture_create(in_folder("small/c"), &s.info, false, &w, &err);
     int first = status ? status : sample_write(&s, w, 0, 512, &err);
