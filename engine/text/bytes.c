@@ -14,9 +14,13 @@ void *fkv_grow(void *old, size_t *capacity, size_t need, size_t size) {
     return grown;
 }
 
+enum { BEHIND = 16 }; /* bytes behind a text, see bytes.h */
+
 int fkv_bytes_append(struct fkv_bytes *b, const char *at, size_t bytes, struct fkv_error *err) {
-    char *grown = fkv_grow(b->at, &b->capacity, b->count + bytes + 1, 1);
+    const size_t before = b->capacity;
+    char *grown = fkv_grow(b->at, &b->capacity, b->count + bytes + BEHIND, 1);
     if (!grown) return fkv_fail(err, "out of memory for %zu bytes of text", b->count + bytes);
+    memset(grown + before, 0, b->capacity - before);
     b->at = grown;
     if (bytes) memcpy(b->at + b->count, at, bytes);
     b->count += bytes;

@@ -16,7 +16,9 @@ struct fkv_bytes {
 /* Memory for `need` elements of `size` bytes, at least doubled when it grows; NULL when out of
  * memory or beyond size_t (the old block stays). */
 void *fkv_grow(void *old, size_t *capacity, size_t need, size_t size);
-/* Even an empty text has an address then. */
+/* Even an empty text has an address then. The sixteen bytes behind a text are there, and zeros or
+ * older text: PCRE2's compiled patterns look at whole vectors, though no match depends on what is
+ * behind. */
 int fkv_bytes_append(struct fkv_bytes *b, const char *at, size_t bytes, struct fkv_error *err);
 
 /* *bad: where the first character that is none begins. */
