@@ -24,16 +24,10 @@ static const float *expand(const struct fkv_weight *w, float *to) {
 }
 
 /* x [n] -> y [n], in place if x == y */
-static void normalise(const float *x, const float *norm, int32_t n, float eps, float *y) {
-    double sums[8] = {0}; /* separate sums, so that the loop can be vectorised */
-    int32_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (int l = 0; l < 8; l++) sums[l] += (double)x[i + l] * x[i + l];
-    for (; i < n; i++) sums[0] += (double)x[i] * x[i];
-    double sum =
-        ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-    float factor = (float)(1 / sqrt(sum / n + (double)eps));
-    for (i = 0; i < n; i++) y[i] = x[i] * factor * norm[i];
+static void normalise(const struct fkv_simd *simd, const float *x, const float *norm, int32_t n,
+                      float eps, float *y) {
+    float factor = (float)(1 / sqrt(simd->energy(x, (size_t)n) / n + (double)eps));
+    for (int32_t i = 0; i < n; i++) y[i] = x[i] * factor * norm[i];
 }
 
 /* The rows of x [rows, n] as products take them: normalised in b->normed, or x itself where the
@@ -45,7 +39,8 @@ static const float *normalise_rows(struct fkv_backend *b, const float *x,
     int32_t n = norm->cols;
 #pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * n))
     for (int32_t r = 0; r < rows; r++)
-        normalise(x + (size_t)r * (size_t)n, factors, n, eps, b->normed + (size_t)r * (size_t)n);
+        normalise(b->simd, x + (size_t)r * (size_t)n, factors, n, eps,
+                  b->normed + (size_t)r * (size_t)n);
     return b->normed;
 }
 
@@ -59,7 +54,7 @@ static void normalise_heads(struct fkv_backend *b, float *x, const struct fkv_we
 #pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * width))
     for (int32_t i = 0; i < rows * (width / n); i++) {
         float *head = x + (size_t)i * (size_t)n;
-        normalise(head, factors, n, eps, head);
+        normalise(b->simd, head, factors, n, eps, head);
     }
 }
 
@@ -104,7 +99,7 @@ static void add_rows(struct fkv_backend *b, const struct fkv_residual_weights *w
 #pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 10 * (int64_t)rows * n))
     for (int32_t r = 0; r < rows; r++) {
         float *from = y + (size_t)r * (size_t)n, *to = x + (size_t)r * (size_t)n;
-        if (factors) normalise(from, factors, n, w->eps, from);
+        if (factors) normalise(b->simd, from, factors, n, w->eps, from);
         for (int32_t i = 0; i < n; i++) to[i] += w->multiplier * from[i];
     }
 }
