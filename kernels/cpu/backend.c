@@ -69,7 +69,6 @@ static void cpu_close(struct fkv_backend *b) {
     fkv_gemm_close(b->gemm);
     free(b->rounded);
     free(b->normed);
-    free(b->up);
     free(b->norm);
     free(b->scratch);
     free(b->partial);
@@ -151,7 +150,7 @@ static int cpu_reserve(struct fkv_backend *b, const struct fkv_limits *limits,
     struct fkv_limits l = fkv_limits_join(&b->limits, limits);
     size_t rows = (size_t)l.rows, dim = (size_t)l.dim, head_dim = (size_t)l.attention.head_dim,
            heads = (size_t)l.attention.heads;
-    if (grow(&b->normed, rows * dim, err) || grow(&b->up, rows * (size_t)l.hidden, err) ||
+    if (grow(&b->normed, rows * dim, err) ||
         grow(&b->norm, LARGER(dim + 2 * head_dim, heads * head_dim), err) ||
         grow(&b->partial, fkv_cpu_attend_partial(&l), err) ||
         fkv_cpu_rotation_reserve(b, limits, err) || fkv_cpu_grow_scratch(b, scratch_of(b, &l), err))
@@ -177,7 +176,7 @@ static int cpu_add_needs(struct fkv_backend *b, const struct fkv_demand *d,
     const struct fkv_limits l = fkv_limits_join(&b->limits, &d->limits);
     const size_t head_dim = (size_t)l.attention.head_dim,
                  segment = (size_t)d->segment_n + (size_t)d->segment_head_dim;
-    size_t scratch = scratch_of(b, &l), rows = (size_t)l.rows * (size_t)(l.dim + l.hidden),
+    size_t scratch = scratch_of(b, &l), rows = (size_t)l.rows * (size_t)l.dim,
            partial = fkv_cpu_attend_partial(&l);
     if (d->map_n && !d->map_matrices &&
         (add_transform(d->map_n, ((size_t)d->map_n + 2) * head_dim, &scratch, err) ||

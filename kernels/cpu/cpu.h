@@ -42,7 +42,6 @@ struct fkv_backend {
     const struct fkv_panel *panel; /* attention in the format of `compute` */
     struct fkv_limits limits;      /* reserved so far: the largest of each field */
     float *normed;                 /* [rows, dim] the input of products, or their output */
-    float *up;                     /* [rows, hidden] */
     float *norm;           /* [max(dim, 2 head_dim, heads * head_dim)] norm weights as float32 */
     struct fkv_gemm *gemm; /* NULL in a plain build */
     fkv_dot_bf16_function *dot_bf16;     /* where the backend computes in bfloat16 */
@@ -117,11 +116,13 @@ struct fkv_rotation fkv_cpu_rotation(const struct fkv_backend *b,
 const float *fkv_cpu_turn(const struct fkv_rotation *r, double position, float *scratch);
 
 /* matmul.c: out [rows, w.rows] = in [rows, w.cols] W^T + bias, or out += that. `bias` may be NULL
- * or absent. */
+ * or absent. With a gate, of w's shape: out = activate(in gate^T, in W^T), which is fkv_simd's. */
 struct fkv_cpu_product {
     const struct fkv_weight *w, *bias;
     float *out;
     bool add;
+    const struct fkv_weight *gate; /* or NULL */
+    void (*activate)(float *gate, const float *up, size_t n);
 };
 enum { FKV_CPU_MOST_PRODUCTS = 3 };
 /* Products that share their input, in one parallel region. */

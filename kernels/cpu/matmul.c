@@ -23,6 +23,9 @@
  * odd address, are converted to a panel in scratch first. In bfloat16 on AMX: gemm_amx.h instead,
  * all rows at once and straight to their place.
  *
+ * A gated product (the MLP's) has two matrices and a tile of each, which meet in the cache: neither
+ * product is written to memory by itself.
+ *
  * What few means comes from the instruction set, not from a timing, so that the same run gives the
  * same bytes on one processor. A library's product of m rows costs a + b m per weight: it converts
  * and packs the weight (a, a third to half a cycle), then multiplies at the full rate (b = 1/32
@@ -34,7 +37,7 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/gemm_amx.h"
 
-enum { PANEL = 64, FEW_PANEL = 32, ROWS_AT_ONCE = 16, BLOCK = 512 };
+enum { PANEL = 64, FEW_PANEL = 32, WIDEST_PANEL = FKV_AMX_PANEL, ROWS_AT_ONCE = 16, BLOCK = 512 };
 enum { FEW_BF16 = 16, EXPANDED = 4 };
 
 int32_t fkv_cpu_widest(const struct fkv_limits *l) {
@@ -43,15 +46,18 @@ int32_t fkv_cpu_widest(const struct fkv_limits *l) {
     return widest < l->hidden ? l->hidden : widest;
 }
 
-/* Floats of a tile and of a converted panel, each rounded up to a cache line. */
+/* Floats of a tile and of a converted panel, each rounded up to a cache line. A unit has two of
+ * both: a gated product's, and its gate's. */
 static size_t tile_floats(int32_t rows) {
-    return (size_t)(rows < BLOCK ? rows < ROWS_AT_ONCE ? ROWS_AT_ONCE : rows : BLOCK) * PANEL;
+    return (size_t)(rows < BLOCK ? rows < ROWS_AT_ONCE ? ROWS_AT_ONCE : rows : BLOCK) *
+           WIDEST_PANEL;
 }
 static size_t panel_floats(int32_t cols) { return ((size_t)cols * PANEL + 15) / 16 * 16; }
+_Static_assert(WIDEST_PANEL <= 2 * PANEL, "a panel of bfloat16 takes half the room");
 
 /* The library's own scratch is less than a panel; where it is more, `prepare` grows the scratch. */
 size_t fkv_cpu_multiply_scratch(const struct fkv_limits *l) {
-    return tile_floats(l->rows) + 2 * panel_floats(fkv_cpu_widest(l));
+    return 2 * tile_floats(l->rows) + 3 * panel_floats(fkv_cpu_widest(l));
 }
 
 /* ---- planning ---- */
@@ -86,6 +92,13 @@ static bool few_rows(const struct fkv_backend *b, int32_t rows) {
     return rows <= (b->compute == FKV_COMPUTE_BF16 ? (int32_t)FEW_BF16 : b->simd->dot_rows);
 }
 
+/* Scratch for the part's tiles and panels, and `own` bytes for what multiplies them. */
+static int grow_scratch(const struct step *s, const struct part *p, size_t own,
+                        struct fkv_error *err) {
+    const size_t floats = tile_floats(s->rows) + panel_floats(p->product->w->cols);
+    return fkv_cpu_grow_scratch(s->b, 2 * floats + own / sizeof(float) + 1, err);
+}
+
 /* The library's products for every pair of a block of rows and a panel that there is. */
 static int prepare(struct step *s, struct part *p, struct fkv_error *err) {
     const struct fkv_weight *w = p->product->w;
@@ -100,16 +113,7 @@ static int prepare(struct step *s, struct part *p, struct fkv_error *err) {
             const size_t bytes = fkv_gemm_scratch(p->gemm[i][j]);
             if (bytes > own) own = bytes;
         }
-    return fkv_cpu_grow_scratch(
-        s->b, tile_floats(s->rows) + panel_floats(w->cols) + own / sizeof(float) + 1, err);
-}
-
-static int prepare_tiles(const struct step *s, const struct part *p, struct fkv_error *err) {
-    const int32_t cols = p->product->w->cols;
-    return fkv_cpu_grow_scratch(s->b,
-                                tile_floats(s->rows) + panel_floats(cols) +
-                                    fkv_amx_scratch_bytes(FKV_AMX_PANEL, cols) / sizeof(float),
-                                err);
+    return grow_scratch(s, p, own, err);
 }
 
 static int plan(struct step *s, const struct fkv_cpu_product *products, struct fkv_error *err) {
@@ -121,32 +125,49 @@ static int plan(struct step *s, const struct fkv_cpu_product *products, struct f
                                : panel_height(products[i].w->rows);
         p->first_unit = s->units;
         s->units += (products[i].w->rows + p->height - 1) / p->height;
-        if (s->tiles ? prepare_tiles(s, p, err) : !s->few && prepare(s, p, err)) return FKV_FAILED;
+        if (s->tiles
+                ? grow_scratch(s, p, fkv_amx_scratch_bytes(FKV_AMX_PANEL, products[i].w->cols), err)
+                : !s->few && prepare(s, p, err))
+            return FKV_FAILED;
     }
     return FKV_OK;
 }
 
 /* ---- units ---- */
 
-/* Weight rows [first, first+n) of a part, and the thread's scratch for them. */
+/* A matrix of a unit: where the product with its rows goes, and the rows themselves if converted.
+ */
+struct side {
+    const struct fkv_weight *w;
+    float *tile, *panel;
+};
+
+/* Weight rows [first, first+n) of a part's matrix and, where it has one, of its gate. */
 struct unit {
     const struct part *part;
     int32_t first, n;
-    int thread;
-    float *tile, *panel, *own;
+    int thread, count;
+    struct side sides[2];
+    float *own; /* scratch of what multiplies */
 };
 
 static struct unit take_unit(const struct step *s, int32_t index) {
     int i = s->count - 1;
     while (index < s->parts[i].first_unit) i--;
     const struct part *p = &s->parts[i];
+    const struct fkv_cpu_product *product = p->product;
     struct unit u = {.part = p,
                      .first = (index - p->first_unit) * p->height,
                      .thread = omp_get_thread_num(),
-                     .tile = fkv_cpu_scratch(s->b)};
-    u.n = p->product->w->rows - u.first < p->height ? p->product->w->rows - u.first : p->height;
-    u.panel = u.tile + tile_floats(s->rows);
-    u.own = u.panel + panel_floats(p->product->w->cols);
+                     .count = product->gate ? 2 : 1,
+                     .own = fkv_cpu_scratch(s->b)};
+    u.n = product->w->rows - u.first < p->height ? product->w->rows - u.first : p->height;
+    for (int side = 0; side < u.count; side++) {
+        u.sides[side].w = side ? product->gate : product->w;
+        u.sides[side].tile = u.own;
+        u.sides[side].panel = u.own + tile_floats(s->rows);
+        u.own = u.sides[side].panel + panel_floats(product->w->cols);
+    }
     return u;
 }
 
@@ -167,43 +188,52 @@ static void round_to_bf16(const struct fkv_backend *b, const char *from,
     }
 }
 
-/* The unit's weights [n, cols] in the dtype of the step: in place or converted. */
-static const void *weights_of(const struct step *s, const struct unit *u) {
-    const struct fkv_weight *w = u->part->product->w;
+/* A side's rows [n, cols] in the dtype of the step: in place or converted. */
+static const void *weights_of(const struct step *s, const struct unit *u, const struct side *side) {
+    const struct fkv_weight *w = side->w;
     const char *from = weight_row(w, u->first);
     const size_t cols = (size_t)w->cols;
     if ((int)w->format == (int)s->dtype && (uintptr_t)from % fkv_dtype_bytes(s->dtype) == 0)
         return from;
     if (s->dtype == FKV_F32) {
-        fkv_weight_expand(w->format, from, (size_t)u->n * cols, u->panel);
-        return u->panel;
+        fkv_weight_expand(w->format, from, (size_t)u->n * cols, side->panel);
+        return side->panel;
     }
-    round_to_bf16(s->b, from, w->format, (size_t)u->n * cols, (uint16_t *)(void *)u->panel);
-    return u->panel;
+    round_to_bf16(s->b, from, w->format, (size_t)u->n * cols, (uint16_t *)(void *)side->panel);
+    return side->panel;
 }
 
-/* Adds or copies the tile [m, n] to rows [row, row+m) of the output, with the bias. */
-static void place_tile(const struct step *s, const struct unit *u, const float *bias, int32_t row,
-                       int32_t m) {
+/* The tiles [m, n] of a unit to rows [row, row+m) of the output: added or copied, with the bias. */
+static void place_tiles(const struct step *s, const struct unit *u, const float *bias, int32_t row,
+                        int32_t m) {
     const struct fkv_cpu_product *p = u->part->product;
     const size_t stride = (size_t)p->w->rows;
-    s->b->simd->place(u->tile, bias, u->n, m, p->add,
-                      p->out + (size_t)row * stride + (size_t)u->first, stride);
+    float *out = p->out + (size_t)row * stride + (size_t)u->first;
+    if (p->gate) p->activate(u->sides[1].tile, u->sides[0].tile, (size_t)m * (size_t)u->n);
+    s->b->simd->place(u->sides[u->count - 1].tile, bias, u->n, m, p->add, out, stride);
 }
 
-/* in rows [row, row+m), m <= ROWS_AT_ONCE -> the tile, by dot products with the unit's weights:
+/* in rows [row, row+m), m <= ROWS_AT_ONCE -> the side's tile, by dot products with its weights:
  * converted, or NULL, then they are read as they are stored */
-static void dot_tile(const struct step *s, const struct unit *u, const void *weights, int32_t row,
-                     int32_t m) {
-    const struct fkv_weight *w = u->part->product->w;
+static void dot_tile(const struct step *s, const struct unit *u, const struct side *side,
+                     const void *weights, int32_t row, int32_t m) {
+    const struct fkv_weight *w = side->w;
     const size_t cols = (size_t)w->cols, n = (size_t)u->n;
     if (s->dtype == FKV_BF16)
         s->b->dot_bf16(weights, cols, u->n, (const uint16_t *)s->in + (size_t)row * cols, cols, m,
-                       w->cols, u->tile, n);
+                       w->cols, side->tile, n);
     else
         s->b->simd->dot[weights ? FKV_F32 : fkv_weight_dtype(w)](
             weights ? weights : weight_row(w, u->first), cols, u->n,
-            (const float *)s->in + (size_t)row * cols, cols, m, w->cols, u->tile, n);
+            (const float *)s->in + (size_t)row * cols, cols, m, w->cols, side->tile, n);
+}
+
+/* The same of m <= BLOCK rows, by the library. */
+static bool library_tile(const struct step *s, const struct unit *u, const struct side *side,
+                         const void *weights, int32_t row, int32_t m) {
+    const size_t at = (size_t)row * (size_t)side->w->cols * fkv_dtype_bytes(s->dtype);
+    return fkv_gemm_multiply(u->part->gemm[m < BLOCK][u->n < u->part->height], u->thread,
+                             (const char *)s->in + at, weights, side->tile, u->own);
 }
 
 /* The bias of the unit's rows as float32, or zeros. */
@@ -217,47 +247,64 @@ static void load_bias(const struct unit *u, float *bias) {
                           (size_t)u->n, bias);
 }
 
-/* All rows, on AMX, straight to their place. */
-static void multiply_tiles(const struct step *s, const struct unit *u) {
-    const struct fkv_cpu_product *p = u->part->product;
-    float *out = p->out + u->first, bias[FKV_AMX_PANEL];
-    fkv_amx_multiply(s->in, s->rows, weights_of(s, u), u->n, p->w->cols, p->add, out,
-                     (size_t)p->w->rows, u->own);
-    if (!p->bias || !p->bias->data) return;
-    load_bias(u, bias);
-    for (int32_t i = 0; i < s->rows; i++)
-        for (int32_t j = 0; j < u->n; j++) out[(size_t)i * (size_t)p->w->rows + j] += bias[j];
-}
-
 static bool multiply_unit(const struct step *s, const struct unit *u) {
-    const struct fkv_weight *w = u->part->product->w;
-    const bool converted = !s->few || s->dtype == FKV_BF16 || !fkv_weight_is_dtype(w->format);
-    const void *weights = converted ? weights_of(s, u) : NULL;
     const int32_t height = s->few ? ROWS_AT_ONCE : BLOCK;
-    float bias[PANEL];
+    const void *weights[2] = {NULL, NULL};
+    float bias[WIDEST_PANEL];
     load_bias(u, bias);
+    for (int i = 0; i < u->count; i++) {
+        const bool stored =
+            s->few && s->dtype == FKV_F32 && fkv_weight_is_dtype(u->sides[i].w->format);
+        if (!stored) weights[i] = weights_of(s, u, &u->sides[i]);
+    }
     for (int32_t row = 0; row < s->rows; row += height) {
         const int32_t m = s->rows - row < height ? s->rows - row : height;
-        if (s->few)
-            dot_tile(s, u, weights, row, m);
-        else if (!fkv_gemm_multiply(u->part->gemm[m < BLOCK][u->n < u->part->height], u->thread,
-                                    (const char *)s->in +
-                                        (size_t)row * (size_t)w->cols * fkv_dtype_bytes(s->dtype),
-                                    weights, u->tile, u->own))
-            return false;
-        place_tile(s, u, bias, row, m);
+        for (int i = 0; i < u->count; i++)
+            if (s->few)
+                dot_tile(s, u, &u->sides[i], weights[i], row, m);
+            else if (!library_tile(s, u, &u->sides[i], weights[i], row, m))
+                return false;
+        place_tiles(s, u, bias, row, m);
     }
     return true;
 }
 
+/* On AMX: all rows straight to their place, or BLOCK rows at a time where there is a gate. */
+static void multiply_on_amx(const struct step *s, const struct unit *u) {
+    const struct fkv_cpu_product *p = u->part->product;
+    const size_t stride = (size_t)p->w->rows;
+    const int32_t cols = p->w->cols;
+    float *out = p->out + u->first, bias[WIDEST_PANEL];
+    load_bias(u, bias);
+    if (!p->gate) {
+        fkv_amx_multiply(s->in, s->rows, weights_of(s, u, &u->sides[0]), u->n, cols, p->add, out,
+                         stride, u->own);
+        if (!p->bias || !p->bias->data) return;
+        for (int32_t i = 0; i < s->rows; i++)
+            for (int32_t j = 0; j < u->n; j++) out[(size_t)i * stride + (size_t)j] += bias[j];
+        return;
+    }
+    for (int32_t row = 0; row < s->rows; row += BLOCK) {
+        const int32_t m = s->rows - row < BLOCK ? s->rows - row : BLOCK;
+        for (int i = 0; i < u->count; i++)
+            fkv_amx_multiply((const char *)s->in + fkv_amx_packed_bytes(row, cols), m,
+                             weights_of(s, u, &u->sides[i]), u->n, cols, false, u->sides[i].tile,
+                             (size_t)u->n, u->own);
+        place_tiles(s, u, bias, row, m);
+    }
+}
+
 /* One row of a block format, in float32: what is expanded stays in registers. */
 static void multiply_one(const struct step *s, const struct unit *u) {
-    const struct fkv_weight *w = u->part->product->w;
-    float bias[PANEL];
+    float bias[WIDEST_PANEL];
     load_bias(u, bias);
-    for (int32_t i = 0; i < u->n; i++)
-        u->tile[i] = fkv_weight_dot(w->format, weight_row(w, u->first + i), (size_t)w->cols, s->in);
-    place_tile(s, u, bias, 0, 1);
+    for (int side = 0; side < u->count; side++) {
+        const struct fkv_weight *w = u->sides[side].w;
+        for (int32_t i = 0; i < u->n; i++)
+            u->sides[side].tile[i] =
+                fkv_weight_dot(w->format, weight_row(w, u->first + i), (size_t)w->cols, s->in);
+    }
+    place_tiles(s, u, bias, 0, 1);
 }
 
 /* Few rows of a block format: EXPANDED weight rows at a time. */
@@ -307,7 +354,8 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
     if (plan(&s, products, err)) return FKV_FAILED;
     if (s.dtype == FKV_BF16) s.in = round_input(&s, in, cols);
     int64_t operations = 0;
-    for (int i = 0; i < count; i++) operations += (int64_t)rows * products[i].w->rows * cols;
+    for (int i = 0; i < count; i++)
+        operations += (int64_t)rows * products[i].w->rows * cols * (products[i].gate ? 2 : 1);
     int failed = 0;
 #pragma omp parallel num_threads(fkv_cpu_threads(b, operations)) reduction(| : failed)
     {
@@ -318,7 +366,7 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
             const struct unit u = take_unit(&s, i);
             const bool blocks = !fkv_weight_is_dtype(u.part->product->w->format);
             if (s.tiles)
-                multiply_tiles(&s, &u);
+                multiply_on_amx(&s, &u);
             else
                 failed |= !(s.few && blocks ? multiply_blocks(&s, &u) : multiply_unit(&s, &u));
         }

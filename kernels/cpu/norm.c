@@ -82,9 +82,10 @@ int fkv_cpu_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *sh
     (void)shape; /* the weights say all */
     if (check_block(b, rows, w->wq.cols, b->limits.dim, err)) return FKV_FAILED;
     const float *in = normalise_rows(b, fkv_cpu_floats(x), &w->norm, w->eps, rows);
-    struct fkv_cpu_product products[] = {{&w->wq, &w->bq, fkv_cpu_floats(q), false},
-                                         {&w->wk, &w->bk, fkv_cpu_floats(k), false},
-                                         {&w->wv, &w->bv, fkv_cpu_floats(v), false}};
+    const struct fkv_cpu_product products[] = {
+        {.w = &w->wq, .bias = &w->bq, .out = fkv_cpu_floats(q)},
+        {.w = &w->wk, .bias = &w->bk, .out = fkv_cpu_floats(k)},
+        {.w = &w->wv, .bias = &w->bv, .out = fkv_cpu_floats(v)}};
     if (fkv_cpu_multiply(b, products, 3, in, rows, err)) return FKV_FAILED;
     normalise_heads(b, fkv_cpu_floats(q), &w->q_norm, w->eps, rows, w->wq.rows);
     normalise_heads(b, fkv_cpu_floats(k), &w->k_norm, w->eps, rows, w->wk.rows);
@@ -111,8 +112,8 @@ int fkv_cpu_project_residual(struct fkv_backend *b, const struct fkv_residual_we
     if (check_block(b, rows, w->w.cols, fkv_cpu_widest(&b->limits), err) ||
         (!directly && check_block(b, rows, w->w.rows, b->limits.dim, err)))
         return FKV_FAILED;
-    struct fkv_cpu_product product = {&w->w, NULL, directly ? fkv_cpu_floats(x) : b->normed,
-                                      directly};
+    const struct fkv_cpu_product product = {
+        .w = &w->w, .out = directly ? fkv_cpu_floats(x) : b->normed, .add = directly};
     if (fkv_cpu_multiply(b, &product, 1, fkv_cpu_floats(in), rows, err)) return FKV_FAILED;
     if (!directly) add_rows(b, w, b->normed, rows, fkv_cpu_floats(x));
     return FKV_OK;
@@ -124,18 +125,12 @@ int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_gate_up_weights
     if (check_block(b, rows, w->gate.cols, b->limits.dim, err)) return FKV_FAILED;
     if (check_block(b, rows, w->gate.rows, b->limits.hidden, err)) return FKV_FAILED;
     const float *in = normalise_rows(b, fkv_cpu_floats(x), &w->norm, w->eps, rows);
-    float *gated = fkv_cpu_floats(out);
-    struct fkv_cpu_product products[] = {{&w->gate, NULL, gated, false},
-                                         {&w->up, NULL, b->up, false}};
-    if (fkv_cpu_multiply(b, products, 2, in, rows, err)) return FKV_FAILED;
-    size_t hidden = (size_t)w->gate.rows;
-    void (*activate)(float *, const float *, size_t) =
-        w->activation == FKV_SILU ? b->simd->swish : b->simd->gelu;
-#pragma omp parallel for schedule(static)                                                          \
-    num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * w->gate.rows))
-    for (int32_t r = 0; r < rows; r++)
-        activate(gated + (size_t)r * hidden, b->up + (size_t)r * hidden, hidden);
-    return FKV_OK;
+    const struct fkv_cpu_product product = {.w = &w->up,
+                                            .out = fkv_cpu_floats(out),
+                                            .gate = &w->gate,
+                                            .activate = w->activation == FKV_SILU ? b->simd->swish
+                                                                                  : b->simd->gelu};
+    return fkv_cpu_multiply(b, &product, 1, in, rows, err);
 }
 
 /* x [rows, n] = cap(multiplier * x), in place */
@@ -156,7 +151,7 @@ int fkv_cpu_norm_logits(struct fkv_backend *b, const struct fkv_logits_weights *
     if (check_block(b, rows, dim, b->limits.dim, err)) return FKV_FAILED;
     const float *in =
         normalise_rows(b, fkv_cpu_floats(x) + (size_t)row * (size_t)dim, &w->norm, w->eps, rows);
-    struct fkv_cpu_product product = {&w->w, NULL, fkv_cpu_floats(logits), false};
+    const struct fkv_cpu_product product = {.w = &w->w, .out = fkv_cpu_floats(logits)};
     if (fkv_cpu_multiply(b, &product, 1, in, rows, err)) return FKV_FAILED;
     if (w->multiplier != 1 || w->softcap > 0)
         cap_rows(b, w->multiplier, w->softcap, rows, w->w.rows, fkv_cpu_floats(logits));
