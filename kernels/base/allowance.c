@@ -2,6 +2,7 @@
  * which a device's module takes without this. */
 #include <math.h>
 #include <omp.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,12 @@ bool fkv_host_can_map(size_t bytes) {
     munmap(space, bytes);
     return true;
 }
+
+static atomic_int lent;
+
+void fkv_host_lend(int processors) { atomic_fetch_add(&lent, processors); }
+
+int fkv_host_lent(void) { return atomic_load(&lent); }
 
 void fkv_host_limit_threads(void) {
     const double quota = fkv_cgroup_processors("");

@@ -23,6 +23,11 @@ bool fkv_host_can_map(size_t bytes);
 /* Sets the number of threads that loops have by default: the processors this process may run on,
  * fewer where a control group grants less time than those. OMP_NUM_THREADS is the user's word. */
 void fkv_host_limit_threads(void);
+/* So many more processors (fewer: negative) are wanted by threads beside the loops', such as a
+ * writer's; loops that end soon leave them. Any thread may say so, at any time. */
+void fkv_host_lend(int processors);
+/* The sum of what was lent; 0 at first. */
+int fkv_host_lent(void);
 /* What the system calls its processor, "AMD EPYC 9R14"; "CPU" where it does not say. */
 void fkv_host_processor(char out[128]);
 int fkv_host_disk_free(const char *path, int64_t *bytes,

@@ -11,7 +11,6 @@
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/gemm.h"
-#include "kernels/base/host.h"
 #include "kernels/cpu/gemm_amx.h"
 #include "kernels/dct.h"
 #include "kernels/isa.h"
@@ -47,7 +46,8 @@ static int cpu_open(const struct fkv_backend_options *options, struct fkv_backen
     if (check_options(options, err)) return FKV_FAILED;
     struct fkv_backend *b = calloc(1, sizeof *b);
     if (!b) return fkv_fail(err, "out of memory");
-    b->threads = options->threads ? options->threads : omp_get_max_threads();
+    b->processors = omp_get_max_threads();
+    b->threads = options->threads ? options->threads : b->processors;
     b->compute = options->compute == FKV_COMPUTE_NATIVE ? FKV_COMPUTE_F32 : options->compute;
     b->simd = fkv_simd_choose();
     b->panel = b->compute == FKV_COMPUTE_BF16 ? fkv_simd_bf16_panel() : b->simd->panel;

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <omp.h>
 
+#include "kernels/base/host.h"
 #include "kernels/kernels.h"
 #include "tests/unit/support.h"
 
@@ -78,6 +79,21 @@ TEST(a_backend_of_one_thread_stays_on_it) {
     multiply(one, weight, x, out);
     assert_int_equal(tasks(), 1);
     ops->close(one);
+}
+
+TEST(a_short_loop_leaves_a_lent_processor) {
+    float *weight = state[0], *x = weight + WIDE * WIDE, *alone = x + ROWS * WIDE,
+          *of_two = alone + ROWS * WIDE;
+    omp_set_num_threads(2);
+    struct fkv_backend *two = open_with(0);
+    fkv_host_lend(1);
+    multiply(two, weight, x, alone);
+    assert_int_equal(tasks(), 1);
+    fkv_host_lend(-1);
+    multiply(two, weight, x, of_two);
+    assert_int_equal(tasks(), 2);
+    assert_memory_equal(of_two, alone, sizeof(float) * ROWS * WIDE);
+    ops->close(two);
 }
 
 TEST(two_backends_keep_their_own_threads) {
