@@ -4,7 +4,6 @@ import json
 import pathlib
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 
 from install import last_line
 from models import Models
@@ -85,11 +84,6 @@ def ours_capture(s: Settings, m: Models, dtype: str, tokens: int) -> Contender:
 def ours_analyze(s: Settings, m: Models, job: str, length: int) -> Contender:
     command = tool(s, "freqkv-analyze", job, m.path("states.h5"), "--out", "{out}")
     return Contender("ours", [*command, "--length", str(length)], wall)
-
-
-def ours_on_one_thread(s: Settings, m: Models, job: str, length: int) -> Contender:
-    alone = ours_analyze(replace(s, threads=1), m, job, length)
-    return replace(alone, name="ours, 1 thread")
 
 
 def ours_analyze_peak(s: Settings, m: Models, job: str, length: int) -> Contender:

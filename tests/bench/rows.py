@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import contenders as c
@@ -183,20 +183,6 @@ def analyze(s: Settings, m: Models, job: str, what: str, goal: str) -> Row:
     )
 
 
-def analyze_threads(s: Settings, m: Models, job: str, what: str) -> Row:
-    length = 8188
-    return Row(
-        key=f"{job}-threads",
-        what=f"{what} of 6 x 8192 tokens, {s.threads} threads beside one",
-        unit="s",
-        more_is_better=False,
-        ours=c.ours_analyze(s, m, job, length),
-        rivals=[c.ours_on_one_thread(s, m, job, length)],
-        goal="1.8x on two cores",
-        check=c.same_results(s),
-    )
-
-
 def analyze_peak(s: Settings, m: Models, job: str, what: str) -> Row:
     return Row(
         key=f"{job}-memory",
@@ -222,8 +208,25 @@ def dct(s: Settings) -> Row:
     )
 
 
+def beside_one(s: Settings, make: Callable[[Settings], Row], goal: str) -> Row:
+    """A row of ours on all threads, whose rival is ours on one."""
+    row, alone = make(s), make(replace(s, threads=1))
+    return replace(
+        row,
+        key=f"{row.key}-threads",
+        what=f"{row.what}, {s.threads} threads beside one",
+        rivals=[replace(alone.ours, name="ours, 1 thread")],
+        limit=None,
+        goal=f"{goal} on two cores",
+    )
+
+
 def all_rows(s: Settings, m: Models) -> list[Row]:
     both = ("f32", "bf16")
+    analyses = (
+        ("spectrum", "`spectrum` with null", "12x"),
+        ("error", "`error`", "6x, 1.5x the reading's time"),
+    )
     small = m.path(f"{m.small}-f32")
     return [
         *(prefill(s, m, m.small, n, d) for d in both for n in (512, 2048, 4096, 8192)),
@@ -244,12 +247,10 @@ def all_rows(s: Settings, m: Models) -> list[Row]:
             ["64", "7", "1024"],
             "1.10x",
         ),
-        analyze(s, m, "spectrum", "`spectrum` with null", "12x"),
-        analyze(s, m, "error", "`error`", "6x, 1.5x the reading's time"),
-        *(
-            row(s, m, job, what)
-            for job, what in (("spectrum", "`spectrum` with null"), ("error", "`error`"))
-            for row in (analyze_threads, analyze_peak)
-        ),
+        *(analyze(s, m, *a) for a in analyses),
+        *(analyze_peak(s, m, job, what) for job, what, _ in analyses),
         dct(s),
+        *(beside_one(s, lambda s, d=d: prefill(s, m, m.small, 2048, d), "1.8x") for d in both),
+        *(beside_one(s, lambda s, d=d: decode(s, m, m.small, 32, d, 64), "1.6x") for d in both),
+        *(beside_one(s, lambda s, a=a: analyze(s, m, *a), "1.8x") for a in analyses),
     ]
