@@ -1,8 +1,9 @@
-/* See start.h. 2000 turns are tens of microseconds: longer than the gap between two loops of a
- * decode step, shorter than a time slice. Measured on two busy cores of an EPYC 9004, 600 tokens of
- * a 135M model through FreqKV: alone 4.9 to 8.3 s, two at once 8.3 to 9.9 s; with libgomp's own
- * 300000 turns 9.2 to 15 s and 29 to 32 s. The same machine with a dozen other jobs, 48 tokens: 2.5
- * and 3.0 s, with libgomp's own turns 25 and 39 s. Starting twice costs 10 ms of processor time.
+/* See start.h. 1000 turns are about 20 microseconds: longer than the gap between two loops of a
+ * decode step, shorter than a time slice. Measured on two cores of a Xeon (Emerald Rapids), 128
+ * tokens of a 135M model, alone and two programs at once: 2.1 and 4.5 s; with 500 turns 2.5 and 4.3
+ * s, with 2000 1.9 and 4.8 s, with 16000 2.4 and 9.9 s. libgomp's own 300000, on an EPYC 9004 with
+ * a dozen other jobs, 48 tokens: 25 to 39 s, with 2000 2.5 to 3.0 s. Starting twice costs 10 ms of
+ * processor time.
  *
  * Standard output is looked at once, when everything has been printed: stdio keeps what a full disk
  * did not take until the very end, and --help ends in argp's own exit(). */
@@ -34,7 +35,7 @@ void fkv_start(char **argv) {
     argp_err_exit_status = FKV_EXIT_USAGE;
     on_exit(check_output, NULL);
     if (!getenv("OMP_WAIT_POLICY") && !getenv("GOMP_SPINCOUNT") &&
-        !setenv("GOMP_SPINCOUNT", "2000", 1))
+        !setenv("GOMP_SPINCOUNT", "1000", 1))
         execv("/proc/self/exe", argv); /* comes back only where it cannot */
     fkv_host_limit_threads();
 }
