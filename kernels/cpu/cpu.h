@@ -71,7 +71,7 @@ struct fkv_backend {
  *
  * For the same reason a region of less than about 2 ms has no thread on a processor that is lent:
  * its end would wait until what runs there, a millisecond or more at a time, is done. A 1M model's
- * capture on two cores of a Xeon (Emerald Rapids) took 1.12 of prefill's time, and takes 1.07. */
+ * capture on two cores of a Xeon (Emerald Rapids) took 1.12 of prefill's time, and takes 1.08. */
 static inline int fkv_cpu_threads(const struct fkv_backend *b, int64_t operations) {
     if (operations < 1 << 19) return 1;
     const int lent = fkv_host_lent(), left = b->processors - lent;

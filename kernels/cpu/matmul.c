@@ -312,9 +312,17 @@ static void multiply_one(const struct step *s, const struct unit *u) {
     place_tiles(s, u, bias, 0, 1);
 }
 
-/* Few rows of a block format: EXPANDED weight rows at a time. */
+/* How many of its sides are in a block format. */
+static int block_sides(const struct unit *u) {
+    int count = 0;
+    for (int side = 0; side < u->count; side++)
+        count += !fkv_weight_is_dtype(u->sides[side].w->format);
+    return count;
+}
+
+/* Few rows, where there is a block format: EXPANDED weight rows at a time. */
 static bool multiply_blocks(const struct step *s, const struct unit *u) {
-    if (s->rows == 1 && s->dtype == FKV_F32) {
+    if (s->rows == 1 && s->dtype == FKV_F32 && block_sides(u) == u->count) {
         multiply_one(s, u);
         return true;
     }
@@ -371,11 +379,12 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
 #pragma omp for schedule(runtime) nowait
         for (int32_t i = 0; i < s.units; i++) {
             const struct unit u = take_unit(&s, i);
-            const bool blocks = !fkv_weight_is_dtype(u.part->product->w->format);
             if (s.tiles)
                 multiply_on_amx(&s, &u);
+            else if (s.few && block_sides(&u))
+                failed |= !multiply_blocks(&s, &u);
             else
-                failed |= !(s.few && blocks ? multiply_blocks(&s, &u) : multiply_unit(&s, &u));
+                failed |= !multiply_unit(&s, &u);
         }
     }
     return failed ? fkv_fail(err, "a product of %d rows failed: out of memory", rows) : FKV_OK;
