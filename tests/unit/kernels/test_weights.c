@@ -188,3 +188,71 @@ TEST(products_are_those_with_the_expanded_values) {
     fclose(f);
     free(x), free(values), free(found), free(expected), free(blocks);
 }
+
+/* silu(gate x) * (up x) [rows, OUT], each matrix in a format of its own */
+static void run_gated(const enum fkv_weight_format format[2], const void *const data[2],
+                      const float *x, int32_t rows, float *out) {
+    const struct fkv_limits limits = {
+        .rows = MOST_ROWS,
+        .dim = IN,
+        .hidden = IN,
+        .vocab = 1,
+        .slots = 1,
+        .items = 1,
+        .attention = {.dim = IN, .heads = 1, .kv_heads = 1, .head_dim = 16}};
+    const struct fkv_backend_ops *ops;
+    struct fkv_backend *b;
+    struct fkv_buffer *to;
+    const size_t bytes = sizeof(float) * (size_t)rows * OUT;
+    struct fkv_weight w[2];
+    assert_ok(fkv_backend_find("cpu", &ops, NULL, &err));
+    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2}, &b, &err));
+    assert_ok(ops->reserve(b, &limits, &err));
+    for (int i = 0; i < 2; i++) {
+        w[i] = (struct fkv_weight){.format = format[i], .rows = OUT, .cols = IN};
+        w[i].data = adopted(ops, b, data[i], fkv_weight_bytes(format[i], (size_t)OUT * IN));
+    }
+    struct fkv_buffer *in = adopted(ops, b, x, sizeof(float) * (size_t)rows * IN);
+    assert_ok(ops->buffer_create(b, bytes, &to, &err));
+    assert_ok(ops->norm_gate_up(
+        b, &(struct fkv_gate_up_weights){.gate = w[0], .up = w[1], .activation = FKV_SILU}, in,
+        rows, to, &err));
+    assert_ok(ops->read(b, to, 0, out, bytes, &err));
+    for (int i = 0; i < 2; i++) ops->buffer_release(b, w[i].data);
+    ops->buffer_release(b, in), ops->buffer_release(b, to);
+    ops->close(b);
+}
+
+TEST(a_gate_and_its_matrix_may_differ_in_format) {
+    static const int32_t rows[] = {1, 3, MOST_ROWS};
+    FILE *f = fopen("tests/golden/weights.bin", "rb");
+    assert_non_null(f);
+    float *x = malloc(sizeof(float) * MOST_ROWS * IN), *values = malloc(sizeof(float) * OUT * IN),
+          *found = malloc(sizeof(float) * MOST_ROWS * OUT),
+          *expected = malloc(sizeof(float) * MOST_ROWS * OUT);
+    unsigned char *blocks = malloc(sizeof(float) * OUT * IN);
+    assert_true(x && values && found && expected && blocks);
+    for (struct golden g; read_golden(f, &g);) {
+        fill_blocks(&g, blocks);
+        fkv_weight_expand(g.format, blocks, (size_t)OUT * IN, values);
+        double largest = 0;
+        for (int i = 0; i < OUT * IN; i++) largest = fmax(largest, fabs((double)values[i]));
+        const enum fkv_weight_format format[2] = {FKV_WEIGHT_F32, g.format};
+        const void *const data[2] = {values, blocks};
+        const double size = sqrt(IN) * largest;
+        for (int r = 0; r < 3; r++) {
+            test_fill(x, (size_t)rows[r] * IN, 0, 1);
+            for (int kinds = 0; kinds < 4; kinds++) {
+                const int gate = kinds / 2, up = kinds % 2;
+                run_gated((enum fkv_weight_format[]){format[gate], format[up]},
+                          (const void *[]){data[gate], data[up]}, x, rows[r],
+                          kinds ? found : expected);
+                if (kinds)
+                    assert_arrays_close(found, expected, (size_t)rows[r] * OUT,
+                                        1e-4 * size * (size + 1), 0);
+            }
+        }
+    }
+    fclose(f);
+    free(x), free(values), free(found), free(expected), free(blocks);
+}
