@@ -369,10 +369,9 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
     int64_t weights = 0;
     for (int i = 0; i < count; i++)
         weights += (int64_t)products[i].w->rows * cols * (products[i].gate ? 2 : 1);
+    const int threads = fkv_cpu_threads(b, (rows + READING) * weights);
     int failed = 0;
-#pragma omp parallel num_threads(fkv_cpu_threads(b, (rows + READING) * weights))                   \
-    reduction(|                                                                                    \
-              : failed)
+#pragma omp parallel num_threads(threads) reduction(| : failed)
     {
         fkv_cpu_products_alone();
         omp_set_schedule(s.few ? omp_sched_guided : omp_sched_dynamic, 1);
