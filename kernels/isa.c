@@ -4,7 +4,6 @@
 #include "kernels/isa.h"
 
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -66,6 +65,16 @@ static void choose(void) {
 enum fkv_isa fkv_isa(void) {
     pthread_once(&once, choose);
     return used;
+}
+
+/* Those processors have AVX512-FP16 as well, also where the system hides their AMX. */
+bool fkv_isa_slow_bf16(void) {
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    return __builtin_cpu_is("intel") && __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 23 & 1;
+#else
+    return false;
+#endif
 }
 
 int fkv_isa_check(struct fkv_error *err) {

@@ -98,6 +98,7 @@ static void load_queries(const struct fkv_attention *a, const struct fkv_attend_
             }
             fkv_attend_query(a, u, i, turn, query);
         }
+        if (a->b->widens) a->b->round_wide(query, (size_t)a->shape->head_dim, query);
         if (a->panel->step == 1)
             for (int32_t c = 0; c < k.words; c++) to[(size_t)c * (size_t)rows] = query[c];
         else
@@ -112,9 +113,11 @@ static void load_queries(const struct fkv_attention *a, const struct fkv_attend_
 static const void *in_format(const struct fkv_attention *a, const char *from, size_t count,
                              float *expanded, float *to) {
     const enum fkv_dtype t = a->panel->step == 1 ? FKV_F32 : FKV_BF16;
-    if (a->cache->dtype == t) return from;
+    const bool rounds = a->b->widens && a->cache->dtype != FKV_BF16;
+    if (a->cache->dtype == t && !rounds) return from;
     if (t == FKV_F32) {
         fkv_to_f32(from, a->cache->dtype, count, to);
+        if (rounds) a->b->round_wide(to, count, to);
         return to;
     }
     const float *floats = (const float *)(const void *)from;
@@ -190,6 +193,7 @@ static void take_tile(const struct fkv_attention *a, const struct fkv_attend_uni
         panel->mask(k.score, slots, low, k.low, k.high);
     }
     panel->soften(k.score, slots, k.largest + at, k.sum + at, k.shrink);
+    if (a->b->widens) a->b->round_wide(k.score, (size_t)slots * (size_t)rows, k.score);
     panel->mix(k.score, slots,
                t.value + (size_t)(skipped / panel->step) * (size_t)a->shape->head_dim * word,
                a->shape->head_dim, k.shrink, k.out + (size_t)p * k.panel_floats);

@@ -16,9 +16,6 @@
 #include "kernels/isa.h"
 #include "kernels/limits.h"
 
-/* Products in bfloat16 over those in float32: with less, the user is told. */
-#define LEAST_GAIN 0.9
-
 #define LARGER(a, b) ((a) > (b) ? (a) : (b))
 
 static int check_options(const struct fkv_backend_options *options, struct fkv_error *err) {
@@ -54,7 +51,8 @@ static int cpu_open(const struct fkv_backend_options *options, struct fkv_backen
     if (b->compute == FKV_COMPUTE_BF16) {
         b->dot_bf16 = fkv_dot_bf16_avx512, b->round_bf16 = fkv_round_bf16_avx512;
         b->tiles = fkv_isa() >= FKV_ISA_AMX;
-        b->slow_bf16 = !b->tiles && fkv_simd_bf16_gain() < LEAST_GAIN;
+        b->widens = !b->tiles && fkv_isa_slow_bf16();
+        b->round_wide = fkv_round_wide_avx512;
     }
     if (fkv_gemm_open(b->threads, &b->gemm, err)) {
         free(b);
@@ -97,9 +95,8 @@ static int cpu_info(struct fkv_backend *b, struct fkv_device_info *out, struct f
     if (!note && !bf16 && fkv_isa() == FKV_ISA_AMX)
         note =
             "this processor's AMX makes bfloat16 products at least twice as fast: --compute bf16";
-    if (!note && b->slow_bf16)
-        note = "this processor, without AMX, multiplies bfloat16 more slowly than float32: "
-               "--compute f32 is faster";
+    if (!note && b->widens)
+        note = "this processor, without AMX, gains nothing from bfloat16 in products of many rows";
     if (note) snprintf(out->note, sizeof out->note, "%s", note);
     return FKV_OK;
 }
@@ -117,11 +114,12 @@ static int grow(float **p, size_t floats, struct fkv_error *err) {
 
 static size_t rounded_bytes(const struct fkv_backend *b, const struct fkv_limits *l) {
     if (b->tiles) return fkv_amx_packed_bytes(l->rows, fkv_cpu_widest(l));
-    return sizeof(uint16_t) * (size_t)l->rows * (size_t)fkv_cpu_widest(l);
+    return fkv_dtype_bytes(b->widens ? FKV_F32 : FKV_BF16) * (size_t)l->rows *
+           (size_t)fkv_cpu_widest(l);
 }
 
 static int grow_rounded(struct fkv_backend *b, const struct fkv_limits *l, struct fkv_error *err) {
-    uint16_t *larger = allocate(rounded_bytes(b, l));
+    void *larger = allocate(rounded_bytes(b, l));
     if (!larger) return fkv_fail(err, "out of memory: %zu bytes of scratch", rounded_bytes(b, l));
     free(b->rounded);
     b->rounded = larger;

@@ -49,9 +49,11 @@ struct fkv_backend {
     fkv_dot_bf16_function *dot_bf16;     /* where the backend computes in bfloat16 */
     fkv_round_bf16_function *round_bf16; /* there too */
     bool tiles;                          /* there, with AMX: products are gemm_amx.h's */
-    bool slow_bf16;                      /* there, without it: float32 would be faster */
-    uint16_t *rounded; /* there: the input of a product, [rows, widest] or as gemm_amx.h packs it */
-    float *scratch;    /* [threads, scratch_each] */
+    bool widens; /* there, on a processor whose products of bfloat16 are slow: numbers are rounded
+                    to it, and those of many rows and of attention multiplied as float32 */
+    fkv_round_wide_function *round_wide; /* there */
+    void *rounded;  /* there: the input of a product [rows, widest], or as gemm_amx.h packs it */
+    float *scratch; /* [threads, scratch_each] */
     size_t scratch_each;
     float *partial; /* [partial_floats] results of attention over parts of the slots */
     size_t partial_floats;

@@ -216,14 +216,18 @@ static void round_to_bf16(const struct fkv_backend *b, const char *from,
 static const void *weights_of(const struct step *s, const struct unit *u, const struct side *side) {
     const struct fkv_weight *w = side->w;
     const char *from = weight_row(w, u->first);
-    const size_t cols = (size_t)w->cols;
-    if ((int)w->format == (int)s->dtype && (uintptr_t)from % fkv_dtype_bytes(s->dtype) == 0)
+    const size_t count = (size_t)u->n * (size_t)w->cols;
+    const bool rounds =
+        s->dtype == FKV_F32 && s->b->compute == FKV_COMPUTE_BF16 && w->format != FKV_WEIGHT_BF16;
+    if ((int)w->format == (int)s->dtype && !rounds &&
+        (uintptr_t)from % fkv_dtype_bytes(s->dtype) == 0)
         return from;
     if (s->dtype == FKV_F32) {
-        fkv_weight_expand(w->format, from, (size_t)u->n * cols, side->panel);
+        fkv_weight_expand(w->format, from, count, side->panel);
+        if (rounds) s->b->round_wide(side->panel, count, side->panel);
         return side->panel;
     }
-    round_to_bf16(s->b, from, w->format, (size_t)u->n * cols, (uint16_t *)(void *)side->panel);
+    round_to_bf16(s->b, from, w->format, count, (uint16_t *)(void *)side->panel);
     return side->panel;
 }
 
@@ -354,44 +358,43 @@ static bool multiply_blocks(const struct step *s, const struct unit *u) {
     return true;
 }
 
-/* The input [rows, cols] as bfloat16 in the backend's buffer, packed where products are by tiles.
- */
-static const void *round_input(const struct step *s, const float *in, int32_t cols) {
+/* Rows [r, r + FKV_AMX_ROWS) of the input [rows, cols], rounded to bfloat16, to the backend's
+ * buffer: packed where products are by tiles. */
+static void round_rows(const struct step *s, const float *in, int32_t cols, int32_t r) {
     struct fkv_backend *b = s->b;
-    const int32_t rows = s->rows;
-    if (s->tiles) {
-#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, (int64_t)rows *cols))
-        for (int32_t r = 0; r < rows; r += FKV_AMX_ROWS)
-            fkv_amx_pack_rows(in, rows, cols, r, b->rounded);
-        return b->rounded;
-    }
-#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, (int64_t)rows *cols))
-    for (int32_t r = 0; r < rows; r++) {
-        const size_t at = (size_t)r * (size_t)cols;
-        b->round_bf16(in + at, (size_t)cols, b->rounded + at);
-    }
-    return b->rounded;
+    const size_t at = (size_t)r * (size_t)cols,
+                 n = (size_t)(s->rows - r < FKV_AMX_ROWS ? s->rows - r : FKV_AMX_ROWS) *
+                     (size_t)cols;
+    if (s->tiles)
+        fkv_amx_pack_rows(in, s->rows, cols, r, b->rounded);
+    else if (s->dtype == FKV_F32)
+        b->round_wide(in + at, n, (float *)b->rounded + at);
+    else
+        b->round_bf16(in + at, n, (uint16_t *)b->rounded + at);
 }
 
 int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count,
                      const float *in, int32_t rows, struct fkv_error *err) {
     const int32_t cols = products->w->cols;
-    struct step s = {.b = b,
-                     .in = in,
-                     .dtype = b->compute == FKV_COMPUTE_BF16 ? FKV_BF16 : FKV_F32,
-                     .rows = rows,
-                     .few = few_rows(b, rows),
-                     .count = count};
+    struct step s = {.b = b, .in = in, .rows = rows, .few = few_rows(b, rows), .count = count};
     s.tiles = b->tiles && !s.few;
+    s.dtype = b->compute == FKV_COMPUTE_BF16 && (s.few || !b->widens) ? FKV_BF16 : FKV_F32;
     if (plan(&s, products, err)) return FKV_FAILED;
-    if (s.dtype == FKV_BF16) s.in = round_input(&s, in, cols);
+    const bool rounds = b->compute == FKV_COMPUTE_BF16;
+    if (rounds) s.in = b->rounded;
     int64_t weights = 0;
     for (int i = 0; i < count; i++)
         weights += (int64_t)products[i].w->rows * cols * (products[i].gate ? 2 : 1);
     const int threads = fkv_cpu_threads(b, (rows + READING) * weights);
     int failed = 0;
+    /* Few rows are rounded faster than threads meet. */
+    for (int32_t r = 0; rounds && s.few && r < rows; r += FKV_AMX_ROWS) round_rows(&s, in, cols, r);
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
+        if (rounds && !s.few) {
+#pragma omp for schedule(dynamic)
+            for (int32_t r = 0; r < rows; r += FKV_AMX_ROWS) round_rows(&s, in, cols, r);
+        }
         fkv_cpu_products_alone();
         omp_set_schedule(s.few ? omp_sched_guided : omp_sched_dynamic, 1);
 #pragma omp for schedule(runtime) nowait

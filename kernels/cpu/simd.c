@@ -2,7 +2,6 @@
  * extension of gcc and clang, which they turn into SSE2, NEON or scalar code. See simd.h. */
 #include <float.h>
 #include <math.h>
-#include <omp.h>
 
 #include "kernels/cpu/simd.h"
 #include "kernels/isa.h"
@@ -76,24 +75,8 @@ const struct fkv_simd *fkv_simd_choose(void) {
 const struct fkv_panel *fkv_simd_bf16_panel(void) {
 #if defined(__x86_64__)
     if (fkv_isa() >= FKV_ISA_AMX) return &fkv_panel_amx;
-    if (fkv_isa() >= FKV_ISA_AVX512_BF16) return &fkv_panel_bf16;
+    if (fkv_isa() >= FKV_ISA_AVX512_BF16)
+        return fkv_isa_slow_bf16() ? fkv_simd_choose()->panel : &fkv_panel_bf16;
 #endif
     return NULL;
-}
-
-double fkv_simd_bf16_gain(void) {
-    double least[2] = {INFINITY, INFINITY};
-#if defined(__x86_64__)
-    enum { TIMES = 8, KEYS = 32, WIDTH = 64 }; /* all in the first-level cache */
-    static const float zeros[WIDTH * FKV_PANEL_BF16_ROWS];
-    const struct fkv_panel *panels[2] = {fkv_simd_choose()->panel, &fkv_panel_bf16};
-    float score[KEYS * FKV_PANEL_BF16_ROWS];
-    for (int t = 0; t < 2 * TIMES; t++) {
-        const struct fkv_panel *panel = panels[t % 2];
-        const double start = omp_get_wtime();
-        panel->score(zeros, KEYS, WIDTH / panel->step, zeros, NULL, score);
-        least[t % 2] = fmin(least[t % 2], omp_get_wtime() - start);
-    }
-#endif
-    return least[0] / least[1];
 }

@@ -29,6 +29,8 @@ typedef void fkv_dot_bf16_function(const uint16_t *w, size_t w_stride, int32_t w
 
 /* x (n) -> bfloat16, to nearest even; a subnormal number becomes 0 */
 typedef void fkv_round_bf16_function(const float *x, size_t n, uint16_t *y);
+/* The same, y as float32 again; y may be x. */
+typedef void fkv_round_wide_function(const float *x, size_t n, float *y);
 
 /* Attention of a panel: `rows` query rows, which are the lanes of its vectors (simd_panel.h). A
  * word is `step` numbers of the panel's format: one float32, or two bfloat16 that a product adds
@@ -101,14 +103,13 @@ void fkv_amx_pack_values(const uint16_t *value, int32_t keys, int32_t head_dim, 
  * before it is added; subnormal numbers count as 0. */
 fkv_dot_bf16_function fkv_dot_bf16_avx512;
 fkv_round_bf16_function fkv_round_bf16_avx512;
+fkv_round_wide_function fkv_round_wide_avx512;
 
 /* The widest set that this processor has. */
 const struct fkv_simd *fkv_simd_choose(void);
-/* The panel kernels in bfloat16, or NULL where this processor has no products of it. */
+/* The panel kernels in bfloat16, or NULL where this processor has no products of it; in float32
+ * where those are faster. */
 const struct fkv_panel *fkv_simd_bf16_panel(void);
-/* Where fkv_isa() is FKV_ISA_AVX512_BF16: attention's products a second with fkv_panel_bf16 over
- * those in float32, timed for 0.1 ms: 0.6 on Intel's Emerald Rapids. */
-double fkv_simd_bf16_gain(void);
 /* All that this processor has, the plain one first; returns their number (at most 3). */
 int fkv_simd_available(const struct fkv_simd *sets[3]);
 

@@ -98,11 +98,22 @@ void fkv_round_bf16_avx512(const float *x, size_t n, uint16_t *y) {
             _mm512_maskz_loadu_ps((__mmask16)there, x)));
 }
 
+void fkv_round_wide_avx512(const float *x, size_t n, float *y) {
+    enum { LANES = PAIRS / 2 };
+    for (size_t i = 0; i < n; i += LANES) {
+        const __mmask16 there = n - i < LANES ? (__mmask16)((1u << (n - i)) - 1) : (__mmask16)~0u;
+        const __m256i halves = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(there, x + i));
+        const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16);
+        _mm512_mask_storeu_ps(y + i, there, _mm512_castsi512_ps(wide));
+    }
+}
+
 #else
 #include "kernels/cpu/simd.h"
 
 /* Never called: see fkv_isa. */
 void fkv_round_bf16_avx512(const float *x, size_t n, uint16_t *y) { (void)x, (void)n, (void)y; }
+void fkv_round_wide_avx512(const float *x, size_t n, float *y) { (void)x, (void)n, (void)y; }
 
 void fkv_dot_bf16_avx512(const uint16_t *w, size_t w_stride, int32_t wn, const uint16_t *x,
                          size_t x_stride, int32_t xn, int32_t cols, float *y, size_t y_stride) {

@@ -170,13 +170,18 @@ TEST(rounding_to_bf16_is_to_nearest_even) {
     }
     for (int round = 0; round < ROUNDS; round++) {
         const size_t n = (size_t)test_between(1, 100);
-        float *x = random_floats(n, 1);
+        float *x = random_floats(n, 1), *wide = malloc(sizeof *wide * (n + 1));
         uint16_t *y = malloc(2 * (n + 1));
-        y[n] = 0x1234;
+        y[n] = 0x1234, wide[n] = 7;
         fkv_round_bf16_avx512(x, n, y);
         for (size_t i = 0; i < n; i++) assert_int_equal(y[i], fkv_f32_to_bf16(x[i]));
+        fkv_round_wide_avx512(x, n, wide);
+        fkv_round_wide_avx512(x, n, x);
+        for (size_t i = 0; i < n; i++)
+            assert_true(wide[i] == fkv_bf16_to_f32(y[i]) && x[i] == wide[i]);
         assert_int_equal(y[n], 0x1234);
-        free(x), free(y);
+        assert_true(wide[n] == 7);
+        free(x), free(y), free(wide);
     }
 }
 
