@@ -3,8 +3,10 @@
  * Everything an operation needs is allocated here, in `reserve` (and in map_dct, which may come
  * before or after it); an operation on more rows than were reserved is refused.
  * Threads: every region names its own number, at most `threads`, and OpenMP's number for the
- * process is left alone: other backends and the caller's own loops use it too. Results do not
- * depend on which thread did what. */
+ * process is left alone: other backends and the caller's own loops use it too. Loops over rows are
+ * guided: a thread that slept comes 50 us late, and then the others have taken more of them
+ * (prefill, two cores of a Xeon: 1.02 times as fast). Results do not depend on which thread did
+ * what. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>

@@ -37,7 +37,7 @@ int fkv_cpu_append(struct fkv_backend *b, const struct fkv_attention_shape *shap
            bytes = d * fkv_dtype_bytes(cache->dtype);
     int64_t operations = 0;
     for (int32_t n = 0; n < count; n++) operations += 16 * (int64_t)items[n].rows * shape->head_dim;
-#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, operations))
+#pragma omp parallel for schedule(guided) num_threads(fkv_cpu_threads(b, operations))
     for (int32_t n = 0; n < count; n++) {
         const struct fkv_append_item *item = &items[n];
         size_t at = (size_t)item->row * stride + (size_t)item->kv_head * d;
@@ -106,7 +106,7 @@ int fkv_cpu_gather(struct fkv_backend *b, const struct fkv_attention_shape *shap
     size_t d = (size_t)shape->head_dim;
     int64_t operations = 0;
     for (int32_t n = 0; n < count; n++) operations += 4 * (int64_t)items[n].count * shape->head_dim;
-#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, operations))
+#pragma omp parallel for schedule(guided) num_threads(fkv_cpu_threads(b, operations))
     for (int32_t n = 0; n < count; n++) {
         const struct fkv_gather_item *item = &items[n];
         char *key = fkv_cpu_slot(cache->key, cache, shape->head_dim, item->cache_head, 0);

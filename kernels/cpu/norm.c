@@ -37,7 +37,7 @@ static const float *normalise_rows(struct fkv_backend *b, const float *x,
     if (!norm->data) return x;
     const float *factors = expand(norm, b->norm);
     int32_t n = norm->cols;
-#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * n))
+#pragma omp parallel for schedule(guided) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * n))
     for (int32_t r = 0; r < rows; r++)
         normalise(b->simd, x + (size_t)r * (size_t)n, factors, n, eps,
                   b->normed + (size_t)r * (size_t)n);
@@ -51,7 +51,7 @@ static void normalise_heads(struct fkv_backend *b, float *x, const struct fkv_we
     if (!norm->data) return;
     const float *factors = expand(norm, b->norm);
     int32_t n = norm->cols;
-#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * width))
+#pragma omp parallel for schedule(guided) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * width))
     for (int32_t i = 0; i < rows * (width / n); i++) {
         float *head = x + (size_t)i * (size_t)n;
         normalise(b->simd, head, factors, n, eps, head);
@@ -97,7 +97,7 @@ static void add_rows(struct fkv_backend *b, const struct fkv_residual_weights *w
                      int32_t rows, float *x) {
     const float *factors = w->norm.data ? expand(&w->norm, b->norm) : NULL;
     const int32_t n = w->w.rows;
-#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 10 * (int64_t)rows * n))
+#pragma omp parallel for schedule(guided) num_threads(fkv_cpu_threads(b, 10 * (int64_t)rows * n))
     for (int32_t r = 0; r < rows; r++) {
         float *from = y + (size_t)r * (size_t)n, *to = x + (size_t)r * (size_t)n;
         if (factors) normalise(b->simd, from, factors, n, w->eps, from);
@@ -136,7 +136,7 @@ int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_gate_up_weights
 /* x [rows, n] = cap(multiplier * x), in place */
 static void cap_rows(struct fkv_backend *b, float multiplier, float softcap, int32_t rows,
                      int32_t n, float *x) {
-#pragma omp parallel for schedule(static) num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * n))
+#pragma omp parallel for schedule(guided) num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * n))
     for (int32_t r = 0; r < rows; r++) {
         float *row = x + (size_t)r * (size_t)n;
         for (int32_t i = 0; i < n; i++) row[i] *= multiplier;

@@ -112,7 +112,7 @@ int fkv_cpu_rotate(struct fkv_backend *b, const struct fkv_attention_shape *shap
     size_t d = (size_t)shape->head_dim, width = d * (size_t)heads;
     const float *from = fkv_cpu_floats(x) + (size_t)row * width;
     float *to = fkv_cpu_floats(out) + (size_t)row * width;
-#pragma omp parallel for schedule(static)                                                          \
+#pragma omp parallel for schedule(guided)                                                          \
     num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * (int64_t)width))
     for (int32_t i = 0; i < rows; i++) {
         const float *turn = fkv_cpu_turn(&r, position + i, fkv_cpu_scratch(b));

@@ -36,7 +36,7 @@ int fkv_cpu_score(struct fkv_backend *b, const struct fkv_buffer *logits, int32_
                   int32_t width, const int32_t *targets, int32_t rows, struct fkv_likelihood *out,
                   struct fkv_error *err) {
     (void)err;
-#pragma omp parallel for schedule(static)                                                          \
+#pragma omp parallel for schedule(guided)                                                          \
     num_threads(fkv_cpu_threads(b, 16 * (int64_t)rows * width))
     for (int32_t r = 0; r < rows; r++) {
         const float *z = row_of(logits, r, width);
@@ -51,7 +51,7 @@ int fkv_cpu_compare(struct fkv_backend *b, const struct fkv_buffer *p, const str
                     struct fkv_likelihood *p_out, struct fkv_likelihood *q_out, double *gap,
                     struct fkv_error *err) {
     (void)err;
-#pragma omp parallel for schedule(static)                                                          \
+#pragma omp parallel for schedule(guided)                                                          \
     num_threads(fkv_cpu_threads(b, 32 * (int64_t)rows * width))
     for (int32_t r = 0; r < rows; r++) {
         const float *z = row_of(p, r, width), *y = row_of(q, r, width);
