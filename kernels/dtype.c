@@ -152,15 +152,23 @@ void fkv_from_f32(const float *src, enum fkv_dtype t, size_t n, void *dst) {
     from_f32_plain(src, t, n, dst);
 }
 
-/* Neither infinite nor no number: the exponent is not all ones. */
+/* Neither infinite nor no number: each, without its sign and read as an integer, is below
+ * infinity. */
 bool fkv_all_finite(const void *src, enum fkv_dtype t, size_t n) {
-    uint32_t beyond = 0;
     if (t == FKV_F32) {
-        const uint32_t *bits = src;
-        for (size_t i = 0; i < n; i++) beyond |= (bits[i] & 0x7f800000u) == 0x7f800000u;
-    } else {
-        const uint16_t *bits = src, ones = t == FKV_F16 ? 0x7c00 : 0x7f80;
-        for (size_t i = 0; i < n; i++) beyond |= (bits[i] & ones) == ones;
+        const int32_t *bits = src;
+        int32_t largest = 0;
+        for (size_t i = 0; i < n; i++) {
+            const int32_t size = bits[i] & 0x7fffffff;
+            largest = size > largest ? size : largest;
+        }
+        return largest < 0x7f800000;
     }
-    return !beyond;
+    const int16_t *bits = src;
+    int16_t largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        const int16_t size = bits[i] & 0x7fff;
+        largest = size > largest ? size : largest;
+    }
+    return largest < (t == FKV_F16 ? 0x7c00 : 0x7f80);
 }

@@ -104,6 +104,26 @@ TEST(bulk_conversion_equals_one_by_one_at_any_length_and_alignment) {
     }
 }
 
+/* One number of any pattern among small ones, anywhere. */
+TEST(all_are_finite_where_each_is) {
+    enum { MOST = 70 };
+    uint32_t words[MOST];
+    uint16_t halves[MOST];
+    for (uint32_t p = 0; p < 65536; p++) {
+        const int n = test_between(1, MOST), at = test_between(0, n - 1);
+        const uint16_t x = (uint16_t)p;
+        const uint32_t wide = p << 16 | (p & 1 ? 0xffff : 0);
+        for (int i = 0; i < n; i++) halves[i] = 0x8001, words[i] = 0x80000001;
+        halves[at] = x, words[at] = wide;
+        assert_int_equal(fkv_all_finite(halves, FKV_F16, (size_t)n),
+                         isfinite(value_of(x, 10, 15)) != 0);
+        assert_int_equal(fkv_all_finite(halves, FKV_BF16, (size_t)n),
+                         isfinite(value_of(x, 7, 127)) != 0);
+        assert_int_equal(fkv_all_finite(words, FKV_F32, (size_t)n), isfinite(from_bits(wide)) != 0);
+    }
+    assert_true(fkv_all_finite(words, FKV_F32, 0));
+}
+
 TEST(names_parse_back) {
     for (enum fkv_dtype t = FKV_F32; t <= FKV_BF16; t++) {
         enum fkv_dtype found;
