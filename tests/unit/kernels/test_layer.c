@@ -216,6 +216,25 @@ TEST(projections_add_to_the_residual) {
 
 /* One to nine rows of widths as models have them: whole rounds of a matrix-vector product, and
  * columns enough for several warps to share an output. */
+/* More rows than a product takes at once, and weights in one panel, in some, in many. */
+TEST(many_rows_of_narrow_matrices) {
+    static const int many[] = {511, 512, 513, 768, 1024, 1290};
+    for (int round = 0; round < 12; round++) {
+        struct fkv_attention_shape s = shape_of(round);
+        const int rows = many[round % 6], in = test_between(1, 40);
+        s.dim = test_between(0, 1) ? test_between(1, 70) : test_between(200, 400);
+        enum fkv_dtype t = random_dtype();
+        struct weight w = random_weight(t, s.dim, in, 0, 0.1);
+        reserve_both((struct fkv_limits){.rows = rows, .hidden = in, .attention = s});
+        struct both x = random_both((size_t)(rows * s.dim), 0, 1),
+                    y = random_both((size_t)(rows * in), 0, 1);
+        add_projection(&w, NULL, 1, y, rows, x);
+        assert_product_close(x, t, 0.1 * sqrt(in));
+        release(x), release(y);
+        release_weight(&w);
+    }
+}
+
 TEST(few_rows_of_wide_matrices) {
     static const int widths[] = {1024, 2048, 4096, 1032, 3000};
     for (int rows = 1; rows <= 9; rows++) {
