@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/simd.h"
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
 #include "tests/unit/support.h"
@@ -123,8 +125,8 @@ static struct fkv_buffer *adopted(const struct fkv_backend_ops *ops, struct fkv_
 }
 
 /* W x [rows, IN] -> out [rows, OUT], and the first rows of W by their ids -> embedded [rows, IN] */
-static void run(const char *name, enum fkv_weight_format format, const void *blocks, const float *x,
-                int32_t rows, float *out, float *embedded) {
+static void run(const char *name, enum fkv_compute compute, enum fkv_weight_format format,
+                const void *blocks, const float *x, int32_t rows, float *out, float *embedded) {
     const struct fkv_limits limits = {
         .rows = MOST_ROWS,
         .dim = IN,
@@ -140,7 +142,7 @@ static void run(const char *name, enum fkv_weight_format format, const void *blo
     int32_t tokens[MOST_ROWS];
     for (int32_t i = 0; i < rows; i++) tokens[i] = (7 * i) % OUT;
     assert_ok(fkv_backend_find(name, &ops, NULL, &err));
-    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2}, &b, &err));
+    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2, .compute = compute}, &b, &err));
     assert_ok(ops->reserve(b, &limits, &err));
     struct fkv_weight w = {.format = format, .rows = OUT, .cols = IN};
     w.data = adopted(ops, b, blocks, fkv_weight_bytes(format, (size_t)OUT * IN));
@@ -177,16 +179,49 @@ TEST(products_are_those_with_the_expanded_values) {
         for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
             const size_t n = (size_t)rows[r];
             test_fill(x, n * IN, 0, 1);
-            run("reference", FKV_WEIGHT_F32, values, x, rows[r], expected, expected + n * OUT);
-            run("cpu", g.format, blocks, x, rows[r], found, found + n * OUT);
+            run("reference", FKV_COMPUTE_NATIVE, FKV_WEIGHT_F32, values, x, rows[r], expected,
+                expected + n * OUT);
+            run("cpu", FKV_COMPUTE_F32, g.format, blocks, x, rows[r], found, found + n * OUT);
             assert_arrays_close(found, expected, n * OUT, 1e-5 * sqrt(IN) * largest, 0);
             assert_arrays_close(found + n * OUT, expected + n * OUT, n * IN, 0, 0);
-            run("reference", g.format, blocks, x, rows[r], found, found + n * OUT);
+            run("reference", FKV_COMPUTE_NATIVE, g.format, blocks, x, rows[r], found,
+                found + n * OUT);
             assert_memory_equal(found, expected, sizeof(float) * n * (OUT + IN));
         }
     }
     fclose(f);
     free(x), free(values), free(found), free(expected), free(blocks);
+}
+
+TEST(products_in_bfloat16_are_those_with_the_rounded_values) {
+    static const int32_t rows[] = {1, 3, MOST_ROWS};
+    if (fkv_isa() < FKV_ISA_AVX512_BF16 || !fkv_gemm_has_bf16()) {
+        printf("skipped: no products of bfloat16 here\n");
+        return;
+    }
+    FILE *f = fopen("tests/golden/weights.bin", "rb");
+    assert_non_null(f);
+    float *x = malloc(sizeof(float) * MOST_ROWS * IN), *values = malloc(sizeof(float) * OUT * IN),
+          *found = malloc(sizeof(float) * MOST_ROWS * (OUT + IN)),
+          *expected = malloc(sizeof(float) * MOST_ROWS * (OUT + IN));
+    unsigned char *blocks = malloc(sizeof(float) * OUT * IN);
+    uint16_t *rounded = malloc(sizeof(uint16_t) * OUT * IN);
+    assert_true(x && values && found && expected && blocks && rounded);
+    for (struct golden g; read_golden(f, &g);) {
+        fill_blocks(&g, blocks);
+        fkv_weight_expand(g.format, blocks, (size_t)OUT * IN, values);
+        fkv_round_bf16_avx512(values, (size_t)OUT * IN, rounded);
+        for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+            const size_t n = (size_t)rows[r] * OUT;
+            test_fill(x, (size_t)rows[r] * IN, 0, 1);
+            run("cpu", FKV_COMPUTE_BF16, FKV_WEIGHT_BF16, rounded, x, rows[r], expected,
+                expected + n);
+            run("cpu", FKV_COMPUTE_BF16, g.format, blocks, x, rows[r], found, found + n);
+            assert_memory_equal(found, expected, sizeof(float) * n);
+        }
+    }
+    fclose(f);
+    free(x), free(values), free(found), free(expected), free(blocks), free(rounded);
 }
 
 /* silu(gate x) * (up x) [rows, OUT], each matrix in a format of its own */
