@@ -136,9 +136,18 @@ struct fkv_cpu_product {
     void (*activate)(float *gate, const float *up, size_t n);
 };
 enum { FKV_CPU_MOST_PRODUCTS = 3 };
+/* What products are of: x [rows, cols], normalised before where there are factors. */
+struct fkv_cpu_input {
+    const float *x;
+    const float *factors; /* [cols] of a norm, or NULL */
+    float eps;
+};
 /* Products that share their input, in one parallel region. */
 int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count,
-                     const float *in, int32_t rows, struct fkv_error *err);
+                     const struct fkv_cpu_input *in, int32_t rows, struct fkv_error *err);
+/* norm.c: x [n] -> y [n], in place if x == y */
+void fkv_cpu_normalise(const struct fkv_simd *simd, const float *x, const float *factors, int32_t n,
+                       float eps, float *y);
 
 /* The most columns of a weight. */
 int32_t fkv_cpu_widest(const struct fkv_limits *limits);

@@ -358,42 +358,52 @@ static bool multiply_blocks(const struct step *s, const struct unit *u) {
     return true;
 }
 
-/* Rows [r, r + FKV_AMX_ROWS) of the input [rows, cols], rounded to bfloat16, to the backend's
- * buffer: packed where products are by tiles. */
-static void round_rows(const struct step *s, const float *in, int32_t cols, int32_t r) {
+/* Rows [r, r + FKV_AMX_ROWS) of the input, normalised and rounded to bfloat16 where that is asked
+ * for, to the backend's buffers: packed where products are by tiles. */
+static void prepare_rows(const struct step *s, const struct fkv_cpu_input *in, int32_t cols,
+                         int32_t r) {
     struct fkv_backend *b = s->b;
-    const size_t at = (size_t)r * (size_t)cols,
-                 n = (size_t)(s->rows - r < FKV_AMX_ROWS ? s->rows - r : FKV_AMX_ROWS) *
-                     (size_t)cols;
+    const int32_t rows = s->rows - r < FKV_AMX_ROWS ? s->rows - r : FKV_AMX_ROWS;
+    const size_t width = (size_t)cols, at = (size_t)r * width, n = (size_t)rows * width;
+    const float *x = in->factors ? b->normed : in->x;
+    for (size_t i = at; in->factors && i < at + n; i += width)
+        fkv_cpu_normalise(b->simd, in->x + i, in->factors, cols, in->eps, b->normed + i);
+    if (b->compute != FKV_COMPUTE_BF16) return;
     if (s->tiles)
-        fkv_amx_pack_rows(in, s->rows, cols, r, b->rounded);
+        fkv_amx_pack_rows(x, s->rows, cols, r, b->rounded);
     else if (s->dtype == FKV_F32)
-        b->round_wide(in + at, n, (float *)b->rounded + at);
+        b->round_wide(x + at, n, (float *)b->rounded + at);
     else
-        b->round_bf16(in + at, n, (uint16_t *)b->rounded + at);
+        b->round_bf16(x + at, n, (uint16_t *)b->rounded + at);
 }
 
 int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count,
-                     const float *in, int32_t rows, struct fkv_error *err) {
+                     const struct fkv_cpu_input *in, int32_t rows, struct fkv_error *err) {
     const int32_t cols = products->w->cols;
-    struct step s = {.b = b, .in = in, .rows = rows, .few = few_rows(b, rows), .count = count};
+    const bool rounds = b->compute == FKV_COMPUTE_BF16, prepares = rounds || in->factors;
+    struct step s = {.b = b,
+                     .in = rounds        ? b->rounded
+                           : in->factors ? b->normed
+                                         : in->x,
+                     .rows = rows,
+                     .few = few_rows(b, rows),
+                     .count = count};
     s.tiles = b->tiles && !s.few;
-    s.dtype = b->compute == FKV_COMPUTE_BF16 && (s.few || !b->widens) ? FKV_BF16 : FKV_F32;
+    s.dtype = rounds && (s.few || !b->widens) ? FKV_BF16 : FKV_F32;
     if (plan(&s, products, err)) return FKV_FAILED;
-    const bool rounds = b->compute == FKV_COMPUTE_BF16;
-    if (rounds) s.in = b->rounded;
     int64_t weights = 0;
     for (int i = 0; i < count; i++)
         weights += (int64_t)products[i].w->rows * cols * (products[i].gate ? 2 : 1);
     const int threads = fkv_cpu_threads(b, (rows + READING) * weights);
     int failed = 0;
-    /* Few rows are rounded faster than threads meet. */
-    for (int32_t r = 0; rounds && s.few && r < rows; r += FKV_AMX_ROWS) round_rows(&s, in, cols, r);
+    /* Few rows are prepared faster than threads meet. */
+    for (int32_t r = 0; prepares && s.few && r < rows; r += FKV_AMX_ROWS)
+        prepare_rows(&s, in, cols, r);
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
-        if (rounds && !s.few) {
+        if (prepares && !s.few) {
 #pragma omp for schedule(dynamic)
-            for (int32_t r = 0; r < rows; r += FKV_AMX_ROWS) round_rows(&s, in, cols, r);
+            for (int32_t r = 0; r < rows; r += FKV_AMX_ROWS) prepare_rows(&s, in, cols, r);
         }
         fkv_cpu_products_alone();
         omp_set_schedule(s.few ? omp_sched_guided : omp_sched_dynamic, 1);

@@ -23,25 +23,16 @@ static const float *expand(const struct fkv_weight *w, float *to) {
     return to;
 }
 
-/* x [n] -> y [n], in place if x == y */
-static void normalise(const struct fkv_simd *simd, const float *x, const float *norm, int32_t n,
-                      float eps, float *y) {
+void fkv_cpu_normalise(const struct fkv_simd *simd, const float *x, const float *factors, int32_t n,
+                       float eps, float *y) {
     float factor = (float)(1 / sqrt(simd->energy(x, (size_t)n) / n + (double)eps));
-    for (int32_t i = 0; i < n; i++) y[i] = x[i] * factor * norm[i];
+    for (int32_t i = 0; i < n; i++) y[i] = x[i] * factor * factors[i];
 }
 
-/* The rows of x [rows, n] as products take them: normalised in b->normed, or x itself where the
- * norm is absent. */
-static const float *normalise_rows(struct fkv_backend *b, const float *x,
-                                   const struct fkv_weight *norm, float eps, int32_t rows) {
-    if (!norm->data) return x;
-    const float *factors = expand(norm, b->norm);
-    int32_t n = norm->cols;
-#pragma omp parallel for schedule(guided) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * n))
-    for (int32_t r = 0; r < rows; r++)
-        normalise(b->simd, x + (size_t)r * (size_t)n, factors, n, eps,
-                  b->normed + (size_t)r * (size_t)n);
-    return b->normed;
+/* The rows of x as products take them: as they are where the norm is absent. */
+static struct fkv_cpu_input input(struct fkv_backend *b, const float *x,
+                                  const struct fkv_weight *norm, float eps) {
+    return (struct fkv_cpu_input){x, norm->data ? expand(norm, b->norm) : NULL, eps};
 }
 
 /* Every run of as many channels of x [rows, width] as the norm has, in place; nothing where the
@@ -54,7 +45,7 @@ static void normalise_heads(struct fkv_backend *b, float *x, const struct fkv_we
 #pragma omp parallel for schedule(guided) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * width))
     for (int32_t i = 0; i < rows * (width / n); i++) {
         float *head = x + (size_t)i * (size_t)n;
-        normalise(b->simd, head, factors, n, eps, head);
+        fkv_cpu_normalise(b->simd, head, factors, n, eps, head);
     }
 }
 
@@ -81,12 +72,12 @@ int fkv_cpu_norm_qkv(struct fkv_backend *b, const struct fkv_attention_shape *sh
                      struct fkv_error *err) {
     (void)shape; /* the weights say all */
     if (check_block(b, rows, w->wq.cols, b->limits.dim, err)) return FKV_FAILED;
-    const float *in = normalise_rows(b, fkv_cpu_floats(x), &w->norm, w->eps, rows);
+    const struct fkv_cpu_input in = input(b, fkv_cpu_floats(x), &w->norm, w->eps);
     const struct fkv_cpu_product products[] = {
         {.w = &w->wq, .bias = &w->bq, .out = fkv_cpu_floats(q)},
         {.w = &w->wk, .bias = &w->bk, .out = fkv_cpu_floats(k)},
         {.w = &w->wv, .bias = &w->bv, .out = fkv_cpu_floats(v)}};
-    if (fkv_cpu_multiply(b, products, 3, in, rows, err)) return FKV_FAILED;
+    if (fkv_cpu_multiply(b, products, 3, &in, rows, err)) return FKV_FAILED;
     normalise_heads(b, fkv_cpu_floats(q), &w->q_norm, w->eps, rows, w->wq.rows);
     normalise_heads(b, fkv_cpu_floats(k), &w->k_norm, w->eps, rows, w->wk.rows);
     return FKV_OK;
@@ -100,7 +91,7 @@ static void add_rows(struct fkv_backend *b, const struct fkv_residual_weights *w
 #pragma omp parallel for schedule(guided) num_threads(fkv_cpu_threads(b, 10 * (int64_t)rows * n))
     for (int32_t r = 0; r < rows; r++) {
         float *from = y + (size_t)r * (size_t)n, *to = x + (size_t)r * (size_t)n;
-        if (factors) normalise(b->simd, from, factors, n, w->eps, from);
+        if (factors) fkv_cpu_normalise(b->simd, from, factors, n, w->eps, from);
         for (int32_t i = 0; i < n; i++) to[i] += w->multiplier * from[i];
     }
 }
@@ -114,7 +105,8 @@ int fkv_cpu_project_residual(struct fkv_backend *b, const struct fkv_residual_we
         return FKV_FAILED;
     const struct fkv_cpu_product product = {
         .w = &w->w, .out = directly ? fkv_cpu_floats(x) : b->normed, .add = directly};
-    if (fkv_cpu_multiply(b, &product, 1, fkv_cpu_floats(in), rows, err)) return FKV_FAILED;
+    const struct fkv_cpu_input given = {.x = fkv_cpu_floats(in)};
+    if (fkv_cpu_multiply(b, &product, 1, &given, rows, err)) return FKV_FAILED;
     if (!directly) add_rows(b, w, b->normed, rows, fkv_cpu_floats(x));
     return FKV_OK;
 }
@@ -124,13 +116,13 @@ int fkv_cpu_norm_gate_up(struct fkv_backend *b, const struct fkv_gate_up_weights
                          struct fkv_error *err) {
     if (check_block(b, rows, w->gate.cols, b->limits.dim, err)) return FKV_FAILED;
     if (check_block(b, rows, w->gate.rows, b->limits.hidden, err)) return FKV_FAILED;
-    const float *in = normalise_rows(b, fkv_cpu_floats(x), &w->norm, w->eps, rows);
+    const struct fkv_cpu_input in = input(b, fkv_cpu_floats(x), &w->norm, w->eps);
     const struct fkv_cpu_product product = {.w = &w->up,
                                             .out = fkv_cpu_floats(out),
                                             .gate = &w->gate,
                                             .activate = w->activation == FKV_SILU ? b->simd->swish
                                                                                   : b->simd->gelu};
-    return fkv_cpu_multiply(b, &product, 1, in, rows, err);
+    return fkv_cpu_multiply(b, &product, 1, &in, rows, err);
 }
 
 /* x [rows, n] = cap(multiplier * x), in place */
@@ -149,10 +141,10 @@ int fkv_cpu_norm_logits(struct fkv_backend *b, const struct fkv_logits_weights *
                         struct fkv_buffer *logits, struct fkv_error *err) {
     const int32_t dim = w->w.cols;
     if (check_block(b, rows, dim, b->limits.dim, err)) return FKV_FAILED;
-    const float *in =
-        normalise_rows(b, fkv_cpu_floats(x) + (size_t)row * (size_t)dim, &w->norm, w->eps, rows);
+    const struct fkv_cpu_input in =
+        input(b, fkv_cpu_floats(x) + (size_t)row * (size_t)dim, &w->norm, w->eps);
     const struct fkv_cpu_product product = {.w = &w->w, .out = fkv_cpu_floats(logits)};
-    if (fkv_cpu_multiply(b, &product, 1, in, rows, err)) return FKV_FAILED;
+    if (fkv_cpu_multiply(b, &product, 1, &in, rows, err)) return FKV_FAILED;
     if (w->multiplier != 1 || w->softcap > 0)
         cap_rows(b, w->multiplier, w->softcap, rows, w->w.rows, fkv_cpu_floats(logits));
     return FKV_OK;
