@@ -115,7 +115,7 @@ TEST_IN_FOLDER(a_shape_beyond_what_the_file_holds_is_refused) {
     const hsize_t chunk[2] = {1, 1}, filled[2] = {1000, 1000};
     static double zeros[1000000];
     struct fkv_h5_reader *r;
-    char path[300], name[8];
+    char path[300], name[16];
     snprintf(path, sizeof path, "%s/x.h5", folder);
     hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT),
           list = H5Pcreate(H5P_DATASET_CREATE);
