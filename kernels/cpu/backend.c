@@ -86,7 +86,7 @@ static int cpu_info(struct fkv_backend *b, struct fkv_device_info *out, struct f
                                     .threads = b->threads};
     const bool bf16 = b->compute == FKV_COMPUTE_BF16;
     const char *isa = bf16 ? fkv_isa_name(fkv_isa()) : b->simd->name, *library = fkv_gemm_name();
-    snprintf(out->kernels, sizeof out->kernels, "%s, %s", isa,
+    snprintf(out->kernels, sizeof out->kernels, "%s%s, %s", isa, b->widens ? " as f32" : "",
              b->tiles  ? "own products"
              : library ? library
                        : "no library");
