@@ -196,26 +196,28 @@ TEST(rotation_holds_at_large_positions_in_place_and_from_a_row_on) {
     }
 }
 
+/* A projection of [rows, in] to the residual [rows, dim], both random. */
+static void check_projection(struct fkv_attention_shape s, int rows, int in, enum fkv_dtype t) {
+    struct weight w = random_weight(t, s.dim, in, 0, 0.1);
+    reserve_both((struct fkv_limits){.rows = rows, .hidden = in, .attention = s});
+    struct both x = random_both((size_t)(rows * s.dim), 0, 1),
+                y = random_both((size_t)(rows * in), 0, 1);
+    add_projection(&w, NULL, 1, y, rows, x);
+    assert_product_close(x, t, 0.1 * sqrt(in));
+    release(x), release(y);
+    release_weight(&w);
+}
+
 TEST(projections_add_to_the_residual) {
     for (int round = 0; round < 2 * ROUNDS; round++) {
         struct fkv_attention_shape s = shape_of(round);
         int rows = rows_of(round);
         s.dim = random_width(300);
         int in = random_width(affordable((double)rows * s.dim, 700));
-        enum fkv_dtype t = dtype_of(round);
-        struct weight w = random_weight(t, s.dim, in, 0, 0.1);
-        reserve_both((struct fkv_limits){.rows = rows, .hidden = in, .attention = s});
-        struct both x = random_both((size_t)(rows * s.dim), 0, 1),
-                    y = random_both((size_t)(rows * in), 0, 1);
-        add_projection(&w, NULL, 1, y, rows, x);
-        assert_product_close(x, t, 0.1 * sqrt(in));
-        release(x), release(y);
-        release_weight(&w);
+        check_projection(s, rows, in, dtype_of(round));
     }
 }
 
-/* One to nine rows of widths as models have them: whole rounds of a matrix-vector product, and
- * columns enough for several warps to share an output. */
 /* More rows than a product takes at once, and weights in one panel, in some, in many. */
 TEST(many_rows_of_narrow_matrices) {
     static const int many[] = {511, 512, 513, 768, 1024, 1290};
@@ -223,18 +225,12 @@ TEST(many_rows_of_narrow_matrices) {
         struct fkv_attention_shape s = shape_of(round);
         const int rows = many[round % 6], in = test_between(1, 40);
         s.dim = test_between(0, 1) ? test_between(1, 70) : test_between(200, 400);
-        enum fkv_dtype t = random_dtype();
-        struct weight w = random_weight(t, s.dim, in, 0, 0.1);
-        reserve_both((struct fkv_limits){.rows = rows, .hidden = in, .attention = s});
-        struct both x = random_both((size_t)(rows * s.dim), 0, 1),
-                    y = random_both((size_t)(rows * in), 0, 1);
-        add_projection(&w, NULL, 1, y, rows, x);
-        assert_product_close(x, t, 0.1 * sqrt(in));
-        release(x), release(y);
-        release_weight(&w);
+        check_projection(s, rows, in, random_dtype());
     }
 }
 
+/* One to nine rows of widths as models have them: whole rounds of a matrix-vector product, and
+ * columns enough for several warps to share an output. */
 TEST(few_rows_of_wide_matrices) {
     static const int widths[] = {1024, 2048, 4096, 1032, 3000};
     for (int rows = 1; rows <= 9; rows++) {
