@@ -124,9 +124,8 @@ static struct fkv_buffer *adopted(const struct fkv_backend_ops *ops, struct fkv_
     return buffer;
 }
 
-/* W x [rows, IN] -> out [rows, OUT], and the first rows of W by their ids -> embedded [rows, IN] */
-static void run(const char *name, enum fkv_compute compute, enum fkv_weight_format format,
-                const void *blocks, const float *x, int32_t rows, float *out, float *embedded) {
+static void open_backend(const char *name, enum fkv_compute compute,
+                         const struct fkv_backend_ops **ops, struct fkv_backend **b) {
     const struct fkv_limits limits = {
         .rows = MOST_ROWS,
         .dim = IN,
@@ -135,15 +134,61 @@ static void run(const char *name, enum fkv_compute compute, enum fkv_weight_form
         .slots = 1,
         .items = 1,
         .attention = {.dim = IN, .heads = 1, .kv_heads = 1, .head_dim = 16}};
+    const struct fkv_backend_options options = {.threads = 2, .compute = compute};
+    assert_ok(fkv_backend_find(name, ops, NULL, &err));
+    assert_ok((*ops)->open(&options, b, &err));
+    assert_ok((*ops)->reserve(*b, &limits, &err));
+}
+
+/* What a test of products needs: the golden file, a matrix in a format of it, and its values. */
+struct products {
+    FILE *golden;
+    enum fkv_weight_format format;
+    unsigned char *blocks;   /* [OUT, IN] in the format */
+    float *values;           /* [OUT, IN] */
+    double largest;          /* of their sizes */
+    float *x;                /* [MOST_ROWS, IN] */
+    float *found, *expected; /* [MOST_ROWS, OUT + IN] */
+};
+
+static struct products open_products(void) {
+    struct products p = {.golden = fopen("tests/golden/weights.bin", "rb"),
+                         .blocks = malloc(sizeof(float) * OUT * IN),
+                         .values = malloc(sizeof(float) * OUT * IN),
+                         .x = malloc(sizeof(float) * MOST_ROWS * IN),
+                         .found = malloc(sizeof(float) * MOST_ROWS * (OUT + IN)),
+                         .expected = malloc(sizeof(float) * MOST_ROWS * (OUT + IN))};
+    assert_true(p.golden && p.blocks && p.values && p.x && p.found && p.expected);
+    return p;
+}
+
+/* The matrix of the next format; false: that was the last. */
+static bool next_format(struct products *p) {
+    struct golden g;
+    if (!read_golden(p->golden, &g)) return false;
+    p->format = g.format;
+    fill_blocks(&g, p->blocks);
+    fkv_weight_expand(g.format, p->blocks, (size_t)OUT * IN, p->values);
+    p->largest = 0;
+    for (int i = 0; i < OUT * IN; i++) p->largest = fmax(p->largest, fabs((double)p->values[i]));
+    return true;
+}
+
+static void close_products(struct products *p) {
+    fclose(p->golden);
+    free(p->blocks), free(p->values), free(p->x), free(p->found), free(p->expected);
+}
+
+/* W x [rows, IN] -> out [rows, OUT], and the first rows of W by their ids -> embedded [rows, IN] */
+static void run(const char *name, enum fkv_compute compute, enum fkv_weight_format format,
+                const void *blocks, const float *x, int32_t rows, float *out, float *embedded) {
     const struct fkv_backend_ops *ops;
     struct fkv_backend *b;
     struct fkv_buffer *to, *table;
     const size_t bytes = sizeof(float) * (size_t)rows * OUT, row = sizeof(float) * IN;
     int32_t tokens[MOST_ROWS];
     for (int32_t i = 0; i < rows; i++) tokens[i] = (7 * i) % OUT;
-    assert_ok(fkv_backend_find(name, &ops, NULL, &err));
-    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2, .compute = compute}, &b, &err));
-    assert_ok(ops->reserve(b, &limits, &err));
+    open_backend(name, compute, &ops, &b);
     struct fkv_weight w = {.format = format, .rows = OUT, .cols = IN};
     w.data = adopted(ops, b, blocks, fkv_weight_bytes(format, (size_t)OUT * IN));
     struct fkv_buffer *in = adopted(ops, b, x, (size_t)rows * row);
@@ -163,34 +208,21 @@ static void run(const char *name, enum fkv_compute compute, enum fkv_weight_form
 
 TEST(products_are_those_with_the_expanded_values) {
     static const int32_t rows[] = {1, 2, 3, 16, 17, MOST_ROWS};
-    FILE *f = fopen("tests/golden/weights.bin", "rb");
-    assert_non_null(f);
-    float *x = malloc(sizeof(float) * MOST_ROWS * IN), *values = malloc(sizeof(float) * OUT * IN),
-          *found = malloc(sizeof(float) * MOST_ROWS * (OUT + IN)),
-          *expected = malloc(sizeof(float) * MOST_ROWS * (OUT + IN));
-    unsigned char *blocks = malloc(sizeof(float) * OUT * IN);
-    assert_true(x && values && found && expected && blocks);
-    for (struct golden g; read_golden(f, &g);) {
-        fill_blocks(&g, blocks);
-        fkv_weight_expand(g.format, blocks, (size_t)OUT * IN, values);
-        double largest = 0;
-        for (int i = 0; i < OUT * IN; i++)
-            if (fabs((double)values[i]) > largest) largest = fabs((double)values[i]);
+    struct products p = open_products();
+    while (next_format(&p))
         for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
-            const size_t n = (size_t)rows[r];
-            test_fill(x, n * IN, 0, 1);
-            run("reference", FKV_COMPUTE_NATIVE, FKV_WEIGHT_F32, values, x, rows[r], expected,
-                expected + n * OUT);
-            run("cpu", FKV_COMPUTE_F32, g.format, blocks, x, rows[r], found, found + n * OUT);
-            assert_arrays_close(found, expected, n * OUT, 1e-5 * sqrt(IN) * largest, 0);
-            assert_arrays_close(found + n * OUT, expected + n * OUT, n * IN, 0, 0);
-            run("reference", FKV_COMPUTE_NATIVE, g.format, blocks, x, rows[r], found,
-                found + n * OUT);
-            assert_memory_equal(found, expected, sizeof(float) * n * (OUT + IN));
+            const size_t n = (size_t)rows[r], out = n * OUT;
+            test_fill(p.x, n * IN, 0, 1);
+            run("reference", FKV_COMPUTE_NATIVE, FKV_WEIGHT_F32, p.values, p.x, rows[r], p.expected,
+                p.expected + out);
+            run("cpu", FKV_COMPUTE_F32, p.format, p.blocks, p.x, rows[r], p.found, p.found + out);
+            assert_arrays_close(p.found, p.expected, out, 1e-5 * sqrt(IN) * p.largest, 0);
+            assert_arrays_close(p.found + out, p.expected + out, n * IN, 0, 0);
+            run("reference", FKV_COMPUTE_NATIVE, p.format, p.blocks, p.x, rows[r], p.found,
+                p.found + out);
+            assert_memory_equal(p.found, p.expected, sizeof(float) * n * (OUT + IN));
         }
-    }
-    fclose(f);
-    free(x), free(values), free(found), free(expected), free(blocks);
+    close_products(&p);
 }
 
 TEST(products_in_bfloat16_are_those_with_the_rounded_values) {
@@ -199,50 +231,33 @@ TEST(products_in_bfloat16_are_those_with_the_rounded_values) {
         printf("skipped: no products of bfloat16 here\n");
         return;
     }
-    FILE *f = fopen("tests/golden/weights.bin", "rb");
-    assert_non_null(f);
-    float *x = malloc(sizeof(float) * MOST_ROWS * IN), *values = malloc(sizeof(float) * OUT * IN),
-          *found = malloc(sizeof(float) * MOST_ROWS * (OUT + IN)),
-          *expected = malloc(sizeof(float) * MOST_ROWS * (OUT + IN));
-    unsigned char *blocks = malloc(sizeof(float) * OUT * IN);
+    struct products p = open_products();
     uint16_t *rounded = malloc(sizeof(uint16_t) * OUT * IN);
-    assert_true(x && values && found && expected && blocks && rounded);
-    for (struct golden g; read_golden(f, &g);) {
-        fill_blocks(&g, blocks);
-        fkv_weight_expand(g.format, blocks, (size_t)OUT * IN, values);
-        fkv_round_bf16_avx512(values, (size_t)OUT * IN, rounded);
+    assert_non_null(rounded);
+    while (next_format(&p)) {
+        fkv_round_bf16_avx512(p.values, (size_t)OUT * IN, rounded);
         for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
-            const size_t n = (size_t)rows[r] * OUT;
-            test_fill(x, (size_t)rows[r] * IN, 0, 1);
-            run("cpu", FKV_COMPUTE_BF16, FKV_WEIGHT_BF16, rounded, x, rows[r], expected,
-                expected + n);
-            run("cpu", FKV_COMPUTE_BF16, g.format, blocks, x, rows[r], found, found + n);
-            assert_memory_equal(found, expected, sizeof(float) * n);
+            const size_t out = (size_t)rows[r] * OUT;
+            test_fill(p.x, (size_t)rows[r] * IN, 0, 1);
+            run("cpu", FKV_COMPUTE_BF16, FKV_WEIGHT_BF16, rounded, p.x, rows[r], p.expected,
+                p.expected + out);
+            run("cpu", FKV_COMPUTE_BF16, p.format, p.blocks, p.x, rows[r], p.found, p.found + out);
+            assert_memory_equal(p.found, p.expected, sizeof(float) * out);
         }
     }
-    fclose(f);
-    free(x), free(values), free(found), free(expected), free(blocks), free(rounded);
+    close_products(&p);
+    free(rounded);
 }
 
 /* silu(gate x) * (up x) [rows, OUT], each matrix in a format of its own */
 static void run_gated(const enum fkv_weight_format format[2], const void *const data[2],
                       const float *x, int32_t rows, float *out) {
-    const struct fkv_limits limits = {
-        .rows = MOST_ROWS,
-        .dim = IN,
-        .hidden = IN,
-        .vocab = 1,
-        .slots = 1,
-        .items = 1,
-        .attention = {.dim = IN, .heads = 1, .kv_heads = 1, .head_dim = 16}};
     const struct fkv_backend_ops *ops;
     struct fkv_backend *b;
     struct fkv_buffer *to;
     const size_t bytes = sizeof(float) * (size_t)rows * OUT;
     struct fkv_weight w[2];
-    assert_ok(fkv_backend_find("cpu", &ops, NULL, &err));
-    assert_ok(ops->open(&(struct fkv_backend_options){.threads = 2}, &b, &err));
-    assert_ok(ops->reserve(b, &limits, &err));
+    open_backend("cpu", FKV_COMPUTE_F32, &ops, &b);
     for (int i = 0; i < 2; i++) {
         w[i] = (struct fkv_weight){.format = format[i], .rows = OUT, .cols = IN};
         w[i].data = adopted(ops, b, data[i], fkv_weight_bytes(format[i], (size_t)OUT * IN));
@@ -260,34 +275,23 @@ static void run_gated(const enum fkv_weight_format format[2], const void *const 
 
 TEST(a_gate_and_its_matrix_may_differ_in_format) {
     static const int32_t rows[] = {1, 3, MOST_ROWS};
-    FILE *f = fopen("tests/golden/weights.bin", "rb");
-    assert_non_null(f);
-    float *x = malloc(sizeof(float) * MOST_ROWS * IN), *values = malloc(sizeof(float) * OUT * IN),
-          *found = malloc(sizeof(float) * MOST_ROWS * OUT),
-          *expected = malloc(sizeof(float) * MOST_ROWS * OUT);
-    unsigned char *blocks = malloc(sizeof(float) * OUT * IN);
-    assert_true(x && values && found && expected && blocks);
-    for (struct golden g; read_golden(f, &g);) {
-        fill_blocks(&g, blocks);
-        fkv_weight_expand(g.format, blocks, (size_t)OUT * IN, values);
-        double largest = 0;
-        for (int i = 0; i < OUT * IN; i++) largest = fmax(largest, fabs((double)values[i]));
-        const enum fkv_weight_format format[2] = {FKV_WEIGHT_F32, g.format};
-        const void *const data[2] = {values, blocks};
-        const double size = sqrt(IN) * largest;
+    struct products p = open_products();
+    while (next_format(&p)) {
+        const enum fkv_weight_format format[2] = {FKV_WEIGHT_F32, p.format};
+        const void *const data[2] = {p.values, p.blocks};
+        const double size = sqrt(IN) * p.largest;
         for (int r = 0; r < 3; r++) {
-            test_fill(x, (size_t)rows[r] * IN, 0, 1);
+            test_fill(p.x, (size_t)rows[r] * IN, 0, 1);
             for (int kinds = 0; kinds < 4; kinds++) {
                 const int gate = kinds / 2, up = kinds % 2;
                 run_gated((enum fkv_weight_format[]){format[gate], format[up]},
-                          (const void *[]){data[gate], data[up]}, x, rows[r],
-                          kinds ? found : expected);
+                          (const void *[]){data[gate], data[up]}, p.x, rows[r],
+                          kinds ? p.found : p.expected);
                 if (kinds)
-                    assert_arrays_close(found, expected, (size_t)rows[r] * OUT,
+                    assert_arrays_close(p.found, p.expected, (size_t)rows[r] * OUT,
                                         1e-4 * size * (size + 1), 0);
             }
         }
     }
-    fclose(f);
-    free(x), free(values), free(found), free(expected), free(blocks);
+    close_products(&p);
 }
