@@ -3,6 +3,7 @@
 #include "capture/pipeline.h"
 #include "capture/store/capture_reader.h"
 #include "capture/store/capture_writer.h"
+#include "kernels/base/host.h"
 #include "tests/unit/store/captures.h"
 
 enum { LANES = 3, TOKENS = 333, MOST_ROWS = 40 };
@@ -25,6 +26,7 @@ static int make(void **state) {
 }
 
 static int clean(void **state) {
+    assert_int_equal(fkv_host_lent(), 0);
     fkv_capture_abandon(writer);
     for (int i = 1; i < LANES; i++) sample_free_states(&samples[i]);
     sample_free(&samples[0]);
