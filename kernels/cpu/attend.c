@@ -125,8 +125,9 @@ int64_t fkv_attend_operations(const struct fkv_attention *a, const struct fkv_at
     for (int32_t n = 0; n < count; n++)
         for (int32_t s = 0; s < items[n].spans; s++) {
             const struct fkv_span *span = &a->spans[items[n].span + s];
-            operations += 2 * (int64_t)items[n].rows * items[n].heads * a->shape->head_dim *
-                          (span->end - span->first);
+            const int64_t stacked = (int64_t)items[n].rows * items[n].heads;
+            operations +=
+                2 * (stacked + FKV_READING) * a->shape->head_dim * (span->end - span->first);
         }
     return operations;
 }

@@ -64,7 +64,8 @@ static inline int32_t fkv_attend_few_stacked(const struct fkv_panel *panel) {
 size_t fkv_attend_few_scratch(const struct fkv_panel *panel, int32_t head_dim);
 size_t fkv_attend_block_scratch(const struct fkv_panel *panel, int32_t stacked, int32_t head_dim);
 
-/* Multiplications of a call, were every row to see all of its spans. */
+/* Multiplications of a call, were every row to see all of its spans, with those that its reading is
+ * worth. */
 int64_t fkv_attend_operations(const struct fkv_attention *a, const struct fkv_attend_item *items,
                               int32_t count);
 

@@ -42,12 +42,6 @@
 enum { PANEL = 64, FEW_PANEL = 32, WIDEST_PANEL = FKV_AMX_PANEL, ROWS_AT_ONCE = 16 };
 enum { BLOCK = 512, PIECE = BLOCK / 2, CUT_PANELS = 4 };
 enum { FEW_BF16 = 16, EXPANDED = 4 };
-/* Multiplications that take as long as reading a weight from memory: 2 to 4 bytes of 10 GB/s, with
- * AVX-512. A product of one row that one thread did alone left the other asleep, once a layer:
- * SmolLM2-135M on two cores of a Xeon (Emerald Rapids) decoded at 1.63 of one core's speed, and
- * does at 1.87. */
-enum { READING = 8 };
-
 int32_t fkv_cpu_widest(const struct fkv_limits *l) {
     int32_t widest = l->attention.heads * l->attention.head_dim;
     if (widest < l->dim) widest = l->dim;
@@ -394,7 +388,7 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
     int64_t weights = 0;
     for (int i = 0; i < count; i++)
         weights += (int64_t)products[i].w->rows * cols * (products[i].gate ? 2 : 1);
-    const int threads = fkv_cpu_threads(b, (rows + READING) * weights);
+    const int threads = fkv_cpu_threads(b, (rows + FKV_READING) * weights);
     int failed = 0;
     /* Few rows are prepared faster than threads meet. */
     for (int32_t r = 0; prepares && s.few && r < rows; r += FKV_AMX_ROWS)
