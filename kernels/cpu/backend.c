@@ -46,7 +46,7 @@ static int cpu_open(const struct fkv_backend_options *options, struct fkv_backen
     struct fkv_backend *b = calloc(1, sizeof *b);
     if (!b) return fkv_fail(err, "out of memory");
     b->processors = omp_get_max_threads();
-    b->threads = options->threads ? options->threads : b->processors;
+    b->threads = b->team = options->threads ? options->threads : b->processors;
     b->compute = options->compute == FKV_COMPUTE_NATIVE ? FKV_COMPUTE_F32 : options->compute;
     b->simd = fkv_simd_choose();
     b->panel = b->compute == FKV_COMPUTE_BF16 ? fkv_simd_bf16_panel() : b->simd->panel;

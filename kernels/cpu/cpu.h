@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "kernels/base/host.h"
+#include "kernels/cpu/crowd.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/host_buffer.h"
 
@@ -38,7 +39,9 @@ enum { FKV_CPU_MOST_SPLIT = 64 }; /* items whose parts are computed side by side
 struct fkv_backend {
     struct fkv_host_stopwatch stopwatch;
     int threads;
-    int processors;           /* that loops have by default */
+    int processors; /* that loops have by default */
+    int team;       /* threads of a loop: all, or fewer of a decode step (crowd.h) */
+    struct fkv_crowd crowd;
     enum fkv_compute compute; /* never FKV_COMPUTE_NATIVE: float32 or bfloat16 */
     const struct fkv_simd *simd;
     const struct fkv_panel *panel; /* attention in the format of `compute` */
@@ -83,7 +86,7 @@ enum { FKV_READING = 8 };
 static inline int fkv_cpu_threads(const struct fkv_backend *b, int64_t operations) {
     if (operations < 1 << 19) return 1;
     const int lent = fkv_host_lent(), left = b->processors - lent;
-    if (!lent || operations >= 1 << 27 || left >= b->threads) return b->threads;
+    if (!lent || operations >= 1 << 27 || left >= b->team) return b->team;
     return left > 1 ? left : 1;
 }
 

@@ -35,6 +35,7 @@
  * the weights while they multiply, for which c is a fifth to a third above b. So they win up to
  * a / (c - b) rows: at least 30 with AVX-512, 16 with AVX2, and for bfloat16 products, where b is
  * halved, 16. Near the crossover both are equal, so a wrong guess by half costs little. */
+#include "kernels/base/progress.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/gemm_amx.h"
@@ -388,7 +389,10 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
     int64_t weights = 0;
     for (int i = 0; i < count; i++)
         weights += (int64_t)products[i].w->rows * cols * (products[i].gate ? 2 : 1);
-    const int threads = fkv_cpu_threads(b, (rows + FKV_READING) * weights);
+    const int64_t operations = (rows + FKV_READING) * weights;
+    b->team = s.few ? fkv_crowd_threads(&b->crowd, b->threads) : b->threads;
+    const int threads = fkv_cpu_threads(b, operations);
+    const double start = fkv_seconds();
     int failed = 0;
     /* Few rows are prepared faster than threads meet. */
     for (int32_t r = 0; prepares && s.few && r < rows; r += FKV_AMX_ROWS)
@@ -412,5 +416,7 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
                 failed |= !multiply_unit(&s, &u);
         }
     }
+    if (s.few && threads == b->team)
+        fkv_crowd_add(&b->crowd, fkv_seconds() - start, (double)operations);
     return failed ? fkv_fail(err, "a product of %d rows failed: out of memory", rows) : FKV_OK;
 }

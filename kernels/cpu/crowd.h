@@ -1,0 +1,26 @@
+/* Decode steps beside other programs. Such a step is hundreds of loops of some ten microseconds,
+ * each as long as its slowest thread, and threads that share a processor with another program are
+ * slow all the time: they wait for each other, sleep and are woken. Half of them need not share.
+ *
+ * So where products take much longer than they did at best, half the threads are tried, and kept
+ * for a while if that is faster. If it is not, the machine is slow in another way, and that becomes
+ * what to compare with. Results do not depend on the number of threads. */
+#ifndef FKV_KERNELS_CPU_CROWD_H
+#define FKV_KERNELS_CPU_CROWD_H
+
+#include <stdbool.h>
+
+/* All zeros: nothing is known. */
+struct fkv_crowd {
+    double seconds, work; /* of the loops since it was last decided */
+    double best, full;    /* seconds per work of all threads: the least, the latest */
+    bool halved;
+    int times; /* it was decided that half are faster, in a row */
+};
+
+/* How many of `threads` the next loop should have. */
+int fkv_crowd_threads(const struct fkv_crowd *c, int threads);
+/* A loop with as many took so long for so much work, in any one unit. */
+void fkv_crowd_add(struct fkv_crowd *c, double seconds, double work);
+
+#endif
