@@ -125,10 +125,13 @@ int fkv_host_fetch(struct fkv_backend *b, const struct fkv_buffer *from, size_t 
                    uint64_t *ticket, struct fkv_error *err) {
     (void)b;
     if (check_range(from, offset, span_of(stride, rows, width), err)) return FKV_FAILED;
-    size_t bytes = (size_t)width * fkv_dtype_bytes(dtype);
+    const bool gaps = stride != (size_t)width;
+    const size_t runs = gaps ? (size_t)rows : 1,
+                 run = gaps ? (size_t)width : (size_t)rows * (size_t)width,
+                 bytes = run * fkv_dtype_bytes(dtype);
     const float *first = (const float *)(const void *)(from->data + offset);
-    for (size_t r = 0; r < (size_t)rows; r++)
-        fkv_from_f32(first + r * stride, dtype, (size_t)width, (char *)to + r * bytes);
+    for (size_t r = 0; r < runs; r++)
+        fkv_from_f32(first + r * stride, dtype, run, (char *)to + r * bytes);
     *ticket = 0;
     return FKV_OK;
 }
