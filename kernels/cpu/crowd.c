@@ -1,15 +1,35 @@
 /* See crowd.h. Two cores of a Xeon (Emerald Rapids), SmolLM2-135M in bfloat16, decoding beside a
- * busy loop and beside another that decodes, times its time alone: 2.2 to 2.7 and 2.5, so 1.9 and
- * 1.95; one thread alone 1.7 to 2. MUCH is less than that, and more than what a step's matrices
+ * busy loop and beside another that decodes, times its time alone: 2.7 and 2.3 to 2.5, so 2.0 and
+ * 2.1; one thread alone 1.7 to 2. MUCH is less than that, and more than what a step's matrices
  * differ by. WINDOW is two steps of that model; those of a larger one are looked at in parts. */
 #include "kernels/cpu/crowd.h"
 
 static const double WINDOW = 0.02; /* seconds */
 static const double MUCH = 1.6;
-enum { MOST_TIMES = 10 };
+enum { MOST_TIMES = 10, MOST_PATIENCE = 63 };
 
 int fkv_crowd_threads(const struct fkv_crowd *c, int threads) {
     return c->halved && threads > 1 ? threads / 2 : threads;
+}
+
+/* All threads took `rate`. Of the first slow window a part may be older than what made it slow. */
+static void decide_to_halve(struct fkv_crowd *c, double rate) {
+    if (c->best == 0 || rate < c->best) c->best = rate;
+    c->full = rate;
+    if (rate <= MUCH * c->best)
+        c->slow = c->patience = 0;
+    else
+        c->halved = ++c->slow >= 2 + c->patience;
+}
+
+/* Half of them did. */
+static void decide_to_stay(struct fkv_crowd *c, double rate) {
+    const bool faster = rate < c->full;
+    c->halved = faster && ++c->times < MOST_TIMES;
+    if (c->halved) return;
+    c->patience = c->times ? 0 : 2 * c->patience + 1;
+    if (c->patience > MOST_PATIENCE) c->patience = MOST_PATIENCE;
+    c->slow = c->times = 0;
 }
 
 void fkv_crowd_add(struct fkv_crowd *c, double seconds, double work) {
@@ -18,15 +38,8 @@ void fkv_crowd_add(struct fkv_crowd *c, double seconds, double work) {
     if (c->seconds < WINDOW) return;
     const double rate = c->seconds / c->work;
     c->seconds = c->work = 0;
-    if (!c->halved) {
-        c->full = rate;
-        if (c->best == 0 || rate < c->best) c->best = rate;
-        c->halved = rate > MUCH * c->best;
-        c->times = 0;
-    } else if (rate < c->full) {
-        c->halved = ++c->times < MOST_TIMES;
-    } else {
-        c->halved = false;
-        if (!c->times) c->best = c->full;
-    }
+    if (c->halved)
+        decide_to_stay(c, rate);
+    else
+        decide_to_halve(c, rate);
 }

@@ -3,8 +3,8 @@
  * slow all the time: they wait for each other, sleep and are woken. Half of them need not share.
  *
  * So where products take much longer than they did at best, half the threads are tried, and kept
- * for a while if that is faster. If it is not, the machine is slow in another way, and that becomes
- * what to compare with. Results do not depend on the number of threads. */
+ * for a while if that is faster. If it is not, the machine is slow in another way, and they are
+ * tried again later and later. Results do not depend on the number of threads. */
 #ifndef FKV_KERNELS_CPU_CROWD_H
 #define FKV_KERNELS_CPU_CROWD_H
 
@@ -12,10 +12,11 @@
 
 /* All zeros: nothing is known. */
 struct fkv_crowd {
-    double seconds, work; /* of the loops since it was last decided */
+    double seconds, work; /* of the loops since it was last decided: a window */
     double best, full;    /* seconds per work of all threads: the least, the latest */
     bool halved;
-    int times; /* it was decided that half are faster, in a row */
+    int slow, patience; /* slow windows in a row; so many more, and half are tried */
+    int times;          /* windows in a row in which half were faster */
 };
 
 /* How many of `threads` the next loop should have. */
