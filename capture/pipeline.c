@@ -18,7 +18,7 @@
  * and rests when there are no more or a recording is whole. Who calls it lends it a processor that
  * computing's next loop leaves free: two threads on one would keep all others waiting at the end of
  * every loop. Called for each order, a 1M model's capture took 4% longer; going on after a
- * recording's end, in the middle of a loop, 3%. */
+ * recording's end, in the middle of a loop, 1 to 3%. */
 enum { ORDERS = 256, TOGETHER = 32, ALIGNMENT = 64 };
 
 enum order_kind { CHECK, BEGIN, ROWS, SUMS, END };

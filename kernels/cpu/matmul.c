@@ -43,6 +43,7 @@
 enum { PANEL = 64, FEW_PANEL = 32, WIDEST_PANEL = FKV_AMX_PANEL, ROWS_AT_ONCE = 16 };
 enum { BLOCK = 512, PIECE = BLOCK / 2, CUT_PANELS = 4 };
 enum { FEW_BF16 = 16, EXPANDED = 4 };
+
 int32_t fkv_cpu_widest(const struct fkv_limits *l) {
     int32_t widest = l->attention.heads * l->attention.head_dim;
     if (widest < l->dim) widest = l->dim;
