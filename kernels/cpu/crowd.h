@@ -15,8 +15,8 @@ struct fkv_crowd {
     double seconds, work; /* of the loops since it was last decided: a window */
     double best, full;    /* seconds per work of all threads: the least, the latest */
     bool halved;          /* half the threads are tried, or kept */
-    int slow, patience; /* slow windows in a row; so many more, and half are tried */
-    int times;          /* windows in a row in which half were faster */
+    int slow, patience;   /* slow windows in a row; so many more, and half are tried */
+    int times;            /* windows in a row in which half were faster */
 };
 
 /* How many of `threads` the next loop should have. */
