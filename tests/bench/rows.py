@@ -221,12 +221,27 @@ def beside_one(s: Settings, make: Callable[[Settings], Row], goal: str) -> Row:
     )
 
 
+def crowded(s: Settings, row: Row, kind: str, words: str) -> Row:
+    """A row of ours beside a second program, whose rival is ours alone."""
+    command = [*s.script("beside.py"), kind, *row.ours.command]
+    return replace(
+        row,
+        key=f"{row.key}-beside-{kind}",
+        what=f"{row.what}, beside {words}",
+        ours=replace(row.ours, command=command),
+        rivals=[replace(row.ours, name="ours, alone")],
+        limit=None,
+        goal="0.45x: at most 2.2 times as long",
+    )
+
+
 def all_rows(s: Settings, m: Models) -> list[Row]:
     both = ("f32", "bf16")
     analyses = (
         ("spectrum", "`spectrum` with null", "12x"),
         ("error", "`error`", "6x, 1.5x the reading's time"),
     )
+    second = (("loop", "a busy loop"), ("twin", "a second run of it"))
     small = m.path(f"{m.small}-f32")
     return [
         *(prefill(s, m, m.small, n, d) for d in both for n in (512, 2048, 4096, 8192)),
@@ -253,4 +268,6 @@ def all_rows(s: Settings, m: Models) -> list[Row]:
         *(beside_one(s, lambda s, d=d: prefill(s, m, m.small, 2048, d), "1.8x") for d in both),
         *(beside_one(s, lambda s, d=d: decode(s, m, m.small, 32, d, 64), "1.6x") for d in both),
         *(beside_one(s, lambda s, a=a: analyze(s, m, *a), "1.8x") for a in analyses),
+        *(crowded(s, prefill(s, m, m.small, 2048, d), *k) for d in both for k in second),
+        *(crowded(s, decode(s, m, m.small, 32, d, 64), *k) for d in both for k in second),
     ]

@@ -18,10 +18,19 @@ static int run(struct fkv_crowd *c, double full, double half) {
     return halved;
 }
 
-TEST(an_idle_machine_has_all_threads) {
+TEST(an_idle_machine_has_all_threads_but_for_one_try) {
     struct fkv_crowd c = {0};
+    assert_in_range(run(&c, 1, 1.8), 1, LOOPS / 100);
     assert_int_equal(run(&c, 1, 1.8), 0);
     assert_int_equal(run(&c, 1.3, 1.8), 0);
+}
+
+TEST(who_starts_beside_another_program_has_half_and_all_after_it) {
+    struct fkv_crowd c = {0};
+    assert_true(run(&c, 2.7, 2) > LOOPS * 4 / 5);
+    assert_true(run(&c, 1, 1.8) < LOOPS / 5);
+    assert_int_equal(run(&c, 1, 1.8), 0);
+    assert_true(run(&c, 2.7, 2) > LOOPS * 4 / 5);
 }
 
 TEST(beside_another_program_half_are_faster_and_left_with_it) {
