@@ -16,6 +16,7 @@
  * part has (sum of weight x value, largest score, sum of weights) goes to the backend's `partial`,
  * and the thread that ends an item's last part joins all of them, in the order of the slots. */
 #include "kernels/cpu/attend.h"
+#include "kernels/cpu/meet.h"
 
 enum { PARTS = 8, PART_SLOTS = 256 };
 
@@ -174,7 +175,12 @@ int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shap
                               .out = fkv_cpu_floats(out),
                               .rotation = fkv_cpu_rotation(b, shape),
                               .panel = b->panel};
-#pragma omp parallel num_threads(fkv_cpu_threads(b, fkv_attend_operations(&a, items, count)))
-    attend_items(&a, items, count);
+    const int64_t operations = fkv_attend_operations(&a, items, count);
+    atomic_int arrived = 0;
+#pragma omp parallel num_threads(fkv_cpu_threads(b, operations))
+    {
+        attend_items(&a, items, count);
+        fkv_cpu_meet(&arrived, operations);
+    }
     return FKV_OK;
 }

@@ -42,6 +42,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/gemm_amx.h"
+#include "kernels/cpu/meet.h"
 
 enum { PANEL = 64, FEW_PANEL = 32, WIDEST_PANEL = FKV_AMX_PANEL, ROWS_AT_ONCE = 16 };
 enum { BLOCK = 512, PIECE = BLOCK / 2, AMX_PIECE = FKV_AMX_PANEL / 3, CUT_PANELS = 4 };
@@ -406,6 +407,7 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
     const int threads = fkv_cpu_threads(b, operations);
     const double start = fkv_seconds();
     int failed = 0;
+    atomic_int arrived = 0;
     /* Few rows are prepared faster than threads meet. */
     for (int32_t r = 0; prepares && s.few && r < rows; r += FKV_AMX_ROWS)
         prepare_rows(&s, in, cols, r);
@@ -427,6 +429,7 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
             else
                 failed |= !multiply_unit(&s, &u);
         }
+        fkv_cpu_meet(&arrived, operations);
     }
     if (s.few && threads == b->team)
         fkv_crowd_add(&b->crowd, fkv_seconds() - start, (double)operations);
