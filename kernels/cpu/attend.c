@@ -180,7 +180,7 @@ int fkv_cpu_attend(struct fkv_backend *b, const struct fkv_attention_shape *shap
 #pragma omp parallel num_threads(fkv_cpu_threads(b, operations))
     {
         attend_items(&a, items, count);
-        fkv_cpu_meet(&arrived, operations);
+        fkv_cpu_meet(b, &arrived, operations);
     }
     return FKV_OK;
 }

@@ -9,6 +9,7 @@
  * what. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "kernels/cpu/cpu.h"
@@ -40,6 +41,12 @@ static int check_options(const struct fkv_backend_options *options, struct fkv_e
     return fkv_host_check_options(&other, "cpu", err);
 }
 
+/* Not where threads share processors, or the user wants them to sleep. */
+static bool may_wait_awake(int threads) {
+    const char *policy = getenv("OMP_WAIT_POLICY");
+    return threads <= omp_get_num_procs() && (!policy || strcasecmp(policy, "passive"));
+}
+
 static int cpu_open(const struct fkv_backend_options *options, struct fkv_backend **out,
                     struct fkv_error *err) {
     if (check_options(options, err)) return FKV_FAILED;
@@ -47,6 +54,7 @@ static int cpu_open(const struct fkv_backend_options *options, struct fkv_backen
     if (!b) return fkv_fail(err, "out of memory");
     b->processors = omp_get_max_threads();
     b->threads = b->team = options->threads ? options->threads : b->processors;
+    b->awake = may_wait_awake(b->threads);
     b->compute = options->compute == FKV_COMPUTE_NATIVE ? FKV_COMPUTE_F32 : options->compute;
     b->simd = fkv_simd_choose();
     b->panel = b->compute == FKV_COMPUTE_BF16 ? fkv_simd_bf16_panel() : b->simd->panel;

@@ -40,6 +40,7 @@ struct fkv_backend {
     struct fkv_host_stopwatch stopwatch;
     int threads;
     int processors; /* that loops have by default */
+    bool awake;     /* threads may wait for each other awake (meet.h) */
     int team;       /* threads of a loop: all, or fewer of a decode step (crowd.h) */
     struct fkv_crowd crowd;
     enum fkv_compute compute; /* never FKV_COMPUTE_NATIVE: float32 or bfloat16 */

@@ -25,8 +25,8 @@
  * on two cores of a Xeon (Emerald Rapids) takes 0.98 of its time. In bfloat16 on AMX: gemm_amx.h
  * instead, all rows at once and straight to their place. There the last panels are cut in units of
  * AMX_PIECE weight rows, as every unit packs its weights. On two cores, with AMX by the tests'
- * stand-in, products of 512 rows of SmolLM2-135M took 5 to 10% of their time to wait for the last
- * unit, and take 3.
+ * stand-in, products of 512 rows of SmolLM2-135M spent 5 to 10% of their time waiting for the last
+ * unit, and now 3.
  *
  * A gated product (the MLP's) has two matrices and a tile of each, which meet in the cache: neither
  * product is written to memory by itself.
@@ -47,6 +47,7 @@
 enum { PANEL = 64, FEW_PANEL = 32, WIDEST_PANEL = FKV_AMX_PANEL, ROWS_AT_ONCE = 16 };
 enum { BLOCK = 512, PIECE = BLOCK / 2, AMX_PIECE = FKV_AMX_PANEL / 3, CUT_PANELS = 4 };
 enum { FEW_BF16 = 16, EXPANDED = 4 };
+_Static_assert(AMX_PIECE % (2 * FKV_AMX_ROWS) == 0, "whole blocks of gemm_amx.c");
 
 int32_t fkv_cpu_widest(const struct fkv_limits *l) {
     int32_t widest = l->attention.heads * l->attention.head_dim;
@@ -78,7 +79,7 @@ static int size_of(int32_t rows) { return rows == BLOCK ? 0 : rows == PIECE ? 1 
 struct part {
     const struct fkv_cpu_product *product;
     int32_t height, first_unit; /* rows of a panel; the units before it in the step */
-    int32_t whole, pieces;      /* panels of one unit; units of each of the others (but on AMX) */
+    int32_t whole, pieces;      /* panels of one unit; units of each of the others; on AMX unused */
     const struct fkv_gemm_product *gemm[SIZES][2]; /* many rows: [size][of a panel, of the last] */
 };
 
@@ -429,7 +430,7 @@ int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *produc
             else
                 failed |= !multiply_unit(&s, &u);
         }
-        fkv_cpu_meet(&arrived, operations);
+        fkv_cpu_meet(b, &arrived, operations);
     }
     if (s.few && threads == b->team)
         fkv_crowd_add(&b->crowd, fkv_seconds() - start, (double)operations);

