@@ -25,12 +25,17 @@ TEST(an_idle_machine_has_all_threads_but_for_one_try) {
     assert_int_equal(run(&c, 1.3, 1.8), 0);
 }
 
+/* Beside another program, then alone, then beside another. */
+static void assert_half_beside_another(struct fkv_crowd *c) {
+    assert_true(run(c, 2.7, 2) > LOOPS * 4 / 5);
+    assert_true(run(c, 1, 1.8) < LOOPS / 5);
+    assert_int_equal(run(c, 1, 1.8), 0);
+    assert_true(run(c, 2.7, 2) > LOOPS * 4 / 5);
+}
+
 TEST(who_starts_beside_another_program_has_half_and_all_after_it) {
     struct fkv_crowd c = {0};
-    assert_true(run(&c, 2.7, 2) > LOOPS * 4 / 5);
-    assert_true(run(&c, 1, 1.8) < LOOPS / 5);
-    assert_int_equal(run(&c, 1, 1.8), 0);
-    assert_true(run(&c, 2.7, 2) > LOOPS * 4 / 5);
+    assert_half_beside_another(&c);
 }
 
 TEST(weights_read_from_a_disk_are_no_crowd) {
@@ -48,10 +53,7 @@ TEST(weights_read_from_a_disk_are_no_crowd) {
 TEST(beside_another_program_half_are_faster_and_left_with_it) {
     struct fkv_crowd c = {0};
     run(&c, 1, 1.8);
-    assert_true(run(&c, 2.7, 2) > LOOPS * 4 / 5);
-    assert_true(run(&c, 1, 1.8) < LOOPS / 5);
-    assert_int_equal(run(&c, 1, 1.8), 0);
-    assert_true(run(&c, 2.7, 2) > LOOPS * 4 / 5);
+    assert_half_beside_another(&c);
 }
 
 TEST(a_machine_that_gets_slower_keeps_all_threads) {
