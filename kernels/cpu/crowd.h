@@ -6,8 +6,7 @@
  * for a while if that is faster. If it is not, the machine is slow in another way, and they are
  * tried again later and later. They are tried once at the start, when the best is not known, and if
  * that was faster, all are measured once more: weights that were read first from a disk look the
- * same.
- * Results do not depend on the number of threads. */
+ * same. Results do not depend on the number of threads. */
 #ifndef FKV_KERNELS_CPU_CROWD_H
 #define FKV_KERNELS_CPU_CROWD_H
 
