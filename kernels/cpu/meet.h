@@ -2,7 +2,7 @@
  * virtual machine may take its processor away meanwhile: so threads wait for each other awake, but
  * not for long, as on a busy machine the last may have lost its own. Prefill in blocks of 512
  * tokens (SmolLM2-135M in bfloat16, two cores of a Xeon, Emerald Rapids) takes 0.98 of its time,
- * 0.93 when the host is busy; beside a second prefill or a busy loop as long as before. */
+ * 0.95 when the host is slow; beside a second prefill or a busy loop as long as before. */
 #ifndef FKV_KERNELS_CPU_MEET_H
 #define FKV_KERNELS_CPU_MEET_H
 
