@@ -156,9 +156,6 @@ struct fkv_cpu_input {
 /* Products that share their input, in one parallel region. */
 int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count,
                      const struct fkv_cpu_input *in, int32_t rows, struct fkv_error *err);
-/* norm.c: x [n] -> y [n], in place if x == y */
-void fkv_cpu_normalise(const struct fkv_simd *simd, const float *x, const float *factors, int32_t n,
-                       float eps, float *y);
 
 /* The most columns of a weight. */
 int32_t fkv_cpu_widest(const struct fkv_limits *limits);

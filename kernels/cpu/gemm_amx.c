@@ -27,8 +27,8 @@ INLINE __mmask32 first_lanes(int32_t n) {
 void fkv_amx_pack_rows(const float *in, int32_t rows, int32_t cols, int32_t row, void *packed) {
     const int32_t across = tiles_for(cols, PAIRS);
     char *to = (char *)packed + (size_t)(row / SIDE) * (size_t)across * TILE;
-    for (int32_t r = 0; r < SIDE && row + r < rows; r++) {
-        const float *from = in + (size_t)(row + r) * (size_t)cols;
+    for (int32_t r = 0; r < rows; r++) {
+        const float *from = in + (size_t)r * (size_t)cols;
         for (int32_t c = 0; c < cols; c += PAIRS) {
             const __mmask32 there = first_lanes(cols - c);
             const __m512 low = _mm512_maskz_loadu_ps((__mmask16)there, from + c),

@@ -14,8 +14,8 @@ enum { FKV_AMX_PANEL = 96, FKV_AMX_ROWS = 16 };
 
 /* Bytes of packed input, rounded up to whole tiles, two of them for rows. */
 size_t fkv_amx_packed_bytes(int32_t rows, int32_t cols);
-/* Rows [row, row + FKV_AMX_ROWS) of in [rows, cols], rounded to bfloat16, to their place in
- * `packed`; row is a multiple of FKV_AMX_ROWS. */
+/* in [rows, cols], at most FKV_AMX_ROWS rows that begin at `row` of all, a multiple of
+ * FKV_AMX_ROWS: rounded to bfloat16, to their place in `packed`. */
 void fkv_amx_pack_rows(const float *in, int32_t rows, int32_t cols, int32_t row, void *packed);
 /* Bytes that a call needs as scratch, for n weight rows. */
 size_t fkv_amx_scratch_bytes(int32_t n, int32_t cols);

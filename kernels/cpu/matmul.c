@@ -368,22 +368,25 @@ static bool multiply_blocks(const struct step *s, const struct unit *u) {
 }
 
 /* Rows [r, r + FKV_AMX_ROWS) of the input, normalised and rounded to bfloat16 where that is asked
- * for, to the backend's buffers: packed where products are by tiles. */
+ * for, to the backend's buffers: packed where products are by tiles. What is only on its way to be
+ * rounded stays in the thread's scratch, which the cache holds. */
 static void prepare_rows(const struct step *s, const struct fkv_cpu_input *in, int32_t cols,
                          int32_t r) {
     struct fkv_backend *b = s->b;
+    const bool rounds = b->compute == FKV_COMPUTE_BF16;
     const int32_t rows = s->rows - r < FKV_AMX_ROWS ? s->rows - r : FKV_AMX_ROWS;
     const size_t width = (size_t)cols, at = (size_t)r * width, n = (size_t)rows * width;
-    const float *x = in->factors ? b->normed : in->x;
-    for (size_t i = at; in->factors && i < at + n; i += width)
-        fkv_cpu_normalise(b->simd, in->x + i, in->factors, cols, in->eps, b->normed + i);
-    if (b->compute != FKV_COMPUTE_BF16) return;
+    float *normed = rounds ? fkv_cpu_scratch(b) : b->normed + at;
+    for (size_t i = 0; in->factors && i < n; i += width)
+        b->simd->normalise(in->x + at + i, in->factors, cols, in->eps, normed + i);
+    const float *x = in->factors ? normed : in->x + at;
+    if (!rounds) return;
     if (s->tiles)
-        fkv_amx_pack_rows(x, s->rows, cols, r, b->rounded);
+        fkv_amx_pack_rows(x, rows, cols, r, b->rounded);
     else if (s->dtype == FKV_F32)
-        b->round_wide(x + at, n, (float *)b->rounded + at);
+        b->round_wide(x, n, (float *)b->rounded + at);
     else
-        b->round_bf16(x + at, n, (uint16_t *)b->rounded + at);
+        b->round_bf16(x, n, (uint16_t *)b->rounded + at);
 }
 
 int fkv_cpu_multiply(struct fkv_backend *b, const struct fkv_cpu_product *products, int count,

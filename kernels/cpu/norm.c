@@ -5,8 +5,6 @@
  *
  * The mean of squares is summed in double: a hidden state has a few channels a thousand times
  * larger than the rest, and this sum costs little next to a product. */
-#include <math.h>
-
 #include "kernels/cpu/cpu.h"
 
 /* Scratch for a block of rows of this width was reserved. */
@@ -21,12 +19,6 @@ static int check_block(const struct fkv_backend *b, int32_t rows, int32_t width,
 static const float *expand(const struct fkv_weight *w, float *to) {
     fkv_weight_expand(w->format, fkv_cpu_weight(w), (size_t)w->cols, to);
     return to;
-}
-
-void fkv_cpu_normalise(const struct fkv_simd *simd, const float *x, const float *factors, int32_t n,
-                       float eps, float *y) {
-    float factor = (float)(1 / sqrt(simd->energy(x, (size_t)n) / n + (double)eps));
-    for (int32_t i = 0; i < n; i++) y[i] = x[i] * factor * factors[i];
 }
 
 /* The rows of x as products take them: as they are where the norm is absent. */
@@ -45,7 +37,7 @@ static void normalise_heads(struct fkv_backend *b, float *x, const struct fkv_we
 #pragma omp parallel for schedule(guided) num_threads(fkv_cpu_threads(b, 8 * (int64_t)rows * width))
     for (int32_t i = 0; i < rows * (width / n); i++) {
         float *head = x + (size_t)i * (size_t)n;
-        fkv_cpu_normalise(b->simd, head, factors, n, eps, head);
+        b->simd->normalise(head, factors, n, eps, head);
     }
 }
 
@@ -91,7 +83,7 @@ static void add_rows(struct fkv_backend *b, const struct fkv_residual_weights *w
 #pragma omp parallel for schedule(guided) num_threads(fkv_cpu_threads(b, 10 * (int64_t)rows * n))
     for (int32_t r = 0; r < rows; r++) {
         float *from = y + (size_t)r * (size_t)n, *to = x + (size_t)r * (size_t)n;
-        if (factors) fkv_cpu_normalise(b->simd, from, factors, n, w->eps, from);
+        if (factors) b->simd->normalise(from, factors, n, w->eps, from);
         for (int32_t i = 0; i < n; i++) to[i] += w->multiplier * from[i];
     }
 }

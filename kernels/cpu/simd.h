@@ -80,6 +80,8 @@ struct fkv_simd {
     void (*turn)(const float *x, const float *turn, int32_t half, int32_t d, float *y);
     void (*turn_back)(float *x, const float *turn, int32_t half); /* undoes it, in place */
     double (*energy)(const float *x, size_t n);                   /* sum of x[i]^2, all in double */
+    /* RMSNorm (norm.c) of x (n), in place if x == y */
+    void (*normalise)(const float *x, const float *factors, int32_t n, float eps, float *y);
     double (*sum_exp)(const float *x, int32_t n,
                       double shift); /* sum of exp(x[i] - shift), all in double */
     /* the same of p, and *gap = sum of exp(p[i] - shift) (p[i] - q[i]) over p[i] > -inf */

@@ -352,6 +352,12 @@ static double energy(const float *x, size_t n) {
     return (a + b) + (c + d);
 }
 
+static void normalise(const float *x, const float *factors, int32_t n, float eps, float *y) {
+    const float factor = (float)(1 / sqrt(energy(x, (size_t)n) / n + (double)eps));
+#pragma omp simd
+    for (int32_t i = 0; i < n; i++) y[i] = x[i] * factor * factors[i];
+}
+
 static double sum_exp(const float *x, int32_t n, double shift) {
     double sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -392,6 +398,7 @@ const struct fkv_simd SIMD_TABLE = {
     .turn = turn_by,
     .turn_back = turn_back,
     .energy = energy,
+    .normalise = normalise,
     .sum_exp = sum_exp,
     .sum_gap = sum_gap,
 };

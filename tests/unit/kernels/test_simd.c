@@ -147,7 +147,8 @@ TEST(products_by_tiles_equal_sums_in_double) {
         memset(packed, 0xff, packed_bytes), memset(scratch, 0xff, scratch_bytes);
         memcpy(y, before, sizeof *y * (size_t)rows * stride);
         for (int32_t r = 0; r < rows; r += FKV_AMX_ROWS)
-            fkv_amx_pack_rows(x, rows, cols, r, packed);
+            fkv_amx_pack_rows(x + (size_t)r * (size_t)cols,
+                              rows - r < FKV_AMX_ROWS ? rows - r : FKV_AMX_ROWS, cols, r, packed);
         fkv_amx_multiply(packed, rows, w16 + 1, n, cols, add, y, stride, scratch);
         for (int32_t j = 0; j < rows; j++)
             for (int32_t i = 0; i < (int32_t)stride; i++) {
