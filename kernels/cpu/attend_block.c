@@ -66,14 +66,6 @@ static void start(const struct fkv_attention *a, const struct fkv_attend_unit *u
     for (int32_t i = 0; i < rows; i++) k.largest[i] = -INFINITY, k.sum[i] = 0;
 }
 
-/* A pair of bfloat16 as a word: the first number is in the lower half. */
-static float pair_word(uint16_t first, uint16_t second) {
-    uint32_t bits = first | (uint32_t)second << 16;
-    float word;
-    memcpy(&word, &bits, 4);
-    return word;
-}
-
 /* The queries of the row that stacked row i belongs to, on their way to the first-level cache:
  * those of a KV head are short pieces far apart, which the processor does not foresee. */
 static void fetch_row(const struct fkv_attention *a, const struct fkv_attend_unit *u, int32_t i) {
@@ -87,6 +79,7 @@ static void fetch_row(const struct fkv_attention *a, const struct fkv_attend_uni
 static void load_queries(const struct fkv_attention *a, const struct fkv_attend_unit *u,
                          const struct fkv_span *span, struct block k) {
     const int32_t rows = a->panel->rows;
+    const size_t d = (size_t)a->shape->head_dim;
     const float *turn = NULL;
     float *query = k.expanded;
     for (int32_t i = 0; i < k.panels * rows; i++) {
@@ -97,14 +90,10 @@ static void load_queries(const struct fkv_attention *a, const struct fkv_attend_
                 turn = fkv_attend_turn(a, u, span, i, k.turn);
             }
             fkv_attend_query(a, u, i, turn, query);
+            if (a->b->widens) a->b->round_wide(query, d, query);
+            if (a->panel->step == 2) a->b->round_bf16(query, d, (uint16_t *)(void *)query);
         }
-        if (a->b->widens) a->b->round_wide(query, (size_t)a->shape->head_dim, query);
-        if (a->panel->step == 1)
-            for (int32_t c = 0; c < k.words; c++) to[(size_t)c * (size_t)rows] = query[c];
-        else
-            for (int32_t c = 0; c < k.words; c++)
-                to[(size_t)c * (size_t)rows] =
-                    pair_word(fkv_f32_to_bf16(query[2 * c]), fkv_f32_to_bf16(query[2 * c + 1]));
+        for (int32_t c = 0; c < k.words; c++) to[(size_t)c * (size_t)rows] = query[c];
     }
 }
 

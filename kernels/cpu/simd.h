@@ -27,9 +27,9 @@ typedef void fkv_dot_bf16_function(const uint16_t *w, size_t w_stride, int32_t w
                                    const uint16_t *x, size_t x_stride, int32_t xn, int32_t cols,
                                    float *y, size_t y_stride);
 
-/* x (n) -> bfloat16, to nearest even; a subnormal number becomes 0 */
+/* x (n) -> bfloat16, to nearest even; a subnormal number becomes 0. y may begin where x does. */
 typedef void fkv_round_bf16_function(const float *x, size_t n, uint16_t *y);
-/* The same, y as float32 again; y may be x. */
+/* The same, y as float32 again. */
 typedef void fkv_round_wide_function(const float *x, size_t n, float *y);
 
 /* Attention of a panel: `rows` query rows, which are the lanes of its vectors (simd_panel.h). A

@@ -176,6 +176,9 @@ TEST(rounding_to_bf16_is_to_nearest_even) {
         y[n] = 0x1234, wide[n] = 7;
         fkv_round_bf16_avx512(x, n, y);
         for (size_t i = 0; i < n; i++) assert_int_equal(y[i], fkv_f32_to_bf16(x[i]));
+        memcpy(wide, x, n * sizeof *x);
+        fkv_round_bf16_avx512(wide, n, (uint16_t *)(void *)wide);
+        assert_memory_equal(wide, y, n * sizeof *y);
         fkv_round_wide_avx512(x, n, wide);
         fkv_round_wide_avx512(x, n, x);
         for (size_t i = 0; i < n; i++)
