@@ -45,11 +45,13 @@ static inline vec vec_part(const void *p, enum fkv_dtype t, int n) {
 }
 
 static inline vec vec_load(const void *p, enum fkv_dtype t) { return vec_part(p, t, LANES); }
-static inline void vec_load_two(const void *p, enum fkv_dtype t, vec out[2]) {
-    out[0] = vec_load(p, t), out[1] = vec_load((const char *)p + LANES * fkv_dtype_bytes(t), t);
-}
 static inline void vec_store_part(float *p, vec v, int n) { memcpy(p, &v, (size_t)n * 4); }
 static inline void vec_store(float *p, vec v) { vec_store_part(p, v, LANES); }
+static inline void vec_fma_two(const void *p, enum fkv_dtype t, const float *x, vec sum[2]) {
+    const char *next = (const char *)p + LANES * fkv_dtype_bytes(t);
+    sum[0] = vec_fma(vec_load(p, t), vec_load(x, FKV_F32), sum[0]);
+    sum[1] = vec_fma(vec_load(next, t), vec_load(x + LANES, FKV_F32), sum[1]);
+}
 
 #define PANEL_TABLE fkv_panel_plain
 #define SIMD_TABLE fkv_simd_plain

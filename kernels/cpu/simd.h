@@ -101,8 +101,8 @@ void fkv_amx_mix(const float *weight, int32_t keys, const void *value, int32_t h
                  const float *shrink, float *out);
 void fkv_amx_pack_values(const uint16_t *value, int32_t keys, int32_t head_dim, void *to);
 
-/* Defined where fkv_isa() is FKV_ISA_AVX512_BF16 or above. A product of two pairs is rounded once
- * before it is added; subnormal numbers count as 0. */
+/* Defined where fkv_isa() is FKV_ISA_AVX512_BF16 or above. Of several inputs a product of two pairs
+ * is rounded once before it is added, and subnormal numbers count as 0. */
 fkv_dot_bf16_function fkv_dot_bf16_avx512;
 fkv_round_bf16_function fkv_round_bf16_avx512;
 fkv_round_wide_function fkv_round_wide_avx512;

@@ -36,14 +36,16 @@ static inline vec vec_load(const void *p, enum fkv_dtype t) {
     return vec_from_halves(_mm_loadu_si128(p), t);
 }
 
-static inline void vec_load_two(const void *p, enum fkv_dtype t, vec out[2]) {
+static inline void vec_fma_two(const void *p, enum fkv_dtype t, const float *x, vec sum[2]) {
+    const __m256i both = _mm256_loadu_si256(p);
+    vec w[2] = {_mm256_castsi256_ps(both)};
     if (t == FKV_F32) {
-        out[0] = _mm256_loadu_ps(p), out[1] = _mm256_loadu_ps((const float *)p + LANES);
-        return;
+        w[1] = _mm256_loadu_ps((const float *)p + LANES);
+    } else {
+        w[0] = vec_from_halves(_mm256_castsi256_si128(both), t);
+        w[1] = vec_from_halves(_mm256_extracti128_si256(both, 1), t);
     }
-    __m256i both = _mm256_loadu_si256(p);
-    out[0] = vec_from_halves(_mm256_castsi256_si128(both), t);
-    out[1] = vec_from_halves(_mm256_extracti128_si256(both, 1), t);
+    for (int i = 0; i < 2; i++) sum[i] = vec_fma(w[i], _mm256_loadu_ps(x + i * LANES), sum[i]);
 }
 
 static inline vec vec_part(const void *p, enum fkv_dtype t, int n) {

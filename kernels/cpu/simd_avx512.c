@@ -36,14 +36,28 @@ static inline vec vec_load(const void *p, enum fkv_dtype t) {
     return vec_from_halves(_mm256_loadu_si256(p), t);
 }
 
-static inline void vec_load_two(const void *p, enum fkv_dtype t, vec out[2]) {
+/* bfloat16: the even elements, shifted up, and the odd ones, masked, meet those of x. Beside two
+ * halves that are widened an EPYC 9004 reads slower what was fetched ahead: SmolLM2-135M decodes
+ * with this at 79 tokens/s on one core, so at 60, on two at 102 and 90. */
+static inline void vec_fma_two(const void *p, enum fkv_dtype t, const float *x, vec sum[2]) {
+    const __m512i both = _mm512_loadu_si512(p),
+                  even =
+                      _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0),
+                  odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    vec w[2], in[2] = {_mm512_loadu_ps(x), _mm512_loadu_ps(x + LANES)};
     if (t == FKV_F32) {
-        out[0] = _mm512_loadu_ps(p), out[1] = _mm512_loadu_ps((const float *)p + LANES);
-        return;
+        w[0] = _mm512_castsi512_ps(both), w[1] = _mm512_loadu_ps((const float *)p + LANES);
+    } else if (t == FKV_F16) {
+        w[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(both));
+        w[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(both, 1));
+    } else {
+        const vec first = in[0];
+        w[0] = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+        w[1] = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32((int)0xffff0000)));
+        in[0] = _mm512_permutex2var_ps(first, even, in[1]);
+        in[1] = _mm512_permutex2var_ps(first, odd, in[1]);
     }
-    __m512i both = _mm512_loadu_si512(p);
-    out[0] = vec_from_halves(_mm512_castsi512_si256(both), t);
-    out[1] = vec_from_halves(_mm512_extracti64x4_epi64(both, 1), t);
+    for (int i = 0; i < 2; i++) sum[i] = vec_fma(w[i], in[i], sum[i]);
 }
 
 static inline vec vec_part(const void *p, enum fkv_dtype t, int n) {

@@ -1,6 +1,7 @@
 /* Dot products of bfloat16 with bfloat16, and rounding to it: AVX-512 BF16, whose vdpbf16ps adds
  * the products of 16 pairs to 16 float32 sums. The tiles are those of simd_loops.h: 4 weight rows x
- * 4 inputs hold their sums in registers; one input alone streams one weight row at a time. */
+ * 4 inputs hold their sums in registers; one input alone streams one weight row at a time, and
+ * multiplies in float32. */
 #if defined(__x86_64__)
 
 #include <immintrin.h>
@@ -44,20 +45,34 @@ INLINE void dot_tile(int wn, int xn, const uint16_t *w, size_t w_stride, const u
             y[(size_t)j * y_stride + (size_t)i] = _mm512_reduce_add_ps(sum[i][j]);
 }
 
-/* One weight row with one input: four sums along it, to hide the latency of adding. */
+/* The lower and the upper numbers of sixteen words, as float32. */
+INLINE __m512 lower(__m512bh v) { return _mm512_castsi512_ps(_mm512_slli_epi32((__m512i)v, 16)); }
+INLINE __m512 upper(__m512bh v) {
+    return _mm512_castsi512_ps(
+        _mm512_and_si512((__m512i)v, _mm512_set1_epi32((int32_t)0xffff0000)));
+}
+
+INLINE void add_products(__m512bh w, __m512bh x, __m512 sum[2]) {
+    sum[0] = _mm512_fmadd_ps(lower(w), lower(x), sum[0]);
+    sum[1] = _mm512_fmadd_ps(upper(w), upper(x), sum[1]);
+}
+
+/* One weight row with one input: four sums along it, to hide the latency of adding. Memory is what
+ * it waits for, not products, and an EPYC 9004 reads faster beside these than beside vdpbf16ps:
+ * SmolLM2-135M decodes there at 89 tokens/s on one core, with that instruction at 68, on two at 114
+ * and 99. */
 INLINE float dot_one(const uint16_t *w, const uint16_t *x, int32_t cols) {
     __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
                      _mm512_setzero_ps()};
     int32_t c = 0;
-    for (; c + 4 * PAIRS <= cols; c += 4 * PAIRS)
-        for (int l = 0; l < 4; l++) {
-            __builtin_prefetch((const char *)(w + c + l * PAIRS) + FKV_AHEAD);
-            sum[l] = _mm512_dpbf16_ps(sum[l], load(w + c + l * PAIRS), load(x + c + l * PAIRS));
-        }
-    for (; c + PAIRS <= cols; c += PAIRS)
-        sum[0] = _mm512_dpbf16_ps(sum[0], load(w + c), load(x + c));
-    if (c < cols)
-        sum[1] = _mm512_dpbf16_ps(sum[1], load_part(w + c, cols - c), load_part(x + c, cols - c));
+    for (; c + 2 * PAIRS <= cols; c += 2 * PAIRS) {
+        const char *next = (const char *)(w + c) + FKV_AHEAD;
+        __builtin_prefetch(next), __builtin_prefetch(next + 64);
+        add_products(load(w + c), load(x + c), sum);
+        add_products(load(w + c + PAIRS), load(x + c + PAIRS), sum + 2);
+    }
+    for (; c + PAIRS <= cols; c += PAIRS) add_products(load(w + c), load(x + c), sum);
+    if (c < cols) add_products(load_part(w + c, cols - c), load_part(x + c, cols - c), sum);
     return _mm512_reduce_add_ps(
         _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
 }

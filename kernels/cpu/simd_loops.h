@@ -5,7 +5,9 @@
  *   vec_zero(), vec_set(a)          all lanes 0, all lanes a
  *   vec_load(p, t), vec_part(p, t, n)   LANES (n < LANES, the rest 0) elements of dtype t at any
  *                                       address, as float32
- *   vec_load_two(p, t, out)         2 LANES elements by the widest loads there are
+ *   vec_fma_two(p, t, x, sum)       adds to sum[0] and sum[1] the products of 2 LANES elements of
+ *                                   dtype t at p with the floats at x, by the widest loads there
+ *                                   are; which product goes to which lane is its own affair
  *   vec_store(p, v), vec_store_part(p, v, n)
  *   vec_add(a, b), vec_fma(a, b, c) a + b, a b + c
  *   vec_sum(v)                      the sum of the lanes
@@ -21,9 +23,9 @@
  * dot: a tile of DOT_ROWS weight rows x 4 input rows keeps its sums in registers, so that a loaded
  * (and converted) vector of weights serves four inputs and a loaded input all its weight rows. One
  * input row alone is bound by reading: there one long weight row at a time is streamed, and 16-bit
- * weights come in by loads of a whole register, whose halves are widened. One core of an EPYC 9004,
- * bf16 from memory, GB/s: 22; by loads of half a register 16; four weight rows at once 11; a bare
- * sum of the memory 24. dtype and tile sizes are constants in every inlined copy.
+ * weights come in by loads of a whole register. One core of an EPYC 9004, bf16 from memory, GB/s:
+ * 22; by loads of half a register 16; four weight rows at once 11; a bare sum of the memory 24.
+ * dtype and tile sizes are constants in every inlined copy.
  *
  * exp: Cody and Waite's reduction x = k ln 2 + r, |r| <= ln 2 / 2, then exp(r) by a polynomial
  * (Cephes' expf; the Taylor sum of degree 13 in double, remainder 4e-18), then 2^k by its bits. k
@@ -76,15 +78,13 @@ INLINE void dot_tile(enum fkv_dtype t, int wn, int xn, const char *w, size_t w_s
  * The result is the sum of the lanes. */
 INLINE vec dot_one(enum fkv_dtype t, const char *w, const float *x, int32_t cols) {
     size_t bytes = t == FKV_F32 ? 4 : 2;
-    vec sum[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()}, weight[4];
+    vec sum[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
     int32_t c = 0;
     for (; c + 4 * LANES <= cols; c += 4 * LANES) {
         const char *next = w + (size_t)c * bytes + FKV_AHEAD;
         for (size_t l = 0; l < 4 * LANES * bytes; l += 64) __builtin_prefetch(next + l);
-        vec_load_two(w + (size_t)c * bytes, t, weight);
-        vec_load_two(w + (size_t)(c + 2 * LANES) * bytes, t, weight + 2);
-        for (int l = 0; l < 4; l++)
-            sum[l] = vec_fma(weight[l], vec_load(x + c + l * LANES, FKV_F32), sum[l]);
+        vec_fma_two(w + (size_t)c * bytes, t, x + c, sum);
+        vec_fma_two(w + (size_t)(c + 2 * LANES) * bytes, t, x + c + 2 * LANES, sum + 2);
     }
     for (; c + LANES <= cols; c += LANES)
         sum[0] = vec_fma(vec_load(w + (size_t)c * bytes, t), vec_load(x + c, FKV_F32), sum[0]);
